@@ -38,8 +38,10 @@ pub enum BatchedPending {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PendingTracking {
-    /// `mm->tlb_flush_pending`.
+    /// The count `mm->tlb_flush_pending`.
     Mm,
+    /// A generation per mm.
+    MmGen,
     /// A generation per VMA (patch 15).
     Vma,
     /// A generation per page table (patch 16).

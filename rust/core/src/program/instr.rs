@@ -40,7 +40,10 @@ pub enum LoopKind {
     /// `for_each_extent`.
     Extent,
     /// `for_each_page`.
-    Page,
+    Page {
+        /// The page list and its references stay for a later pass.
+        keep: bool,
+    },
     /// `for_each_mapping`.
     Mapping {
         /// VMAs without VM_SHARED are skipped.
@@ -57,7 +60,7 @@ impl LoopKind {
             Self::Table => "for_each_table",
             Self::Pte(_) => "for_each_pte",
             Self::Extent => "for_each_extent",
-            Self::Page => "for_each_page",
+            Self::Page { .. } => "for_each_page",
             Self::Mapping { .. } => "for_each_mapping",
         }
     }

@@ -143,7 +143,12 @@ fn loop_kind(name: &str, object: &Map<String, Value>, path: &Path) -> Result<Opt
             (LoopKind::Pte(filter), &["body", "filter"])
         }
         "for_each_extent" => (LoopKind::Extent, &["body", "on_pmd", "on_huge_pmd"]),
-        "for_each_page" => (LoopKind::Page, &["body"]),
+        "for_each_page" => (
+            LoopKind::Page {
+                keep: flag(object, "keep", path)?,
+            },
+            &["body", "keep"],
+        ),
         "for_each_mapping" => {
             let shared_only = flag(object, "shared_only", path)?;
             (

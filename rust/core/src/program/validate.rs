@@ -13,6 +13,7 @@ use crate::error::Result;
 struct State {
     held: Vec<(LockName, LockMode)>,
     gather: bool,
+    light: bool,
     lazy_mmu: bool,
     pending: u32,
 }
@@ -138,7 +139,7 @@ fn check_loop(kind: LoopKind, place: Place, path: &Path) -> Result<()> {
             "inside for_each_table or for_each_extent",
         ),
         LoopKind::Extent => (!place.in_extent && !place.in_table, "outside any table walk"),
-        LoopKind::Page => (!place.in_entry && !place.in_page, "outside any entry"),
+        LoopKind::Page { .. } => (!place.in_entry && !place.in_page, "outside any entry"),
         LoopKind::Mapping { .. } => (place.in_page && !place.in_entry, "inside for_each_page"),
     };
     if fits {
@@ -165,7 +166,7 @@ fn enter(kind: LoopKind, place: Place) -> Place {
             in_vma: true,
             ..place
         },
-        LoopKind::Page => Place { in_page: true, ..place },
+        LoopKind::Page { .. } => Place { in_page: true, ..place },
         LoopKind::Mapping { .. } => Place {
             in_entry: true,
             in_vma: true,
@@ -231,13 +232,20 @@ fn apply(leaf: Leaf, state: &mut State, path: &Path) -> Result<()> {
             }
             state.held[at].1 = LockMode::Read;
         }
-        Leaf::TlbGatherMmu { .. } => {
+        Leaf::TlbGatherMmu { light, .. } => {
             if state.gather {
                 return Err(path.error("the mmu_gather is open already"));
             }
             state.gather = true;
+            state.light = light;
         }
-        Leaf::TlbFinishMmu => state.gather = false,
+        Leaf::TlbFinishMmu => (state.gather, state.light) = (false, false),
+        Leaf::TlbRemovePage | Leaf::FreePgtables if state.light => {
+            return Err(path.error(format!(
+                "{} needs a gather with a page list, found a light one",
+                leaf.name()
+            )));
+        }
         Leaf::ArchEnterLazyMmuMode => {
             if state.lazy_mmu {
                 return Err(path.error("lazy-MMU mode is on already"));
