@@ -29,6 +29,7 @@ struct Place {
     in_entry: bool,
     in_page: bool,
     in_extent: bool,
+    at_huge: bool,
 }
 
 /// Checks a program.
@@ -139,8 +140,8 @@ fn check_loop(kind: LoopKind, place: Place, path: &Path) -> Result<()> {
             "inside for_each_table or for_each_extent",
         ),
         LoopKind::Extent => (!place.in_extent && !place.in_table, "outside any table walk"),
-        LoopKind::Page { .. } => (!place.in_entry && !place.in_page, "outside any entry"),
-        LoopKind::Mapping { .. } => (place.in_page && !place.in_entry, "inside for_each_page"),
+        LoopKind::Page { .. } => (place.at_huge || !(place.in_entry || place.in_page), "outside any entry"),
+        LoopKind::Mapping { .. } => (place.in_page, "inside for_each_page"),
     };
     if fits {
         Ok(())
@@ -166,7 +167,12 @@ fn enter(kind: LoopKind, place: Place) -> Place {
             in_vma: true,
             ..place
         },
-        LoopKind::Page { .. } => Place { in_page: true, ..place },
+        LoopKind::Page { .. } => Place {
+            in_page: true,
+            in_entry: false,
+            at_huge: false,
+            ..place
+        },
         LoopKind::Mapping { .. } => Place {
             in_entry: true,
             in_vma: true,
