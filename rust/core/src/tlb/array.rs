@@ -212,7 +212,7 @@ impl SetArray {
     fn draw(&mut self, cpu: usize, bound: usize) -> usize {
         let state = &mut self.draws[cpu];
         *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        (u128::from(mix(*state)) * bound as u128 >> 64) as usize
+        ((u128::from(mix(*state)) * bound as u128) >> 64) as usize
     }
 
     /// Moves a slot to the front of its set and the slots before it one back.
@@ -272,7 +272,7 @@ impl SetArray {
             while bits != 0 && nr_left > 0 {
                 let set = word * 64 + bits.trailing_zeros() as usize;
                 bits &= bits - 1;
-                nr_left -= self.clean_set(cpu, set, |tag| drop(tag)).min(nr_left);
+                nr_left -= self.clean_set(cpu, set, &mut drop).min(nr_left);
             }
         }
         nr_start - nr_left

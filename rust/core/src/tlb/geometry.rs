@@ -70,7 +70,6 @@ impl ArrayGeometry {
 /// The second level, shared by page sizes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(clippy::struct_excessive_bools, reason = "one independent switch for each page size")]
 pub struct StlbGeometry {
     /// Entries in all; 0 = there is no second level.
     pub entries: u32,

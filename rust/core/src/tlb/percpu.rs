@@ -176,7 +176,7 @@ impl Tlbs {
     /// replaces those of every PCID. An entry of a size that no array holds is not cached.
     pub fn insert(&mut self, cpu: usize, pcid: u16, entry: TlbEntry) {
         debug_assert!(
-            entry.vpn.0 % entry.size.base_pages() == 0,
+            entry.vpn.0.is_multiple_of(entry.size.base_pages()),
             "{:?} is not aligned to its {:?}",
             entry.vpn,
             entry.size
