@@ -104,15 +104,28 @@ impl Holdings {
         if let Some(pcid) = tag_pcid(tag) {
             self.change(pcid, |count| count.nr_psc += 1);
         }
-        if let Some(displaced) = displaced {
-            self.remove_psc(displaced);
+        if let Some(pcid) = displaced.and_then(tag_pcid) {
+            self.change(pcid, |count| count.nr_psc -= 1);
         }
     }
 
-    /// A paging-structure entry went.
-    pub(super) fn remove_psc(&mut self, tag: u64) {
-        if let Some(pcid) = tag_pcid(tag) {
-            self.change(pcid, |count| count.nr_psc -= 1);
+    /// Of the translations that `pcid` can use, so many of its own and so many global ones went.
+    pub(super) fn remove_usable(&mut self, pcid: u16, nr_private: u32, nr_global: u32) {
+        self.nr_global -= nr_global;
+        if nr_private > 0 {
+            self.change(pcid, |count| count.nr_tlb -= nr_private);
         }
+    }
+
+    /// So many paging-structure entries of `pcid` went.
+    pub(super) fn remove_tables(&mut self, pcid: u16, nr_psc: u32) {
+        if nr_psc > 0 {
+            self.change(pcid, |count| count.nr_psc -= nr_psc);
+        }
+    }
+
+    /// Everything that has an owner went.
+    pub(super) fn clear_nonglobal(&mut self) {
+        self.pcids.clear();
     }
 }
