@@ -1,5 +1,8 @@
 //! How many entries one CPU holds for each PCID, so that a flush of a PCID that left nothing behind costs nothing and
 //! any other ends as soon as it has found them all.
+//!
+//! Stamping a PCID with a generation would make its flush O(1), but dead entries would then stay in the sets, and every
+//! fill would have to tell them from live ones to keep recency exact; a scan of the sets in use is cheaper over a run.
 
 use super::entry::tag_pcid;
 

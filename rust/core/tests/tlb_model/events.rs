@@ -60,7 +60,8 @@ pub fn address() -> impl Strategy<Value = u64> {
         Just(1 << 55),
         Just((1 << 56) - (8 << 20))
     ];
-    (far, 0..3_u64, 0..24_u64, 0..4096_u64).prop_map(|(far, huge, page, byte)| far + (huge << 21) + (page << 12) + byte)
+    (far, 0..3_u64, 0..24_u64, prop_oneof![Just(0), 0..4096_u64])
+        .prop_map(|(far, huge, page, byte)| far + (huge << 21) + (page << 12) + byte)
 }
 
 pub fn size() -> impl Strategy<Value = PageSize> {
@@ -80,7 +81,7 @@ pub fn op() -> impl Strategy<Value = Op> {
         8 => (address(), level, 0..9_u32).prop_map(|(va, level, table_id)| Op::PscInsert { va, level, table_id }),
         5 => address().prop_map(|va| Op::Dirty { va }),
         5 => (address(), scope()).prop_map(|(va, scope)| Op::InvalidatePage { va, scope }),
-        5 => (address(), 0..100_000_u64, 12..22_u32, scope())
+        5 => (address(), prop_oneof![0..100_000_u64, (0..24_u64).prop_map(|pages| pages << 12)], 12..22_u32, scope())
             .prop_map(|(start, len, shift, scope)| Op::InvalidateRange { start, len, shift, scope }),
         2 => (address(), Just(1 << 23), prop_oneof![Just(12), Just(21)], scope())
             .prop_map(|(start, len, shift, scope)| Op::InvalidateRange { start, len, shift, scope }),
