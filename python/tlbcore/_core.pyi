@@ -1,0 +1,6 @@
+from typing import Final
+
+__version__: Final[str]
+
+def build_features() -> list[str]: ...
+def build_profile() -> str: ...
