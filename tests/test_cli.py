@@ -9,9 +9,10 @@ from collections.abc import Callable
 from types import ModuleType
 
 import pytest
+
 from tlbcore import InputError, ProgramError
 from tlbcore.cli import NEGATIVE, OK, USAGE
-from tlbcore.cli.main import COMMANDS, INTERRUPTED, Command, main
+from tlbcore.cli.main import BROKEN_PIPE, COMMANDS, INTERRUPTED, Command, main
 
 FAKE = {
     "probe": Command("fake_probe", "Do what the test says"),
@@ -19,11 +20,15 @@ FAKE = {
 }
 
 
+Run = Callable[[argparse.Namespace], int]
+Install = Callable[[Run], None]
+
+
 @pytest.fixture
-def install(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[argparse.Namespace], int]], None]:
+def install(monkeypatch: pytest.MonkeyPatch) -> Install:
     """Give the command `probe`, which takes one argument `word`, the given `run`."""
 
-    def install(run: Callable[[argparse.Namespace], int]) -> None:
+    def install(run: Run) -> None:
         module = ModuleType("fake_probe")
         vars(module)["add_arguments"] = lambda parser: parser.add_argument("word")
         vars(module)["run"] = run
@@ -32,18 +37,15 @@ def install(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[argparse.Nam
     return install
 
 
-type_of_install = Callable[[Callable[[argparse.Namespace], int]], None]
-
-
 @pytest.mark.parametrize("status", [OK, NEGATIVE, USAGE])
-def test_status_of_the_command_is_the_exit_status(install: type_of_install, status: int) -> None:
+def test_status_of_the_command_is_the_exit_status(install: Install, status: int) -> None:
     install(lambda _: status)
     assert main(["probe", "x"], FAKE) == status
 
 
-def test_arguments_arrive(install: type_of_install, capsys: pytest.CaptureFixture[str]) -> None:
+def test_arguments_arrive(install: Install, capsys: pytest.CaptureFixture[str]) -> None:
     def run(args: argparse.Namespace) -> int:
-        print(args.word)  # noqa: T201
+        sys.stdout.write(f"{args.word}\n")
         return OK
 
     install(run)
@@ -63,9 +65,7 @@ def test_arguments_arrive(install: type_of_install, capsys: pytest.CaptureFixtur
     ],
     ids=["input", "newline", "empty", "file", "no-file", "no-number"],
 )
-def test_error_is_one_line(
-    install: type_of_install, capsys: pytest.CaptureFixture[str], error: Exception, line: str
-) -> None:
+def test_error_is_one_line(install: Install, capsys: pytest.CaptureFixture[str], error: Exception, line: str) -> None:
     def run(_: argparse.Namespace) -> int:
         raise error
 
@@ -74,7 +74,7 @@ def test_error_is_one_line(
     assert capsys.readouterr() == ("", f"tlbcore: error: {line}\n")
 
 
-def test_interrupt(install: type_of_install, capsys: pytest.CaptureFixture[str]) -> None:
+def test_interrupt(install: Install, capsys: pytest.CaptureFixture[str]) -> None:
     def run(_: argparse.Namespace) -> int:
         raise KeyboardInterrupt
 
@@ -83,9 +83,9 @@ def test_interrupt(install: type_of_install, capsys: pytest.CaptureFixture[str])
     assert capsys.readouterr() == ("", "")
 
 
-def test_bug_keeps_its_traceback(install: type_of_install) -> None:
+def test_bug_keeps_its_traceback(install: Install) -> None:
     def run(_: argparse.Namespace) -> int:
-        return {}["a bug"]
+        raise KeyError("a bug")
 
     install(run)
     with pytest.raises(KeyError, match="a bug"):
@@ -93,7 +93,7 @@ def test_bug_keeps_its_traceback(install: type_of_install) -> None:
 
 
 @pytest.mark.parametrize("argv", [[], ["nonsense"], ["--nonsense"], ["probe"], ["probe", "a", "b"], ["prob", "x"]])
-def test_usage_error(install: type_of_install, capsys: pytest.CaptureFixture[str], argv: list[str]) -> None:
+def test_usage_error(install: Install, capsys: pytest.CaptureFixture[str], argv: list[str]) -> None:
     install(lambda _: OK)
     with pytest.raises(SystemExit) as exit_:
         main(argv, FAKE)
@@ -127,10 +127,18 @@ def test_start_is_light() -> None:
 
 
 def test_reader_who_goes_away_is_no_error() -> None:
+    script = """
+import sys, types
+from tlbcore.cli.main import Command, main
+module = types.ModuleType("talker")
+module.add_arguments = lambda parser: None
+module.run = lambda args: print("x" * 10) or 0
+sys.modules["talker"] = module
+sys.exit(main(["talk"], {"talk": Command("talker", "Talk")}))
+"""
     reader, writer = os.pipe()
     os.close(reader)
     with os.fdopen(writer, "wb") as stdout:
-        done = subprocess.run(
-            [sys.executable, "-m", "tlbcore", "--help"], stdout=stdout, stderr=subprocess.PIPE, check=False
-        )
-    assert (done.returncode, done.stderr) == (141, b"")
+        done = subprocess.run([sys.executable, "-c", script], stdout=stdout, stderr=subprocess.PIPE, check=False)
+    assert (done.returncode, done.stderr) == (BROKEN_PIPE, b"")
+    assert BROKEN_PIPE == 141

@@ -7,13 +7,9 @@ use pyo3::PyErr;
 use pyo3::exceptions::PyOSError;
 use tlbcore::error::Error;
 
-#[expect(missing_docs, reason = "the macro writes the items; tlbcore.errors documents the exceptions")]
-mod imported {
-    pyo3::import_exception!(tlbcore.errors, InputError);
-    pyo3::import_exception!(tlbcore.errors, ProgramError);
-    pyo3::import_exception!(tlbcore.errors, TlbcoreError);
-}
-use imported::{InputError, ProgramError, TlbcoreError};
+pyo3::import_exception!(tlbcore.errors, InputError);
+pyo3::import_exception!(tlbcore.errors, ProgramError);
+pyo3::import_exception!(tlbcore.errors, TlbcoreError);
 
 /// The result of a function of the binding.
 pub type Result<T> = std::result::Result<T, BindingError>;
