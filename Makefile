@@ -21,6 +21,7 @@ DEMO_RECORDING := data/apache.perf.txt.zst
 DEMO_KERNELS := linux-5.10 linux-6.18 consolidated
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export PIP_QUIET := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -70,12 +71,12 @@ $(DEV): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("tlbcore needs Python >= 3.11, found " + sys.version.split()[0] \
 		if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1' # the first that knows --group
-	$(BIN)/python -m pip install --quiet --group dev
+	$(BIN)/python -m pip install --upgrade 'pip>=25.1' # the first that knows --group
+	$(BIN)/python -m pip install --group dev
 	@touch $@
 
 $(DOCS): $(DEV)
-	$(BIN)/python -m pip install --quiet --group docs
+	$(BIN)/python -m pip install --group docs
 	@touch $@
 
 # Both profiles install the same file, so each build takes the other's stamp away.
