@@ -49,7 +49,7 @@ lint: $(CORE) ## Check formats, lints, types, import rules and the stub of the b
 	$(BIN)/python -m mypy.stubtest tlbcore._core
 	PYO3_PYTHON=$(CURDIR)/$(BIN)/python cargo clippy --workspace --all-targets --locked -- -D warnings
 
-bench: $(CORE_RELEASE) ## Run the benchmarks on a release build
+bench: $(if $(BENCH_SCRIPTS)$(BENCH_RUST),$(CORE_RELEASE)) ## Run the benchmarks on a release build
 	@$(if $(BENCH_SCRIPTS)$(BENCH_RUST),:,echo 'there are no benchmarks')
 	@set -e; for script in $(BENCH_SCRIPTS); do echo "$$script"; $(BIN)/python "$$script"; done
 	$(if $(BENCH_RUST),cargo bench -p tlbcore --bench '*' --locked)
