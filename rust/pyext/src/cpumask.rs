@@ -11,10 +11,12 @@ use pyo3::types::{PyIterator, PyList, PyType};
 use tlbcore::cpumask::{CpuId, CpuMask};
 use tlbcore::error::Error;
 
+use crate::errors::BindingError;
+
 /// The one place where an error of the core becomes an exception of Python.
 #[expect(clippy::needless_pass_by_value, reason = "so that it fits `map_err`")]
 fn value_error(error: Error) -> PyErr {
-    PyValueError::new_err(error.to_string())
+    BindingError::from(error).into()
 }
 
 /// An immutable set of the CPUs ``0 .. nr_cpus - 1``, like the kernel's ``struct cpumask``.
