@@ -165,8 +165,8 @@ struct Shadow {
     engine: Engine,
     pcid: bool,
     asked: Vec<Asked>,
-    /// By CPU, PCID and page: the generation of the mm when the entry was filled.
-    stamps: BTreeMap<(u16, u16, Vpn, PageSize), u64>,
+    /// By CPU, PCID and page: who filled the entry, and its generation then.
+    stamps: BTreeMap<(u16, u16, Vpn, PageSize), (MmId, u64)>,
     batch: CpuMask,
     now_ns: u64,
 }
@@ -255,7 +255,8 @@ impl Shadow {
         if state.loaded_mm == INIT_MM || state.is_lazy {
             return;
         }
-        let tlb_gen = self.engine.context(state.loaded_mm).tlb_gen;
+        let loaded_mm = state.loaded_mm;
+        let tlb_gen = self.engine.context(loaded_mm).tlb_gen;
         let pcid = self.engine.loaded_pcid(cpu);
         let (va, size) = if is_huge {
             (huge(page), PageSize::Size2M)
@@ -265,7 +266,7 @@ impl Shadow {
         let tlbs = self.engine.tlbs_mut().unwrap();
         if tlbs.lookup(cpu.index(), pcid, va).is_none() {
             tlbs.insert(cpu.index(), pcid, TlbEntry::user_data(va.vpn(), Pfn(1 << 10), size));
-            self.stamps.insert((cpu.0, pcid, va.vpn(), size), tlb_gen);
+            self.stamps.insert((cpu.0, pcid, va.vpn(), size), (loaded_mm, tlb_gen));
         }
     }
 
@@ -276,11 +277,14 @@ impl Shadow {
             for cached in self.engine.tlbs().unwrap().entries(cpu.index()) {
                 let slot = if self.pcid { cached.pcid - 1 } else { 0 };
                 let ctx = state.ctxs[usize::from(slot)];
-                let stamp = self.stamps[&(cpu.0, cached.pcid, cached.entry.vpn, cached.entry.size)];
+                let (owner, stamp) = self.stamps[&(cpu.0, cached.pcid, cached.entry.vpn, cached.entry.size)];
+                assert_eq!(
+                    self.engine.context(owner).ctx_id,
+                    ctx.ctx_id,
+                    "CPU {cpu} has {cached:?} of {owner} in a slot of another"
+                );
                 let concerned = self.asked.iter().filter(|asked| {
-                    u64::from(asked.mm.0) + 1 == ctx.ctx_id
-                        && stamp < asked.tlb_gen
-                        && overlaps(&cached, asked.start, asked.end)
+                    asked.mm == owner && stamp < asked.tlb_gen && overlaps(&cached, asked.start, asked.end)
                 });
                 let is_in_use = state.loaded_mm_asid == slot && !state.is_lazy;
                 for asked in concerned {
@@ -442,7 +446,7 @@ fn call_of(op: &Op, now_ns: u64) -> Option<FlushCall> {
                 now_ns,
             }
         }
-        Op::BatchAdd { mm, page } if page == 0 => FlushCall::IncTlbGen { mm: MmId(mm) },
+        Op::BatchAdd { mm, page: 0 } => FlushCall::IncTlbGen { mm: MmId(mm) },
         Op::BatchAdd { mm, page } => FlushCall::LazyMmuDrain {
             by: by(0),
             mm: MmId(mm),
@@ -495,7 +499,9 @@ proptest! {
         warm_up in proptest::collection::vec(any_op(), 0..60), ops in proptest::collection::vec(any_op(), 0..60),
     ) {
         let mut shadow = Shadow::new(pcid, rules);
-        warm_up.iter().for_each(|op| shadow.apply(op));
+        for op in &warm_up {
+            shadow.apply(op);
+        }
         let calls: Vec<_> = ops.iter().filter_map(|op| call_of(op, shadow.now_ns)).collect();
         let mut at_once = shadow.engine.clone();
         at_once.execute(&calls).unwrap();

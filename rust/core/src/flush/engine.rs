@@ -39,7 +39,7 @@ pub struct Engine {
     pub(super) log: FlushLog,
     /// Lists that each request fills anew, kept for their memory.
     pub(super) reached: Reached,
-    no_cpus: CpuMask,
+    empty_mask: CpuMask,
 }
 
 impl Engine {
@@ -50,11 +50,11 @@ impl Engine {
     /// If the number of CPUs, the geometry or the rules are not valid.
     pub fn new(nr_cpus: u32, geometry: Option<&TlbGeometry>, pcid: bool, rules: FlushRules) -> Result<Self> {
         rules.check(pcid)?;
-        let no_cpus = CpuMask::new(nr_cpus)?;
+        let empty_mask = CpuMask::new(nr_cpus)?;
         let tlbs = geometry
             .map(|geometry| Tlbs::new(geometry, nr_cpus as usize))
             .transpose()?;
-        let mut init_mm = MmContext::new(INIT_MM, no_cpus.clone(), u64::MAX);
+        let mut init_mm = MmContext::new(INIT_MM, empty_mask.clone(), u64::MAX);
         init_mm.nr_loaded = nr_cpus;
         let init_ctx = TlbContext {
             ctx_id: init_mm.ctx_id,
@@ -69,7 +69,7 @@ impl Engine {
             contexts: vec![Some(init_mm)],
             log: FlushLog::default(),
             reached: Reached::default(),
-            no_cpus,
+            empty_mask,
         })
     }
 
@@ -78,7 +78,7 @@ impl Engine {
         let mm = MmId(self.contexts.len() as u32);
         let next_trim_ns = self.trim_after(now_ns);
         self.contexts
-            .push(Some(MmContext::new(mm, self.no_cpus.clone(), next_trim_ns)));
+            .push(Some(MmContext::new(mm, self.empty_mask.clone(), next_trim_ns)));
         mm
     }
 
@@ -285,7 +285,7 @@ impl Engine {
 
     /// How many CPUs there are.
     pub const fn nr_cpus(&self) -> u32 {
-        self.no_cpus.nr_cpus()
+        self.empty_mask.nr_cpus()
     }
 
     /// The state of a CPU.

@@ -173,11 +173,16 @@ fn reason_number<S: Serializer>(reason: &TlbFlushReason, serializer: S) -> Resul
     serializer.serialize_u8(*reason as u8)
 }
 
-#[expect(clippy::ref_option, reason = "serde calls it with a reference")]
+#[expect(
+    clippy::ref_option,
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde calls it with a reference"
+)]
 fn mm_number<S: Serializer>(mm: &Option<MmId>, serializer: S) -> Result<S::Ok, S::Error> {
     mm.map(|mm| mm.0).serialize(serializer)
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
 fn address<S: Serializer>(address: &VirtAddr, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_u64(address.0)
 }

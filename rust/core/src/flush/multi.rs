@@ -25,7 +25,7 @@ pub(super) struct FlushTlbInfo {
 impl FlushTlbInfo {
     /// Strides of a range that is not full.
     pub(super) const fn nr_strides(&self) -> i64 {
-        ((self.end.0 - self.start.0) >> self.stride_shift) as i64
+        ((self.end.0 - self.start.0) >> self.stride_shift).cast_signed()
     }
 }
 
@@ -142,7 +142,7 @@ impl Engine {
         let pages = if info.end == TLB_FLUSH_ALL {
             -1
         } else {
-            ((info.end.0 - info.start.0) >> PAGE_SHIFT) as i64
+            ((info.end.0 - info.start.0) >> PAGE_SHIFT).cast_signed()
         };
         let request = self.current_request();
         self.log
@@ -179,7 +179,7 @@ impl Engine {
 
     /// The number of the request that is being carried out.
     fn current_request(&self) -> i64 {
-        self.log.counters.nr_flush_requests as i64
+        self.log.counters.nr_flush_requests.cast_signed()
     }
 
     /// What a CPU does when it is asked (`flush_tlb_func`).
@@ -226,6 +226,7 @@ impl Engine {
         }
         ctx.tlb_gen = mm_tlb_gen;
         // A range says only what this one request needs: it will do if nothing else was missed before or came after.
+        // (The latter needs two requests at a time, which cannot be here; it stands as in the kernel.)
         let is_partial =
             info.end != TLB_FLUSH_ALL && info.new_tlb_gen == local_tlb_gen + 1 && info.new_tlb_gen == mm_tlb_gen;
         if let Some(tlbs) = &mut self.tlbs {

@@ -42,7 +42,6 @@ pub enum LazyMmu {
 /// The constants of a kernel that the flush engine looks at. JSON has every field; unknown ones are refused.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a switch of the kernel of its own")]
 pub struct FlushRules {
     /// Most strides that are invalidated one by one; above it the flush becomes a full one.
     pub tlb_single_page_flush_ceiling: u64,
