@@ -62,11 +62,7 @@ impl SetArray {
         let ways = geometry.ways as usize;
         let nr_sets = geometry.nr_sets() as usize;
         let nr_slots = nr_cpus * nr_sets * ways;
-        let trees = if replacement == Replacement::TreePlru {
-            nr_cpus * nr_sets
-        } else {
-            0
-        };
+        let trees = if replacement == Replacement::TreePlru { nr_cpus * nr_sets } else { 0 };
         let draws = match replacement {
             Replacement::Random { seed } => (0..nr_cpus as u64).map(|cpu| mix(seed ^ mix(cpu))).collect(),
             _ => Vec::new(),
@@ -97,6 +93,12 @@ impl SetArray {
         self.nr_sets == 0
     }
 
+    /// Whether the entries of a set stand in front, in the order of their eviction.
+    #[inline]
+    const fn is_ordered(&self) -> bool {
+        matches!(self.replacement, Replacement::Lru | Replacement::Fifo)
+    }
+
     #[inline]
     fn set_of(&self, tag: u64) -> usize {
         let number = tag_number(tag);
@@ -120,9 +122,7 @@ impl SetArray {
         }
         let set = self.set_of(key.private);
         let base = self.base(cpu, set);
-        let way = self.tags[base..base + self.ways]
-            .iter()
-            .position(|&tag| tag == key.private || tag == key.global)?;
+        let way = self.tags[base..base + self.ways].iter().position(|&tag| tag == key.private || tag == key.global)?;
         Some((set, base + way))
     }
 
@@ -158,11 +158,7 @@ impl SetArray {
         let (displaced, set, slot) = if let Some((set, slot)) = self.find(cpu, key) {
             self.touch(cpu, set, slot);
             // An ordered set keeps its most recently used entry in front.
-            let slot = if self.replacement == Replacement::Lru {
-                self.base(cpu, set)
-            } else {
-                slot
-            };
+            let slot = if self.replacement == Replacement::Lru { self.base(cpu, set) } else { slot };
             (self.tags[slot], set, slot)
         } else {
             let set = self.set_of(tag);
@@ -266,6 +262,9 @@ impl SetArray {
     pub fn remove_if(&mut self, cpu: usize, limit: u32, mut drop: impl FnMut(u64) -> bool) -> u32 {
         let words = self.nr_sets.div_ceil(64);
         let mut nr_left = limit.min(self.nr_used(cpu));
+        if nr_left == 0 {
+            return 0;
+        }
         let nr_start = nr_left;
         for word in 0..words {
             let mut bits = self.used_sets[cpu * words + word];
@@ -280,26 +279,36 @@ impl SetArray {
 
     fn clean_set(&mut self, cpu: usize, set: usize, mut drop: impl FnMut(u64) -> bool) -> u32 {
         let base = self.base(cpu, set);
+        let is_ordered = self.is_ordered();
         let mut nr_dropped = 0;
-        // From the back: vacating a slot of an ordered set moves only slots that were seen already.
-        for slot in (base..base + self.ways).rev() {
+        for slot in base..base + self.ways {
             let tag = self.tags[slot];
-            if tag != 0 && drop(tag) {
-                self.vacate(cpu, set, slot);
+            if tag == 0 {
+                if is_ordered {
+                    break;
+                }
+            } else if drop(tag) {
+                self.nr_used[cpu][tag_size_index(tag)] -= 1;
+                self.tags[slot] = 0;
                 nr_dropped += 1;
+            } else if is_ordered && nr_dropped > 0 {
+                // Those that stay close the gap in their order.
+                self.tags[slot] = 0;
+                self.tags[slot - nr_dropped] = tag;
+                self.data[slot - nr_dropped] = self.data[slot];
             }
         }
         if nr_dropped > 0 {
             self.unmark_if_empty(cpu, set);
         }
-        nr_dropped
+        nr_dropped as u32
     }
 
     /// Empties a slot; an ordered set closes the gap.
     fn vacate(&mut self, cpu: usize, set: usize, slot: usize) {
         self.nr_used[cpu][tag_size_index(self.tags[slot])] -= 1;
         let end = self.base(cpu, set) + self.ways;
-        if matches!(self.replacement, Replacement::Lru | Replacement::Fifo) {
+        if self.is_ordered() {
             self.tags.copy_within(slot + 1..end, slot);
             self.data.copy_within(slot + 1..end, slot);
             self.tags[end - 1] = 0;

@@ -1,5 +1,8 @@
 //! How many entries one CPU holds for each PCID, so that a flush of a PCID that left nothing behind costs nothing and
 //! any other ends as soon as it has found them all.
+//!
+//! Stamping a PCID with a generation would make its flush O(1), but dead entries would then stay in the sets, and every
+//! fill would have to tell them from live ones to keep recency exact; a scan of the sets in use is cheaper over a run.
 
 use super::entry::tag_pcid;
 
@@ -27,14 +30,7 @@ impl Holdings {
     fn change(&mut self, pcid: u16, change: impl FnOnce(&mut PcidCount)) {
         let found = self.pcids.binary_search_by_key(&pcid, |count| count.pcid);
         let at = found.unwrap_or_else(|at| {
-            self.pcids.insert(
-                at,
-                PcidCount {
-                    pcid,
-                    nr_tlb: 0,
-                    nr_psc: 0,
-                },
-            );
+            self.pcids.insert(at, PcidCount { pcid, nr_tlb: 0, nr_psc: 0 });
             at
         });
         let count = &mut self.pcids[at];
@@ -104,15 +100,28 @@ impl Holdings {
         if let Some(pcid) = tag_pcid(tag) {
             self.change(pcid, |count| count.nr_psc += 1);
         }
-        if let Some(displaced) = displaced {
-            self.remove_psc(displaced);
+        if let Some(pcid) = displaced.and_then(tag_pcid) {
+            self.change(pcid, |count| count.nr_psc -= 1);
         }
     }
 
-    /// A paging-structure entry went.
-    pub(super) fn remove_psc(&mut self, tag: u64) {
-        if let Some(pcid) = tag_pcid(tag) {
-            self.change(pcid, |count| count.nr_psc -= 1);
+    /// Of the translations that `pcid` can use, so many of its own and so many global ones went.
+    pub(super) fn remove_usable(&mut self, pcid: u16, nr_private: u32, nr_global: u32) {
+        self.nr_global -= nr_global;
+        if nr_private > 0 {
+            self.change(pcid, |count| count.nr_tlb -= nr_private);
         }
+    }
+
+    /// So many paging-structure entries of `pcid` went.
+    pub(super) fn remove_tables(&mut self, pcid: u16, nr_psc: u32) {
+        if nr_psc > 0 {
+            self.change(pcid, |count| count.nr_psc -= nr_psc);
+        }
+    }
+
+    /// Everything that has an owner went.
+    pub(super) fn clear_nonglobal(&mut self) {
+        self.pcids.clear();
     }
 }

@@ -7,9 +7,9 @@
 //! of any size for the address, of the current PCID and global ones, and paging-structure entries of the current PCID
 //! whatever their address ([`PscScope`] for others).
 
-use super::array::SetArray;
 use super::entry::{Key, tag_number, tag_pcid, tag_size};
 use super::geometry::PscScope;
+use super::holdings::Holdings;
 use super::percpu::Tlbs;
 use super::psc::PscLevel;
 use crate::addr::{PageSize, VirtAddr};
@@ -69,15 +69,8 @@ impl Tlbs {
 
     /// As [`Self::invalidate_page`], for CPUs whose instruction says itself what goes with the page.
     pub fn invalidate_page_with(&mut self, cpu: usize, pcid: u16, va: VirtAddr, psc: PscScope) -> Dropped {
-        let strides = Strides {
-            start: va.0,
-            end: va.0 + 1,
-            shift: 0,
-        };
-        Dropped {
-            nr_tlb: self.drop_page(cpu, pcid, va),
-            nr_psc: self.drop_psc(cpu, pcid, strides, psc),
-        }
+        let strides = Strides { start: va.0, end: va.0 + 1, shift: 0 };
+        Dropped { nr_tlb: self.drop_page(cpu, pcid, va), nr_psc: self.drop_psc(cpu, pcid, strides, psc) }
     }
 
     /// As [`Self::invalidate_page`] for each of `start, start + 2^stride_shift, ...` below `end`, but it never takes
@@ -106,11 +99,7 @@ impl Tlbs {
         psc: PscScope,
     ) -> Dropped {
         debug_assert!(stride_shift < 57, "a stride of 2^{stride_shift} bytes");
-        let strides = Strides {
-            start: start.0,
-            end: end.0,
-            shift: stride_shift,
-        };
+        let strides = Strides { start: start.0, end: end.0, shift: stride_shift };
         if strides.count() == 0 {
             return Dropped::default();
         }
@@ -118,47 +107,35 @@ impl Tlbs {
         let nr_tlb = if nr_usable == 0 {
             0
         } else if strides.count() > u64::from(nr_usable) {
-            self.drop_tlb(cpu, nr_usable, |tag| {
-                tag_pcid(tag).is_none_or(|owner| owner == pcid) && strides.meet(tag_number(tag), tag_size(tag).shift())
-            })
+            self.drop_strides(cpu, pcid, strides, nr_usable)
         } else {
-            (0..strides.count())
-                .map(|i| self.drop_page(cpu, pcid, VirtAddr(start.0 + (i << stride_shift))))
-                .sum()
+            (0..strides.count()).map(|i| self.drop_page(cpu, pcid, VirtAddr(start.0 + (i << stride_shift)))).sum()
         };
-        Dropped {
-            nr_tlb,
-            nr_psc: self.drop_psc(cpu, pcid, strides, psc),
-        }
+        Dropped { nr_tlb, nr_psc: self.drop_psc(cpu, pcid, strides, psc) }
     }
 
     /// Drops all that belongs to `pcid` alone: a CR3 write without the no-flush bit, or INVPCID type 1.
     pub fn flush_pcid(&mut self, cpu: usize, pcid: u16) -> Dropped {
-        let nr_tlb = self.drop_tlb(cpu, self.holdings[cpu].nr_private(pcid), |tag| {
-            tag_pcid(tag) == Some(pcid)
-        });
-        Dropped {
-            nr_tlb,
-            nr_psc: self.drop_psc_of(cpu, pcid),
-        }
+        let nr_private = self.holdings[cpu].nr_private(pcid);
+        let nr_tlb = self.drop_tlb(cpu, nr_private, |tag| tag_pcid(tag) == Some(pcid));
+        self.holdings[cpu].remove_usable(pcid, nr_tlb, 0);
+        Dropped { nr_tlb, nr_psc: self.drop_psc_of(cpu, pcid) }
     }
 
     /// Drops all but global translations, of every PCID: INVPCID type 3.
     pub fn flush_all_nonglobal(&mut self, cpu: usize) -> Dropped {
         let nr_tlb = self.drop_tlb(cpu, self.holdings[cpu].nr_nonglobal(), |tag| tag_pcid(tag).is_some());
-        Dropped {
-            nr_tlb,
-            nr_psc: self.drop_psc_all(cpu),
-        }
+        let nr_psc = self.drop_psc_if(cpu, self.holdings[cpu].nr_psc_all(), |_, _| true);
+        self.holdings[cpu].clear_nonglobal();
+        Dropped { nr_tlb, nr_psc }
     }
 
     /// Drops everything: INVPCID type 2, or a change of CR4.PGE.
     pub fn flush_all(&mut self, cpu: usize) -> Dropped {
         let nr_tlb = self.drop_tlb(cpu, self.holdings[cpu].nr_tlb(), |_| true);
-        Dropped {
-            nr_tlb,
-            nr_psc: self.drop_psc_all(cpu),
-        }
+        let nr_psc = self.drop_psc_if(cpu, self.holdings[cpu].nr_psc_all(), |_, _| true);
+        self.holdings[cpu] = Holdings::default();
+        Dropped { nr_tlb, nr_psc }
     }
 
     fn drop_page(&mut self, cpu: usize, pcid: u16, va: VirtAddr) -> u32 {
@@ -176,21 +153,24 @@ impl Tlbs {
         nr_dropped
     }
 
-    /// Drops the translations that `drop` says yes to, `limit` of them at most.
-    fn drop_tlb(&mut self, cpu: usize, limit: u32, drop: impl Fn(u64) -> bool) -> u32 {
-        let holdings = &mut self.holdings[cpu];
+    /// One scan instead of a probe per address.
+    fn drop_strides(&mut self, cpu: usize, pcid: u16, strides: Strides, nr_usable: u32) -> u32 {
+        let mut nr_global = 0;
+        let nr_tlb = self.drop_tlb(cpu, nr_usable, |tag| {
+            let owner = tag_pcid(tag);
+            let drop = owner.is_none_or(|owner| owner == pcid) && strides.meet(tag_number(tag), tag_size(tag).shift());
+            nr_global += u32::from(drop && owner.is_none());
+            drop
+        });
+        self.holdings[cpu].remove_usable(pcid, nr_tlb - nr_global, nr_global);
+        nr_tlb
+    }
+
+    /// Drops the translations that `drop` says yes to, `limit` at most; the caller keeps the holdings right.
+    fn drop_tlb(&mut self, cpu: usize, limit: u32, mut drop: impl FnMut(u64) -> bool) -> u32 {
         let mut nr_dropped = 0;
         for array in self.l1.iter_mut().chain(&mut self.stlb) {
-            if nr_dropped == limit {
-                break;
-            }
-            nr_dropped += array.remove_if(cpu, limit - nr_dropped, |tag| {
-                let drop = drop(tag);
-                if drop {
-                    holdings.remove_tlb(tag);
-                }
-                drop
-            });
+            nr_dropped += array.remove_if(cpu, limit - nr_dropped, &mut drop);
         }
         nr_dropped
     }
@@ -200,9 +180,11 @@ impl Tlbs {
             PscScope::All => self.drop_psc_of(cpu, pcid),
             PscScope::Covering => {
                 let limit = self.holdings[cpu].nr_psc(pcid);
-                self.drop_psc_if(cpu, limit, |level, tag| {
+                let nr_psc = self.drop_psc_if(cpu, limit, |level, tag| {
                     tag_pcid(tag) == Some(pcid) && strides.meet(tag_number(tag), level.shift())
-                })
+                });
+                self.holdings[cpu].remove_tables(pcid, nr_psc);
+                nr_psc
             }
             PscScope::None => 0,
         }
@@ -210,29 +192,16 @@ impl Tlbs {
 
     fn drop_psc_of(&mut self, cpu: usize, pcid: u16) -> u32 {
         let limit = self.holdings[cpu].nr_psc(pcid);
-        self.drop_psc_if(cpu, limit, |_, tag| tag_pcid(tag) == Some(pcid))
+        let nr_psc = self.drop_psc_if(cpu, limit, |_, tag| tag_pcid(tag) == Some(pcid));
+        self.holdings[cpu].remove_tables(pcid, nr_psc);
+        nr_psc
     }
 
-    fn drop_psc_all(&mut self, cpu: usize) -> u32 {
-        let limit = self.holdings[cpu].nr_psc_all();
-        self.drop_psc_if(cpu, limit, |_, _| true)
-    }
-
+    /// Drops the paging-structure entries that `drop` says yes to, `limit` at most; the caller keeps the holdings right.
     fn drop_psc_if(&mut self, cpu: usize, limit: u32, drop: impl Fn(PscLevel, u64) -> bool) -> u32 {
-        let holdings = &mut self.holdings[cpu];
         let mut nr_dropped = 0;
         for level in PscLevel::ALL {
-            if nr_dropped == limit {
-                break;
-            }
-            let cache: &mut SetArray = &mut self.psc[level as usize];
-            nr_dropped += cache.remove_if(cpu, limit - nr_dropped, |tag| {
-                let drop = drop(level, tag);
-                if drop {
-                    holdings.remove_psc(tag);
-                }
-                drop
-            });
+            nr_dropped += self.psc[level as usize].remove_if(cpu, limit - nr_dropped, |tag| drop(level, tag));
         }
         nr_dropped
     }

@@ -4,8 +4,10 @@ mod events;
 mod model;
 
 use proptest::prelude::*;
-use tlbcore::addr::{PageSize, Pfn, VirtAddr, Vpn};
-use tlbcore::tlb::{ArrayGeometry, CachedEntry, Replacement, StlbGeometry, TlbEntry, TlbGeometry, Tlbs};
+use tlbcore::addr::{PageSize, Pfn, VaRange, VirtAddr, Vpn};
+use tlbcore::tlb::{
+    ArrayGeometry, CachedEntry, PscLevel, PscScope, Replacement, StlbGeometry, TlbEntry, TlbGeometry, Tlbs,
+};
 
 use events::{Event, NR_CPUS, Op, apply, events, geometry, run_blindly};
 use model::Model;
@@ -55,6 +57,26 @@ proptest! {
     #[test]
     fn fifo_equals_the_model(geometry in geometry(Replacement::Fifo), events in events(150)) {
         same_as_model(geometry, events)?;
+    }
+
+    /// The edges of ranges: one entry at a time, page-aligned ranges that just reach or miss it, by probes and by scan.
+    #[test]
+    fn ranges_are_exact_at_their_edges(page in 0..8_u64, huge in any::<bool>(), first in 0..8_u64, len in 1..8_u64,
+                                       wide in any::<bool>()) {
+        let size = if huge { PageSize::Size2M } else { PageSize::Size4K };
+        // Wide ranges have more strides than the CPU has entries, narrow ones just one stride.
+        let shift = if wide { 12 } else { size.shift() };
+        let len = if wide { len } else { 1 };
+        let range = VaRange::new(VirtAddr(first << size.shift()), VirtAddr((first + len) << size.shift()));
+        let is_in = (first..first + len).contains(&page);
+        let mut tlbs = Tlbs::new(&TlbGeometry::default(), 1).expect("valid");
+        tlbs.insert(0, 3, TlbEntry::user_data(VirtAddr(page << size.shift()).vpn(), Pfn(9), size));
+        tlbs.psc_insert(0, 3, PscLevel::Pde, VirtAddr(page << 21), 5);
+        prop_assert_eq!(tlbs.contains_in_range(0, 3, range), is_in);
+        prop_assert_eq!(tlbs.contains_tables_in(0, 3, range), if huge { is_in } else { page == 0 });
+        let dropped = tlbs.invalidate_range_with(0, 3, range.start, range.end, shift, PscScope::Covering);
+        prop_assert_eq!(dropped.nr_tlb, if is_in { 2 } else { 0 });
+        prop_assert_eq!(dropped.nr_psc, u32::from(if huge { is_in } else { page == 0 }));
     }
 
     /// With two ways the tree is one bit that names the other way: exact LRU.
@@ -120,4 +142,24 @@ proptest! {
         (200..200 + nr).for_each(|n| tlbs.insert(0, 1, page(n)));
         prop_assert_eq!(tlbs.nr_entries(0), 8);
     }
+}
+
+/// The arrays of many CPUs fit in memory, and absurd ones are refused in one line.
+#[test]
+fn memory_is_bounded() {
+    let geometry = TlbGeometry::default();
+    assert!(geometry.slots_per_cpu() * 16 * 4096 < 120 << 20);
+    let mut tlbs = Tlbs::new(&geometry, 4096).expect("valid");
+    tlbs.insert(4095, 1, TlbEntry::user_data(Vpn(1), Pfn(1), PageSize::Size4K));
+    assert_eq!((tlbs.nr_entries(4095), tlbs.nr_entries(4094)), (2, 0));
+
+    let huge = TlbGeometry { stlb: StlbGeometry::new(65_536, 16), ..geometry };
+    let error = Tlbs::new(&huge, 1 << 20).expect_err("too large").to_string();
+    assert!(
+        error.starts_with("TLB geometry: found ") && error.contains("for 1048576 CPUs, expected at most"),
+        "{error}"
+    );
+    let bad = TlbGeometry { l1_4k: ArrayGeometry::new(64, 0), ..geometry };
+    let error = Tlbs::new(&bad, 1).expect_err("invalid").to_string();
+    assert_eq!(error, "TLB geometry: l1_4k.ways: found 0, expected a divisor of the 64 entries");
 }
