@@ -25,34 +25,13 @@ const NR_HUGE: u64 = 4;
 
 #[derive(Clone, Debug)]
 enum Op {
-    Switch {
-        cpu: u16,
-        mm: u32,
-    },
-    EnterLazy {
-        cpu: u16,
-    },
-    Access {
-        cpu: u16,
-        page: u64,
-        huge: bool,
-    },
-    Flush {
-        cpu: u16,
-        mm: u32,
-        range: Range,
-        freed_tables: bool,
-    },
-    BatchAdd {
-        mm: u32,
-        page: u64,
-    },
-    BatchFlush {
-        cpu: u16,
-    },
-    Advance {
-        ns: u64,
-    },
+    Switch { cpu: u16, mm: u32 },
+    EnterLazy { cpu: u16 },
+    Access { cpu: u16, page: u64, huge: bool },
+    Flush { cpu: u16, mm: u32, range: Range, freed_tables: bool },
+    BatchAdd { mm: u32, page: u64 },
+    BatchFlush { cpu: u16 },
+    Advance { ns: u64 },
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -125,12 +104,7 @@ prop_compose! {
 }
 
 fn any_rules() -> impl Strategy<Value = FlushRules> {
-    prop_oneof![
-        Just(FlushRules::LINUX_5_10),
-        Just(FlushRules::LINUX_6_1),
-        Just(FlushRules::LINUX_6_18),
-        mixed_rules(),
-    ]
+    prop_oneof![Just(FlushRules::LINUX_5_10), Just(FlushRules::LINUX_6_1), Just(FlushRules::LINUX_6_18), mixed_rules(),]
 }
 
 /// Small arrays, so that evictions happen too.
@@ -192,51 +166,25 @@ impl Shadow {
     }
 
     fn apply(&mut self, op: &Op) {
-        let by = |cpu| Initiator {
-            op: 0,
-            task: 0,
-            cpu: CpuId(cpu),
-        };
+        let by = |cpu| Initiator { op: 0, task: 0, cpu: CpuId(cpu) };
         match *op {
             Op::Switch { cpu, mm } => self.engine.switch_mm(CpuId(cpu), MmId(mm)),
             Op::EnterLazy { cpu } => self.engine.enter_lazy_tlb(CpuId(cpu)),
-            Op::Access {
-                cpu,
-                page,
-                huge: is_huge,
-            } => self.access(CpuId(cpu), page, is_huge),
-            Op::Flush {
-                cpu,
-                mm,
-                range,
-                freed_tables,
-            } => {
+            Op::Access { cpu, page, huge: is_huge } => self.access(CpuId(cpu), page, is_huge),
+            Op::Flush { cpu, mm, range, freed_tables } => {
                 let (start, end, stride_shift) = range.bounds();
                 let before = self.engine.clone();
                 let mm = MmId(mm);
-                self.engine
-                    .flush_tlb_mm_range(by(cpu), mm, start, end, stride_shift, freed_tables, self.now_ns);
+                self.engine.flush_tlb_mm_range(by(cpu), mm, start, end, stride_shift, freed_tables, self.now_ns);
                 let tlb_gen = self.engine.context(mm).tlb_gen;
-                self.asked.push(Asked {
-                    mm,
-                    tlb_gen,
-                    start,
-                    end,
-                    is_complete: true,
-                });
+                self.asked.push(Asked { mm, tlb_gen, start, end, is_complete: true });
                 self.check_request(&before);
             }
             Op::BatchAdd { mm, page } => {
                 let mm = MmId(mm);
                 let tlb_gen = self.engine.inc_tlb_gen(mm);
                 self.batch.or_assign(self.engine.mm_cpumask(mm));
-                self.asked.push(Asked {
-                    mm,
-                    tlb_gen,
-                    start: small(page),
-                    end: small(page + 1),
-                    is_complete: false,
-                });
+                self.asked.push(Asked { mm, tlb_gen, start: small(page), end: small(page + 1), is_complete: false });
             }
             Op::BatchFlush { cpu } => {
                 let before = self.engine.clone();
@@ -258,11 +206,7 @@ impl Shadow {
         let loaded_mm = state.loaded_mm;
         let tlb_gen = self.engine.context(loaded_mm).tlb_gen;
         let pcid = self.engine.loaded_pcid(cpu);
-        let (va, size) = if is_huge {
-            (huge(page), PageSize::Size2M)
-        } else {
-            (small(page), PageSize::Size4K)
-        };
+        let (va, size) = if is_huge { (huge(page), PageSize::Size2M) } else { (small(page), PageSize::Size4K) };
         let tlbs = self.engine.tlbs_mut().unwrap();
         if tlbs.lookup(cpu.index(), pcid, va).is_none() {
             tlbs.insert(cpu.index(), pcid, TlbEntry::user_data(va.vpn(), Pfn(1 << 10), size));
@@ -327,9 +271,7 @@ impl Shadow {
             let is_told = request.freed_tables
                 || !state.is_lazy
                     && (before.rules().should_flush_tlb == ShouldFlushTlb::IsLazy
-                        || request
-                            .mm
-                            .is_none_or(|mm| mm == state.loaded_mm || is_trimming(before, mm, self.now_ns)));
+                        || request.mm.is_none_or(|mm| mm == state.loaded_mm || is_trimming(before, mm, self.now_ns)));
             if is_told {
                 told.push(cpu);
                 let pcid = match request.mm {
@@ -363,24 +305,12 @@ impl Shadow {
     fn check_counters(&self) {
         let mut sums = FlushCounters::default();
         for request in self.engine.log() {
-            let FlushRequest {
-                cpu,
-                told,
-                lazy_left,
-                gone,
-                nothing_cached,
-                lazy_skipped,
-                ..
-            } = request;
+            let FlushRequest { cpu, told, lazy_left, gone, nothing_cached, lazy_skipped, .. } = request;
             let is_full = request.end == TLB_FLUSH_ALL;
             sums.nr_flush_requests += 1;
             sums.nr_flush_full += u64::from(is_full);
             sums.nr_flush_ranged += u64::from(!is_full);
-            sums.nr_flush_pages += if is_full {
-                0
-            } else {
-                (request.end.0 - request.start.0) >> request.stride_shift
-            };
+            sums.nr_flush_pages += if is_full { 0 } else { (request.end.0 - request.start.0) >> request.stride_shift };
             sums.nr_flush_remote += u64::from(request.remote);
             sums.nr_ipis += u64::from(told.weight());
             sums.nr_told_lazy += u64::from(lazy_left.weight()) - u64::from(lazy_left.test(*cpu));
@@ -388,12 +318,7 @@ impl Shadow {
             sums.nr_told_nothing_cached += u64::from(nothing_cached.weight());
             sums.nr_lazy_skipped += u64::from(lazy_skipped.weight());
         }
-        let is_local = |reason| {
-            matches!(
-                reason,
-                TlbFlushReason::LocalShootdown | TlbFlushReason::LocalMmShootdown
-            )
-        };
+        let is_local = |reason| matches!(reason, TlbFlushReason::LocalShootdown | TlbFlushReason::LocalMmShootdown);
         sums.nr_local_flushes = self
             .engine
             .events()
@@ -418,40 +343,18 @@ fn is_trimming(engine: &Engine, mm: MmId, now_ns: u64) -> bool {
 }
 
 fn call_of(op: &Op, now_ns: u64) -> Option<FlushCall> {
-    let by = |cpu| Initiator {
-        op: 1,
-        task: 2,
-        cpu: CpuId(cpu),
-    };
+    let by = |cpu| Initiator { op: 1, task: 2, cpu: CpuId(cpu) };
     Some(match *op {
-        Op::Switch { cpu, mm } => FlushCall::SwitchMm {
-            cpu: CpuId(cpu),
-            mm: MmId(mm),
-        },
+        Op::Switch { cpu, mm } => FlushCall::SwitchMm { cpu: CpuId(cpu), mm: MmId(mm) },
         Op::EnterLazy { cpu } => FlushCall::EnterLazyTlb { cpu: CpuId(cpu) },
-        Op::Flush {
-            cpu,
-            mm,
-            range,
-            freed_tables,
-        } => {
+        Op::Flush { cpu, mm, range, freed_tables } => {
             let (start, end, stride_shift) = range.bounds();
-            FlushCall::MmRange {
-                by: by(cpu),
-                mm: MmId(mm),
-                start,
-                end,
-                stride_shift,
-                freed_tables,
-                now_ns,
-            }
+            FlushCall::MmRange { by: by(cpu), mm: MmId(mm), start, end, stride_shift, freed_tables, now_ns }
         }
         Op::BatchAdd { mm, page: 0 } => FlushCall::IncTlbGen { mm: MmId(mm) },
-        Op::BatchAdd { mm, page } => FlushCall::LazyMmuDrain {
-            by: by(0),
-            mm: MmId(mm),
-            pages: vec![small(page).vpn(), small(0).vpn()],
-        },
+        Op::BatchAdd { mm, page } => {
+            FlushCall::LazyMmuDrain { by: by(0), mm: MmId(mm), pages: vec![small(page).vpn(), small(0).vpn()] }
+        }
         Op::BatchFlush { cpu } => {
             let mut mask = CpuMask::new(u32::from(NR_CPUS)).unwrap();
             mask.set_all();
@@ -467,10 +370,7 @@ fn assert_same(a: &Engine, b: &Engine) {
     assert_eq!(a.counters(), b.counters());
     for cpu in cpus() {
         assert_eq!(a.cpu(cpu), b.cpu(cpu));
-        assert_eq!(
-            a.tlbs().unwrap().entries(cpu.index()),
-            b.tlbs().unwrap().entries(cpu.index())
-        );
+        assert_eq!(a.tlbs().unwrap().entries(cpu.index()), b.tlbs().unwrap().entries(cpu.index()));
     }
     for mm in (0..NR_MMS).map(MmId) {
         assert_eq!(a.context(mm), b.context(mm));

@@ -69,8 +69,7 @@ impl Engine {
     /// that ends before it starts, a stride out of bounds, or a mask of another width.
     pub fn execute(&mut self, calls: &[FlushCall]) -> Result<()> {
         for (at, call) in calls.iter().enumerate() {
-            self.check_call(call)
-                .map_err(|error| Error::Value(format!("call {at}: {error}")))?;
+            self.check_call(call).map_err(|error| Error::Value(format!("call {at}: {error}")))?;
         }
         for call in calls {
             self.execute_checked(call);
@@ -80,15 +79,7 @@ impl Engine {
 
     fn execute_checked(&mut self, call: &FlushCall) {
         match call {
-            &FlushCall::MmRange {
-                by,
-                mm,
-                start,
-                end,
-                stride_shift,
-                freed_tables,
-                now_ns,
-            } => {
+            &FlushCall::MmRange { by, mm, start, end, stride_shift, freed_tables, now_ns } => {
                 self.flush_tlb_mm_range(by, mm, start, end, stride_shift, freed_tables, now_ns);
             }
             FlushCall::Batch { by, mask } => self.arch_tlbbatch_flush(*by, &mut mask.clone()),
@@ -103,14 +94,7 @@ impl Engine {
 
     fn check_call(&self, call: &FlushCall) -> Result<()> {
         match call {
-            FlushCall::MmRange {
-                by,
-                mm,
-                start,
-                end,
-                stride_shift,
-                ..
-            } => {
+            FlushCall::MmRange { by, mm, start, end, stride_shift, .. } => {
                 self.check_cpu(by.cpu)?;
                 self.check_mm(*mm)?;
                 if !(12..=P4D_SHIFT).contains(stride_shift) {
@@ -119,37 +103,24 @@ impl Engine {
                     )));
                 }
                 if start > end {
-                    return Err(Error::Value(format!(
-                        "range: found {start} to {end}, expected start at most end"
-                    )));
+                    return Err(Error::Value(format!("range: found {start} to {end}, expected start at most end")));
                 }
                 Levels::Five.check(*start)?;
-                if *end == TLB_FLUSH_ALL {
-                    Ok(())
-                } else {
-                    Levels::Five.check(*end)
-                }
+                if *end == TLB_FLUSH_ALL { Ok(()) } else { Levels::Five.check(*end) }
             }
             FlushCall::Batch { by, mask } => {
                 self.check_cpu(by.cpu)?;
                 if mask.nr_cpus() == self.nr_cpus() {
                     return Ok(());
                 }
-                Err(Error::Value(format!(
-                    "mask: found {} CPUs, expected {}",
-                    mask.nr_cpus(),
-                    self.nr_cpus()
-                )))
+                Err(Error::Value(format!("mask: found {} CPUs, expected {}", mask.nr_cpus(), self.nr_cpus())))
             }
             FlushCall::LazyMmuDrain { by, mm, pages } => {
                 self.check_cpu(by.cpu)?;
                 self.check_mm(*mm)?;
                 let last = Levels::Five.user_end().vpn().0 - 1;
                 match pages.iter().find(|page| page.0 > last) {
-                    Some(page) => Err(Error::Value(format!(
-                        "page: found {:#x}, expected at most {last:#x}",
-                        page.0
-                    ))),
+                    Some(page) => Err(Error::Value(format!("page: found {:#x}, expected at most {last:#x}", page.0))),
                     None => Ok(()),
                 }
             }
@@ -164,10 +135,7 @@ impl Engine {
         match self.contexts.get(mm.index()) {
             Some(Some(context)) if !context.is_dropped => Ok(()),
             Some(_) => Err(Error::Value(format!("mm: found {mm}, which was dropped"))),
-            None => Err(Error::Value(format!(
-                "mm: found {mm}, expected at most {}",
-                self.contexts.len() - 1
-            ))),
+            None => Err(Error::Value(format!("mm: found {mm}, expected at most {}", self.contexts.len() - 1))),
         }
     }
 }

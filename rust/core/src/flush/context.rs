@@ -47,13 +47,6 @@ pub struct MmContext {
 impl MmContext {
     pub(super) fn new(id: MmId, mm_cpumask: CpuMask, next_trim_ns: u64) -> Self {
         let ctx_id = u64::from(id.0) + 1;
-        Self {
-            ctx_id,
-            tlb_gen: 1,
-            mm_cpumask,
-            next_trim_ns,
-            nr_loaded: 0,
-            is_dropped: false,
-        }
+        Self { ctx_id, tlb_gen: 1, mm_cpumask, next_trim_ns, nr_loaded: 0, is_dropped: false }
     }
 }

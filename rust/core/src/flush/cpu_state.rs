@@ -32,13 +32,7 @@ impl CpuTlbState {
     pub(super) fn new(nr_slots: u16, init_ctx: TlbContext) -> Self {
         let mut ctxs = vec![TlbContext::default(); usize::from(nr_slots)].into_boxed_slice();
         ctxs[0] = init_ctx;
-        Self {
-            loaded_mm: INIT_MM,
-            loaded_mm_asid: 0,
-            next_asid: 1,
-            is_lazy: false,
-            ctxs,
-        }
+        Self { loaded_mm: INIT_MM, loaded_mm_asid: 0, next_asid: 1, is_lazy: false, ctxs }
     }
 
     /// The slot that is loaded.
@@ -55,10 +49,7 @@ impl CpuTlbState {
     /// The slot that holds entries of the mm with `ctx_id`.
     #[inline]
     pub fn slot_of(&self, ctx_id: u64) -> Option<u16> {
-        self.ctxs
-            .iter()
-            .position(|ctx| ctx.ctx_id == ctx_id)
-            .map(|slot| slot as u16)
+        self.ctxs.iter().position(|ctx| ctx.ctx_id == ctx_id).map(|slot| slot as u16)
     }
 
     /// The slot for the mm of `next`, and whether it must be flushed before use (`choose_new_asid`).

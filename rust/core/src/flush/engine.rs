@@ -51,15 +51,10 @@ impl Engine {
     pub fn new(nr_cpus: u32, geometry: Option<&TlbGeometry>, pcid: bool, rules: FlushRules) -> Result<Self> {
         rules.check(pcid)?;
         let empty_mask = CpuMask::new(nr_cpus)?;
-        let tlbs = geometry
-            .map(|geometry| Tlbs::new(geometry, nr_cpus as usize))
-            .transpose()?;
+        let tlbs = geometry.map(|geometry| Tlbs::new(geometry, nr_cpus as usize)).transpose()?;
         let mut init_mm = MmContext::new(INIT_MM, empty_mask.clone(), u64::MAX);
         init_mm.nr_loaded = nr_cpus;
-        let init_ctx = TlbContext {
-            ctx_id: init_mm.ctx_id,
-            tlb_gen: init_mm.tlb_gen,
-        };
+        let init_ctx = TlbContext { ctx_id: init_mm.ctx_id, tlb_gen: init_mm.tlb_gen };
         let nr_slots = if pcid { rules.tlb_nr_dyn_asids } else { 1 };
         Ok(Self {
             rules,
@@ -77,8 +72,7 @@ impl Engine {
     pub fn new_context(&mut self, now_ns: u64) -> MmId {
         let mm = MmId(self.contexts.len() as u32);
         let next_trim_ns = self.trim_after(now_ns);
-        self.contexts
-            .push(Some(MmContext::new(mm, self.empty_mask.clone(), next_trim_ns)));
+        self.contexts.push(Some(MmContext::new(mm, self.empty_mask.clone(), next_trim_ns)));
         mm
     }
 
@@ -117,10 +111,7 @@ impl Engine {
 
     /// Flushes `start..end` (bytes) of `mm` at time `now_ns`, an invalidation every `1 << stride_shift` bytes
     /// (`flush_tlb_mm_range`). With per-PTE lazy-MMU mode it does nothing: see [`Self::lazy_mmu_drain`].
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "those of the kernel's function, with who asks and when"
-    )]
+    #[expect(clippy::too_many_arguments, reason = "those of the kernel's function, with who asks and when")]
     pub fn flush_tlb_mm_range(
         &mut self,
         by: Initiator,
@@ -271,11 +262,7 @@ impl Engine {
 
     /// The mask as the log keeps it; nothing when logging is off.
     pub(super) fn log_mask(&self, mask: &CpuMask) -> LoggedMask {
-        if self.log.is_off {
-            LoggedMask::default()
-        } else {
-            LoggedMask::from(mask)
-        }
+        if self.log.is_off { LoggedMask::default() } else { LoggedMask::from(mask) }
     }
 
     /// The kernel's constants.
@@ -369,10 +356,7 @@ impl Engine {
 
     /// Hands out the requests and tracepoints, and begins again with none.
     pub fn take_log(&mut self) -> (Vec<FlushRequest>, Vec<TlbFlushEvent>) {
-        (
-            std::mem::take(&mut self.log.requests),
-            std::mem::take(&mut self.log.events),
-        )
+        (std::mem::take(&mut self.log.requests), std::mem::take(&mut self.log.events))
     }
 
     /// Switches the log of requests and tracepoints on (as at first) or off; counters go on either way.
@@ -390,9 +374,6 @@ impl Engine {
         if cpu.index() < self.cpus.len() {
             return Ok(());
         }
-        Err(Error::Value(format!(
-            "CPU: found {cpu}, expected 0 to {}",
-            self.cpus.len() - 1
-        )))
+        Err(Error::Value(format!("CPU: found {cpu}, expected 0 to {}", self.cpus.len() - 1)))
     }
 }

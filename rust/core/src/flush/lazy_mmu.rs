@@ -69,11 +69,6 @@ impl Engine {
         let Some(pcid) = pcid else {
             return Some(0);
         };
-        Some(
-            pages
-                .iter()
-                .map(|page| tlbs.invalidate_page(cpu.index(), pcid, page.addr()).nr_tlb)
-                .sum(),
-        )
+        Some(pages.iter().map(|page| tlbs.invalidate_page(cpu.index(), pcid, page.addr()).nr_tlb).sum())
     }
 }

@@ -153,12 +153,7 @@ impl FlushLog {
     #[inline]
     pub(super) fn event(&mut self, request: i64, cpu: CpuId, reason: TlbFlushReason, pages: i64) {
         if !self.is_off {
-            self.events.push(TlbFlushEvent {
-                request,
-                cpu,
-                reason,
-                pages,
-            });
+            self.events.push(TlbFlushEvent { request, cpu, reason, pages });
         }
     }
 }
@@ -173,11 +168,7 @@ fn reason_number<S: Serializer>(reason: &TlbFlushReason, serializer: S) -> Resul
     serializer.serialize_u8(*reason as u8)
 }
 
-#[expect(
-    clippy::ref_option,
-    clippy::trivially_copy_pass_by_ref,
-    reason = "serde calls it with a reference"
-)]
+#[expect(clippy::ref_option, clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
 fn mm_number<S: Serializer>(mm: &Option<MmId>, serializer: S) -> Result<S::Ok, S::Error> {
     mm.map(|mm| mm.0).serialize(serializer)
 }

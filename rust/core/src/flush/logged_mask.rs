@@ -31,11 +31,7 @@ impl LoggedMask {
     /// A set of one CPU.
     #[inline]
     pub fn one(cpu: CpuId) -> Self {
-        Self(if cpu.0 < 64 {
-            Form::Low(1 << cpu.0)
-        } else {
-            Form::One(cpu)
-        })
+        Self(if cpu.0 < 64 { Form::Low(1 << cpu.0) } else { Form::One(cpu) })
     }
 
     /// The set of `cpus`, in any order.
@@ -65,9 +61,7 @@ impl LoggedMask {
             Form::Words(words) => (&**words, None),
         };
         let bits = |(at, &word): (usize, &u64)| {
-            (0..64_u16)
-                .filter(move |bit| word >> bit & 1 != 0)
-                .map(move |bit| CpuId(at as u16 * 64 + bit))
+            (0..64_u16).filter(move |bit| word >> bit & 1 != 0).map(move |bit| CpuId(at as u16 * 64 + bit))
         };
         words.iter().enumerate().flat_map(bits).chain(one)
     }
@@ -91,9 +85,7 @@ impl LoggedMask {
         match &self.0 {
             Form::Low(bits) => cpu.0 < 64 && bits >> cpu.0 & 1 != 0,
             Form::One(one) => *one == cpu,
-            Form::Words(words) => words
-                .get(cpu.index() / 64)
-                .is_some_and(|word| word >> (cpu.0 % 64) & 1 != 0),
+            Form::Words(words) => words.get(cpu.index() / 64).is_some_and(|word| word >> (cpu.0 % 64) & 1 != 0),
         }
     }
 

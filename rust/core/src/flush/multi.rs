@@ -53,13 +53,9 @@ impl Reached {
         self.includes_self = false;
         self.has_flushed_here = false;
         self.nr_entries = 0;
-        for cpus in [
-            &mut self.told,
-            &mut self.lazy_skipped,
-            &mut self.lazy_left,
-            &mut self.gone,
-            &mut self.nothing_cached,
-        ] {
+        for cpus in
+            [&mut self.told, &mut self.lazy_skipped, &mut self.lazy_left, &mut self.gone, &mut self.nothing_cached]
+        {
             cpus.clear();
         }
     }
@@ -139,14 +135,10 @@ impl Engine {
     /// `native_flush_tlb_others`). In the kernel they all run at once; here this CPU comes first, then the others in
     /// ascending order.
     pub(super) fn flush_tlb_multi(&mut self, info: &FlushTlbInfo, reached: &mut Reached) {
-        let pages = if info.end == TLB_FLUSH_ALL {
-            -1
-        } else {
-            ((info.end.0 - info.start.0) >> PAGE_SHIFT).cast_signed()
-        };
+        let pages =
+            if info.end == TLB_FLUSH_ALL { -1 } else { ((info.end.0 - info.start.0) >> PAGE_SHIFT).cast_signed() };
         let request = self.current_request();
-        self.log
-            .event(request, info.initiating_cpu, TlbFlushReason::RemoteSendIpi, pages);
+        self.log.event(request, info.initiating_cpu, TlbFlushReason::RemoteSendIpi, pages);
         if reached.includes_self {
             self.flush_here(info, reached);
         }
@@ -236,8 +228,7 @@ impl Engine {
                 tlbs.flush_pcid(cpu.index(), pcid);
             }
         }
-        self.log
-            .event(request, cpu, reason, if is_partial { info.nr_strides() } else { -1 });
+        self.log.event(request, cpu, reason, if is_partial { info.nr_strides() } else { -1 });
         Found::Flushed
     }
 }

@@ -162,10 +162,7 @@ mod tests {
         let start = VirtAddr(0);
         let end = VirtAddr((34 << 21) - 4096);
         assert_eq!(FlushRules::LINUX_5_10.widen(start, end, 21), (start, end));
-        assert_eq!(
-            FlushRules::LINUX_5_10.widen(VirtAddr(4096), TLB_FLUSH_ALL, 12),
-            (start, TLB_FLUSH_ALL)
-        );
+        assert_eq!(FlushRules::LINUX_5_10.widen(VirtAddr(4096), TLB_FLUSH_ALL, 12), (start, TLB_FLUSH_ALL));
     }
 
     #[test]
@@ -175,33 +172,18 @@ mod tests {
             text,
             r#"{"tlb_single_page_flush_ceiling":33,"tlb_nr_dyn_asids":6,"mm_cpumask_rule":"lazy","should_flush_tlb":"loaded_mm","trim_cpumask_interval_ns":1000000000,"flush_skips_old_gen":true,"flush_tlb_range_freed_tables":true,"local_flush_first":false,"lazy_mmu":"none"}"#
         );
-        assert_eq!(
-            serde_json::from_str::<FlushRules>(&text).unwrap(),
-            FlushRules::LINUX_6_18
-        );
+        assert_eq!(serde_json::from_str::<FlushRules>(&text).unwrap(), FlushRules::LINUX_6_18);
         let unknown = text.replace("\"lazy_mmu\"", "\"lazy_mmu_batch\":1,\"lazy_mmu\"");
         assert!(serde_json::from_str::<FlushRules>(&unknown).is_err());
     }
 
     #[test]
     fn rules_that_cannot_work_are_refused() {
-        let no_slots = FlushRules {
-            tlb_nr_dyn_asids: 0,
-            ..FlushRules::LINUX_6_18
-        };
+        let no_slots = FlushRules { tlb_nr_dyn_asids: 0, ..FlushRules::LINUX_6_18 };
         let error = no_slots.check(true).unwrap_err().to_string();
         assert_eq!(error, "tlb_nr_dyn_asids: found 0, expected 1 to 4095");
-        let hash_mmu = FlushRules {
-            lazy_mmu: LazyMmu::PerPte,
-            ..FlushRules::LINUX_5_10
-        };
-        assert!(
-            hash_mmu
-                .check(true)
-                .unwrap_err()
-                .to_string()
-                .starts_with("mm_cpumask_rule: found eager")
-        );
+        let hash_mmu = FlushRules { lazy_mmu: LazyMmu::PerPte, ..FlushRules::LINUX_5_10 };
+        assert!(hash_mmu.check(true).unwrap_err().to_string().starts_with("mm_cpumask_rule: found eager"));
         assert!(hash_mmu.check(false).is_ok());
     }
 }

@@ -15,10 +15,7 @@ impl Engine {
         let prev = state.loaded_mm;
         let was_lazy = std::mem::replace(&mut state.is_lazy, false);
         let context = self.contexts[next.index()].as_ref().expect("the mm was dropped");
-        let next_ctx = TlbContext {
-            ctx_id: context.ctx_id,
-            tlb_gen: context.tlb_gen,
-        };
+        let next_ctx = TlbContext { ctx_id: context.ctx_id, tlb_gen: context.tlb_gen };
         if prev == next {
             if was_lazy && state.loaded_ctx().tlb_gen != next_ctx.tlb_gen {
                 let slot = state.loaded_mm_asid;

@@ -52,11 +52,7 @@ fn flush(engine: &mut Engine, mm: MmId, from: u64, to: u64, freed_tables: bool) 
 
 /// The tracepoints as (cpu, reason, pages).
 fn traced(engine: &Engine) -> Vec<(u16, u8, i64)> {
-    engine
-        .events()
-        .iter()
-        .map(|event| (event.cpu.0, event.reason as u8, event.pages))
-        .collect()
+    engine.events().iter().map(|event| (event.cpu.0, event.reason as u8, event.pages)).collect()
 }
 
 #[test]
@@ -67,14 +63,8 @@ fn a_flush_with_one_cpu_stays_local() {
         fill(&mut engine, C0, page(5));
         let request = flush(&mut engine, mm, 0, 2, false);
         assert_eq!((request.new_tlb_gen, request.pages, request.remote), (2, 2, false));
-        assert_eq!(
-            (request.mask.to_string(), request.told.to_string()),
-            ("0".to_owned(), String::new())
-        );
-        assert_eq!(
-            (request.op, request.task, request.cpu, request.mm),
-            (7, 3, C0, Some(mm))
-        );
+        assert_eq!((request.mask.to_string(), request.told.to_string()), ("0".to_owned(), String::new()));
+        assert_eq!((request.op, request.task, request.cpu, request.mm), (7, 3, C0, Some(mm)));
         assert_eq!(traced(&engine), [(0, 3, 2)]);
         assert!(!holds(&engine, C0, mm, page(0)) && holds(&engine, C0, mm, page(5)));
         assert_eq!(engine.cpu(C0).loaded_ctx().tlb_gen, 2);
@@ -90,11 +80,7 @@ fn above_the_ceiling_all_goes_and_the_log_keeps_the_range() {
             engine.flush_tlb_mm_range(by(C0), mm, BASE, end, stride_shift, false, 0);
             let request = &engine.log()[0];
             assert_eq!((request.range_start, request.range_end), (BASE, end));
-            let flushed = if pages < 0 {
-                (VirtAddr(0), TLB_FLUSH_ALL)
-            } else {
-                (BASE, end)
-            };
+            let flushed = if pages < 0 { (VirtAddr(0), TLB_FLUSH_ALL) } else { (BASE, end) };
             assert_eq!((request.start, request.end), flushed);
             assert_eq!(traced(&engine), [(0, 3, pages)]);
             let counters = engine.counters();
@@ -181,23 +167,14 @@ fn a_lazy_cpu_leaves_when_tables_were_freed() {
         fill(&mut engine, C1, page(0));
         engine.enter_lazy_tlb(C1);
         let request = flush(&mut engine, mm, 0, 1, true);
-        assert_eq!(
-            (request.told.to_string(), request.lazy_left.to_string()),
-            ("1".to_owned(), "1".to_owned())
-        );
+        assert_eq!((request.told.to_string(), request.lazy_left.to_string()), ("1".to_owned(), "1".to_owned()));
         assert!(request.lazy_skipped.is_empty() && request.gone.is_empty() && request.nothing_cached.is_empty());
         let state = engine.cpu(C1);
-        assert_eq!(
-            (state.loaded_mm, state.is_lazy, state.loaded_mm_asid),
-            (INIT_MM, false, 0)
-        );
+        assert_eq!((state.loaded_mm, state.is_lazy, state.loaded_mm_asid), (INIT_MM, false, 0));
         // init_mm never lost slot 0, so nothing had to be flushed there; the mm's own slot is stale until it returns.
         assert_eq!(traced(&engine).iter().filter(|event| event.0 == 1).count(), 0);
         assert!(holds(&engine, C1, mm, page(0)));
-        assert_eq!(
-            engine.mm_cpumask(mm).test(C1),
-            rules.mm_cpumask_rule == MmCpumaskRule::Lazy
-        );
+        assert_eq!(engine.mm_cpumask(mm).test(C1), rules.mm_cpumask_rule == MmCpumaskRule::Lazy);
         assert_eq!((engine.counters().nr_told_lazy, engine.counters().nr_ipis), (1, 1));
         engine.switch_mm(C1, mm);
         assert!(!holds(&engine, C1, mm, page(0)));
@@ -222,10 +199,7 @@ fn the_mask_loses_a_cpu_at_the_switch_or_at_the_next_flush_that_tells_it() {
     assert_eq!(engine.mm_cpumask(mm).to_string(), "0-1");
     engine.take_log();
     let request = flush(&mut engine, mm, 0, 1, true);
-    assert_eq!(
-        (request.mask.to_string(), request.gone.to_string()),
-        ("0-1".to_owned(), "1".to_owned())
-    );
+    assert_eq!((request.mask.to_string(), request.gone.to_string()), ("0-1".to_owned(), "1".to_owned()));
     assert_eq!(request.nothing_cached.to_string(), "1");
     assert_eq!(traced(&engine), [(0, 4, 1), (0, 3, 1), (1, 5, 0)]);
     assert_eq!(engine.mm_cpumask(mm).to_string(), "0");
@@ -275,36 +249,16 @@ fn a_batch_makes_cpus_catch_up_with_what_they_have_loaded() {
         engine.arch_tlbbatch_flush(by(C0), &mut batch);
         assert!(batch.is_empty());
         let request = &engine.log()[0];
-        assert_eq!(
-            (request.kind, request.mm, request.new_tlb_gen),
-            (FlushKind::Batch, None, 0)
-        );
-        assert_eq!(
-            (request.start, request.end, request.pages),
-            (VirtAddr(0), TLB_FLUSH_ALL, -1)
-        );
-        assert_eq!(
-            (request.mask.to_string(), request.told.to_string()),
-            ("0-3".to_owned(), "1,3".to_owned())
-        );
+        assert_eq!((request.kind, request.mm, request.new_tlb_gen), (FlushKind::Batch, None, 0));
+        assert_eq!((request.start, request.end, request.pages), (VirtAddr(0), TLB_FLUSH_ALL, -1));
+        assert_eq!((request.mask.to_string(), request.told.to_string()), ("0-3".to_owned(), "1,3".to_owned()));
         assert_eq!(
             (request.lazy_skipped.to_string(), request.nothing_cached.to_string()),
             ("2".to_owned(), "3".to_owned())
         );
-        let local_and_ipi = if rules.local_flush_first {
-            [(0, 2, -1), (0, 4, -1)]
-        } else {
-            [(0, 4, -1), (0, 2, -1)]
-        };
-        let up_to_date = if rules == FlushRules::LINUX_6_18 {
-            vec![(3, 1, 0)]
-        } else {
-            vec![]
-        };
-        assert_eq!(
-            traced(&engine),
-            [&local_and_ipi[..], &[(1, 1, -1)], &up_to_date].concat()
-        );
+        let local_and_ipi = if rules.local_flush_first { [(0, 2, -1), (0, 4, -1)] } else { [(0, 4, -1), (0, 2, -1)] };
+        let up_to_date = if rules == FlushRules::LINUX_6_18 { vec![(3, 1, 0)] } else { vec![] };
+        assert_eq!(traced(&engine), [&local_and_ipi[..], &[(1, 1, -1)], &up_to_date].concat());
         assert!(!holds(&engine, C0, mm, page(0)) && !holds(&engine, C1, mm, page(0)));
         assert_eq!(engine.cpu(C2).loaded_ctx().tlb_gen, 1);
         assert_eq!(engine.cpu(C1).loaded_ctx().tlb_gen, 2);
@@ -342,10 +296,7 @@ fn a_flush_by_a_cpu_that_runs_another_mm_tells_only_the_others() {
         let unused = engine.new_context(0);
         let request = flush(&mut engine, unused, 0, 1, true);
         assert!(!request.remote && request.mask.is_empty());
-        assert_eq!(
-            (engine.counters().nr_flush_requests, engine.counters().nr_flush_remote),
-            (2, 1)
-        );
+        assert_eq!((engine.counters().nr_flush_requests, engine.counters().nr_flush_remote), (2, 1));
     }
 }
 
@@ -363,10 +314,7 @@ fn nothing_cached_looks_at_the_flushed_range_before_the_flush() {
     engine.switch_mm(C0, mm);
     engine.switch_mm(C1, mm);
     let request = flush(&mut engine, mm, 0, 2, false);
-    assert_eq!(
-        (request.told.to_string(), request.nothing_cached.to_string()),
-        ("1".to_owned(), String::new())
-    );
+    assert_eq!((request.told.to_string(), request.nothing_cached.to_string()), ("1".to_owned(), String::new()));
 }
 
 #[test]
@@ -411,21 +359,14 @@ fn range_helpers_pass_what_the_kernel_version_passes() {
         engine.flush_tlb_page(by(C0), mm, page(3), 0);
         engine.flush_tlb_range(by(C0), mm, page(0), page(2), 0);
         engine.flush_tlb_mm(by(C0), mm, 0);
-        let passed: Vec<_> = engine
-            .log()
-            .iter()
-            .map(|request| (request.pages, request.freed_tables))
-            .collect();
+        let passed: Vec<_> = engine.log().iter().map(|request| (request.pages, request.freed_tables)).collect();
         assert_eq!(passed, [(1, false), (2, rules != FlushRules::LINUX_5_10), (-1, true)]);
     }
 }
 
 #[test]
 fn a_hash_mmu_flushes_by_entries_and_nothing_else() {
-    let rules = FlushRules {
-        lazy_mmu: LazyMmu::PerPte,
-        ..FlushRules::LINUX_6_18
-    };
+    let rules = FlushRules { lazy_mmu: LazyMmu::PerPte, ..FlushRules::LINUX_6_18 };
     let (mut engine, mm) = running(rules, &[C0, C1, C2]);
     for cpu in [C0, C1] {
         fill(&mut engine, cpu, page(0));
@@ -438,28 +379,15 @@ fn a_hash_mmu_flushes_by_entries_and_nothing_else() {
     assert_eq!(engine.log().len(), 0);
     engine.lazy_mmu_drain(by(C0), mm, &[page(4).vpn(), page(0).vpn()]);
     let request = &engine.log()[0];
-    assert_eq!(
-        (request.kind, request.start, request.end),
-        (FlushKind::LazyMmu, page(0), page(5))
-    );
+    assert_eq!((request.kind, request.start, request.end), (FlushKind::LazyMmu, page(0), page(5)));
     assert_eq!((request.pages, request.new_tlb_gen, request.stride_shift), (2, 0, 12));
-    assert_eq!(
-        (request.told.to_string(), request.nothing_cached.to_string()),
-        ("1-2".to_owned(), "2".to_owned())
-    );
+    assert_eq!((request.told.to_string(), request.nothing_cached.to_string()), ("1-2".to_owned(), "2".to_owned()));
     for cpu in [C0, C1] {
         assert!(!holds(&engine, cpu, mm, page(0)) && holds(&engine, cpu, mm, page(1)));
     }
     engine.count_multicalls(5);
     let counters = engine.counters();
-    assert_eq!(
-        (
-            counters.nr_lazy_mmu_drains,
-            counters.nr_lazy_mmu_entries,
-            counters.nr_flush_pages
-        ),
-        (2, 7, 2)
-    );
+    assert_eq!((counters.nr_lazy_mmu_drains, counters.nr_lazy_mmu_entries, counters.nr_flush_pages), (2, 7, 2));
     assert_eq!((counters.nr_flush_requests, counters.nr_ipis), (1, 2));
 }
 
@@ -471,10 +399,7 @@ fn a_dropped_mm_goes_with_its_last_lazy_cpu() {
         engine.drop_context(mm);
         assert!(engine.has_context(mm));
         let call = FlushCall::SwitchMm { cpu: C1, mm };
-        assert_eq!(
-            engine.execute(&[call]).unwrap_err().to_string(),
-            "call 0: mm: found 1, which was dropped"
-        );
+        assert_eq!(engine.execute(&[call]).unwrap_err().to_string(), "call 0: mm: found 1, which was dropped");
         engine.switch_mm(C0, INIT_MM);
         assert!(!engine.has_context(mm));
         let next = engine.new_context(0);
@@ -498,33 +423,14 @@ fn execute_refuses_bad_input_and_does_nothing_then() {
         now_ns: 0,
     };
     let cases = [
-        (
-            FlushCall::EnterLazyTlb { cpu: CpuId(4) },
-            "CPU: found 4, expected 0 to 3",
-        ),
+        (FlushCall::EnterLazyTlb { cpu: CpuId(4) }, "CPU: found 4, expected 0 to 3"),
         (FlushCall::IncTlbGen { mm: MmId(9) }, "mm: found 9, expected at most 1"),
-        (
-            range(8192, 4096, 12),
-            "range: found 0x2000 to 0x1000, expected start at most end",
-        ),
+        (range(8192, 4096, 12), "range: found 0x2000 to 0x1000, expected start at most end"),
         (range(0, 4096, 11), "stride_shift: found 11, expected 12 to 39"),
+        (range(0, 1 << 57, 12), "address 0x200000000000000 is outside user space, expected at most 0x100000000000000"),
+        (FlushCall::Batch { by: by(C0), mask: CpuMask::new(5).unwrap() }, "mask: found 5 CPUs, expected 4"),
         (
-            range(0, 1 << 57, 12),
-            "address 0x200000000000000 is outside user space, expected at most 0x100000000000000",
-        ),
-        (
-            FlushCall::Batch {
-                by: by(C0),
-                mask: CpuMask::new(5).unwrap(),
-            },
-            "mask: found 5 CPUs, expected 4",
-        ),
-        (
-            FlushCall::LazyMmuDrain {
-                by: by(C0),
-                mm,
-                pages: vec![Vpn(1 << 44)],
-            },
+            FlushCall::LazyMmuDrain { by: by(C0), mm, pages: vec![Vpn(1 << 44)] },
             "page: found 0x100000000000, expected at most 0xfffffffffff",
         ),
     ];
@@ -549,10 +455,7 @@ fn a_request_has_the_keys_of_the_flush_log() {
             r#""mask":"0-1","remote":true,"told":"1","lazy_skipped":"","lazy_left":"","gone":"","nothing_cached":"1"}"#
         )
     );
-    assert_eq!(
-        serde_json::to_string(&engine.events()[2]).unwrap(),
-        r#"{"request":0,"cpu":1,"reason":1,"pages":-1}"#
-    );
+    assert_eq!(serde_json::to_string(&engine.events()[2]).unwrap(), r#"{"request":0,"cpu":1,"reason":1,"pages":-1}"#);
 }
 
 #[test]
