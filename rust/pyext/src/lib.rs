@@ -2,6 +2,11 @@
 
 use pyo3::prelude::*;
 
+mod trace;
+
 /// The compiled part of tlbcore. Not for direct use: `tlbcore` re-exports what is public.
 #[pymodule(gil_used = false)]
-mod _core {}
+mod _core {
+    #[pymodule_export]
+    use crate::trace::Recording;
+}

@@ -12,6 +12,7 @@
 //! A user-mode fault ends a call that is still open: its exit was not recorded. A flush that a CPU does because it was
 //! told belongs to the operation of the sender: [`Senders`] for recordings without generations.
 
+use super::events::row_number;
 use super::kinds::Attribution;
 
 const ERROR_PRESENT_WRITE: u64 = 3;
@@ -87,7 +88,7 @@ impl Doing {
                 (None, None) => return (-1, Attribution::Unknown),
             },
         };
-        (row as i64, how)
+        (row_number(row), how)
     }
 
     /// The owner of a new flush request; a fault inside a call owns one only.
@@ -193,7 +194,7 @@ mod tests {
         let mut senders = Senders::default();
         let send = |row, task, pid, cpu| Send {
             row,
-            op_event: row as i64,
+            op_event: row_number(row),
             task,
             pid: Some(pid),
             cpu,

@@ -229,20 +229,12 @@ pub struct Recording {
 impl Recording {
     /// Events of a kind.
     pub fn nr_events_of(&self, kind: EventKind) -> usize {
-        self.events
-            .kind
-            .iter()
-            .filter(|&&number| number == kind.number())
-            .count()
+        count(&self.events.kind, kind.number())
     }
 
     /// Flush records of a kind.
     pub fn nr_flushes_of(&self, kind: FlushKind) -> usize {
-        self.flushes
-            .kind
-            .iter()
-            .filter(|&&number| number == kind.number())
-            .count()
+        count(&self.flushes.kind, kind.number())
     }
 
     /// Checks that every number that refers to something does: kinds, tasks, names, rows.
@@ -253,8 +245,8 @@ impl Recording {
         for row in 0..self.events.len() {
             self.verify_event(row)?;
         }
-        let nr_events = self.events.len() as i64;
-        let nr_flushes = self.flushes.len() as i64;
+        let nr_events = row_number(self.events.len());
+        let nr_flushes = row_number(self.flushes.len());
         for row in 0..self.flushes.len() {
             let fail = |what: &str, found: i128, expected: String| Err(bad("flush", row, what, found, &expected));
             let kind = self.flushes.kind[row];
@@ -331,6 +323,16 @@ impl Recording {
     fn has_task(&self, task: u32) -> bool {
         (task as usize) < self.tasks.len() || task >= TASK_OTHER
     }
+}
+
+/// A row as other tables refer to it (-1 is none).
+#[expect(clippy::cast_possible_wrap, reason = "a table of 2^63 rows fits no machine")]
+pub(super) const fn row_number(row: usize) -> i64 {
+    row as i64
+}
+
+fn count(kinds: &[u8], kind: u8) -> usize {
+    kinds.iter().map(|&number| usize::from(number == kind)).sum()
 }
 
 fn bad(table: &str, row: usize, what: &str, found: i128, expected: &str) -> Error {

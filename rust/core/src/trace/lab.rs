@@ -5,10 +5,10 @@
 //! (accesses, modes, files) in front of the calls and faults it led to. A fault record that stands for n faults becomes n
 //! events. Record kinds that are not known are counted. Times are an emulator's: order only.
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::attribute::Doing;
-use super::events::{Event, EventColumns, Flush, FlushColumns, Meta, Recording, TaskInfo};
+use super::events::{Event, EventColumns, Flush, FlushColumns, Meta, Recording, TaskInfo, row_number};
 use super::kinds::{
     ALL_PAGES, Attribution, ENTER_UNSEEN, EXIT_UNSEEN, EventKind, FAILED, FlushKind, NO_VALUE, SHARES_MM, TASK_IDLE,
     TASK_KTHREAD, TASK_OTHER, THREAD,
@@ -20,16 +20,15 @@ use super::text::{self, Lines};
 use crate::addr::PAGE_SIZE;
 use crate::error::Result;
 
-/// More than any scenario touches; a record that says more is damaged.
-const MAX_FAULTS: u64 = 1 << 24;
+/// Pages of a region: a record that says more is damaged.
+const MAX_FAULTS: u64 = 1 << 20;
 const ERROR_USER: u64 = 4;
 
 /// Reads all lines.
 pub(super) fn import(mut lines: Lines) -> Result<Recording> {
     let mut importer = Importer::new(lines.base_name());
     let mut has_meta = false;
-    loop {
-        let Some(line) = lines.next()? else { break };
+    while let Some(line) = lines.next()? {
         if line.trim_ascii().is_empty() {
             continue;
         }
@@ -62,7 +61,7 @@ struct Importer {
     meta: Meta,
     tasks: Vec<TaskInfo>,
     by_actor: FxHashMap<String, u32>,
-    kthreads: FxHashMap<String, ()>,
+    kthreads: FxHashSet<String>,
     names: Names,
     events: EventColumns,
     flushes: FlushColumns,
@@ -87,7 +86,7 @@ impl Importer {
             meta,
             tasks: Vec::new(),
             by_actor: FxHashMap::default(),
-            kthreads: FxHashMap::default(),
+            kthreads: FxHashSet::default(),
             names: Names::default(),
             events: EventColumns::default(),
             flushes: FlushColumns::default(),
@@ -139,7 +138,7 @@ impl Importer {
         } else if name == "idle" {
             TASK_IDLE
         } else if is_kthread_name(name.as_bytes()) {
-            self.kthreads.insert(name.to_owned(), ());
+            self.kthreads.insert(name.to_owned());
             TASK_KTHREAD
         } else {
             TASK_OTHER
@@ -182,8 +181,7 @@ impl Importer {
             }
             "task_exit" => {
                 self.end_call(task, time_ns);
-                let row = self.events.push(event(EventKind::Exit).with_args(&[NO_VALUE]));
-                self.with_doing(task, |doing| doing.begin_exit(row));
+                self.exit(&record, time_ns, task);
             }
             "END" => self.count("end_markers"),
             "note" => self.count("notes"),
@@ -195,6 +193,20 @@ impl Importer {
     fn with_doing(&mut self, task: u32, change: impl FnOnce(&mut Doing)) {
         if let Some(doing) = self.doing.get_mut(task as usize) {
             change(doing);
+        }
+    }
+
+    /// The task is gone, or begins to take its address space down: in this kernel that comes before the record of its
+    /// exit, and the flushes of a task that was killed would belong to nothing otherwise.
+    fn exit(&mut self, record: &Record<'_>, time_ns: u64, task: u32) {
+        if self
+            .doing
+            .get(task as usize)
+            .is_some_and(|doing| doing.exit().is_none())
+        {
+            let exit = Event::new(EventKind::Exit, time_ns, record.c, task);
+            let row = self.events.push(exit.with_args(&[NO_VALUE]));
+            self.with_doing(task, |doing| doing.begin_exit(row));
         }
     }
 
@@ -348,8 +360,8 @@ impl Importer {
         if let Some(pages) = record.flush {
             let mut flush = Flush::new(FlushKind::TlbFlushEvent, time_ns, record.c, prev);
             (flush.reason, flush.pages, flush.end) = (0, pages, if pages == ALL_PAGES { u64::MAX } else { 0 });
-            (flush.op_event, flush.attribution) = (row as i64, Attribution::Switch.number());
-            flush.request = self.flushes.len() as i64;
+            (flush.op_event, flush.attribution) = (row_number(row), Attribution::Switch.number());
+            flush.request = row_number(self.flushes.len());
             self.flushes.push(flush);
         }
         Ok(())
@@ -364,13 +376,21 @@ impl Importer {
                 .or_default() += 1;
             return Ok(());
         };
+        if kind == FlushKind::ExitMmap
+            && self
+                .doing
+                .get(task as usize)
+                .is_some_and(|doing| doing.call().is_none())
+        {
+            self.exit(record, time_ns, task);
+        }
         let mut flush = Flush::new(kind, time_ns, record.c, task);
         record.fill(&mut flush)?;
         let row = self.flushes.len();
         match kind {
             FlushKind::MmRange | FlushKind::BatchFlush => {
                 let (op_event, how) = self.open_request(task);
-                (flush.op_event, flush.attribution, flush.request) = (op_event, how.number(), row as i64);
+                (flush.op_event, flush.attribution, flush.request) = (op_event, how.number(), row_number(row));
                 flush.icpu = record.c;
                 if kind == FlushKind::MmRange {
                     self.open_range.insert(record.c, Request { row, mm: flush.mm });
@@ -422,7 +442,7 @@ impl Importer {
             })
         };
         let Some(request) = found else { return };
-        flush.request = request as i64;
+        flush.request = row_number(request);
         flush.op_event = self.flushes.op_event[request];
         let own = flush.icpu == record.c;
         flush.attribution = if own || flush.op_event < 0 {

@@ -6,7 +6,7 @@
 //! exit); tasks that only appear in switches do not. Which event a flush belongs to: `attribute.rs`.
 
 use super::attribute::{Doing, Send, Senders};
-use super::events::{Event, EventColumns, Flush, FlushColumns, Meta, Recording};
+use super::events::{Event, EventColumns, Flush, FlushColumns, Meta, Recording, row_number};
 use super::kinds::{
     ALL_PAGES, Attribution, ENTER_UNSEEN, EXIT_UNSEEN, EventKind, FAILED, FlushKind, KERNEL_MODE, NO_VALUE, SHARES_MM,
     THREAD,
@@ -28,8 +28,7 @@ const ERROR_USER: u64 = 4;
 /// Reads all lines.
 pub(super) fn import(mut lines: Lines) -> Result<Recording> {
     let mut importer = Importer::new(lines.base_name());
-    loop {
-        let Some(line) = lines.next()? else { break };
+    while let Some(line) = lines.next()? {
         if let Err(expected) = importer.line(line) {
             let found = text::excerpt(line);
             return Err(lines.error(&found, expected));
@@ -413,15 +412,15 @@ impl Importer {
         match reason {
             TASK_SWITCH => {
                 if let Some(switch) = after_switch {
-                    (flush.op_event, flush.attribution) = (switch as i64, Attribution::Switch.number());
+                    (flush.op_event, flush.attribution) = (row_number(switch), Attribution::Switch.number());
                 }
-                flush.request = row as i64;
+                flush.request = row_number(row);
             }
             REMOTE_SHOOTDOWN | REMOTE_WRONG_CPU => {
                 self.just_switched[usize::from(header.cpu)] = after_switch;
                 let send = self.senders.of(header.cpu, self.tasks.get(task).pid);
                 if let Some(send) = send {
-                    flush.request = send.row as i64;
+                    flush.request = row_number(send.row);
                     flush.icpu = send.cpu;
                     if send.op_event >= 0 {
                         (flush.op_event, flush.attribution) = (send.op_event, Attribution::Sender.number());
@@ -433,12 +432,12 @@ impl Importer {
                 if let Some(send) = opened {
                     flush.op_event = self.flushes.op_event[send];
                     flush.attribution = self.flushes.attribution[send];
-                    flush.request = send as i64;
+                    flush.request = row_number(send);
                     self.open_send[task as usize] = None;
                 } else {
                     let (op_event, how) = self.doing[task as usize].open_request();
                     (flush.op_event, flush.attribution) = (op_event, how.number());
-                    flush.request = row as i64;
+                    flush.request = row_number(row);
                 }
                 flush.icpu = header.cpu;
                 if reason == REMOTE_SEND_IPI {

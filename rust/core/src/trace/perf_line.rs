@@ -91,8 +91,8 @@ pub(super) fn sys_exit(payload: &[u8]) -> Option<(i32, i64)> {
     rest.literal(b"NR ")?;
     let nr = i32::try_from(rest.signed()?).ok()?;
     rest.literal(b" = ")?;
-    let ret = rest.signed()?;
-    rest.0.is_empty().then_some((nr, ret))
+    let value = rest.signed()?;
+    rest.0.is_empty().then_some((nr, value))
 }
 
 /// An address that perf may have replaced by a symbol.
