@@ -27,6 +27,10 @@ fn to_py_error(error: Error) -> PyErr {
     }
 }
 
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "arguments from Python are extracted into values"
+)]
 #[pymethods]
 impl Recording {
     /// Reads any file that is understood: a recording, perf script text, lab records, a scenario.

@@ -227,9 +227,9 @@ impl Importer {
                 let mut event = call(nr).with_args(&args);
                 // Where mmap and mremap say that they put it: all scenarios ask for fixed places.
                 event.ret = match event.kind() {
-                    EventKind::Mmap => args[0] as i64,
-                    EventKind::Mremap if args[3] == 0 => args[0] as i64,
-                    EventKind::Mremap => args[4] as i64,
+                    EventKind::Mmap => args[0].cast_signed(),
+                    EventKind::Mremap if args[3] == 0 => args[0].cast_signed(),
+                    EventKind::Mremap => args[4].cast_signed(),
                     _ => 0,
                 };
                 self.events.push(event);
@@ -269,6 +269,8 @@ impl Importer {
 
 #[cfg(test)]
 mod tests {
+    use EventKind::{Access, Exit, ExitGroup, Fork, Mmap, ModeSleep, ModeSpin, StepBegin, StepEnd, TaskStart};
+
     use super::*;
 
     fn read(text: &str) -> Result<Recording> {
@@ -288,7 +290,6 @@ mod tests {
             .iter()
             .filter_map(|&kind| EventKind::from_number(kind))
             .collect();
-        use EventKind::{Access, Exit, ExitGroup, Fork, Mmap, ModeSleep, ModeSpin, StepBegin, StepEnd, TaskStart};
         let expected = [
             &[TaskStart, ModeSpin, StepBegin, Fork, TaskStart, ModeSleep, StepEnd][..],
             &[
