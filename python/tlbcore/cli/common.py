@@ -1,0 +1,38 @@
+"""What several commands share: their arguments, and how a result goes out."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import argparse
+
+
+def add_recording(parser: argparse.ArgumentParser) -> None:
+    """The recording, as every command that reads one takes it."""
+    parser.add_argument(
+        "recording",
+        metavar="R",
+        help="a recording (.tlbr), or any file that `tlbcore import` understands",
+    )
+
+
+def add_machine(parser: argparse.ArgumentParser) -> None:
+    """The machine."""
+    parser.add_argument(
+        "--machine",
+        default="default",
+        metavar="M",
+        help="a machine as `tlbcore machines` lists them; CPUs, levels and PCID are the recording's where it knows them",
+    )
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """Plain structures instead of tables."""
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+
+
+def print_json(value: Any) -> None:  # noqa: ANN401 - whatever json takes
+    """The result as JSON text."""
+    print(json.dumps(value, indent=2))

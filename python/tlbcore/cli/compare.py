@@ -1,0 +1,107 @@
+"""`tlbcore compare`: the same recording under several kernels."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tlbcore.cli import OK
+from tlbcore.cli.common import add_json, add_machine, add_recording, print_json
+
+if TYPE_CHECKING:
+    import argparse
+
+    from tlbcore.compare import Comparison
+
+DEFAULT_KERNELS = ("linux-5.10", "linux-6.18", "consolidated")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's arguments."""
+    add_recording(parser)
+    parser.add_argument(
+        "--kernel",
+        action="append",
+        metavar="K",
+        help="a kernel as `tlbcore kernels` lists them, NAME:SWITCH=VALUE,... or FILE.py:NAME; again for more"
+        f" (without: {', '.join(DEFAULT_KERNELS)}); ratios are to the first",
+    )
+    add_machine(parser)
+    add_json(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Compare and print."""
+    from tlbcore import machines, recordings
+    from tlbcore.compare import compare
+
+    recording = recordings.load(args.recording)
+    machine = machines.get(args.machine)
+    comparison = compare(recording, args.kernel or DEFAULT_KERNELS, machine.config())
+    if args.json:
+        print_json(comparison.to_dict())
+    else:
+        print(text(comparison))
+    return OK
+
+
+def text(comparison: Comparison) -> str:
+    """The comparison as tables."""
+    from tlbcore.compare import METRICS
+    from tlbcore.report.table import heading, is_terminal, number, table
+
+    emphasis = is_terminal()
+    replays = comparison.replays
+    recording = replays[0].recording
+    names = [replayed.kernel.name for replayed in replays]
+    config = replays[0].config
+    head = ["", names[0]]
+    for name in names[1:]:
+        head += [name, "ratio"]
+    rows = []
+    for counter, label in METRICS:
+        values = [replayed.counters[counter] for replayed in replays]
+        if not any(values):
+            continue
+        cells = [label, number(values[0])]
+        for index, value in enumerate(values[1:], start=1):
+            cells += [number(value), number(comparison.ratio(counter, index))]
+        rows.append(cells)
+    lines = [
+        heading(
+            f"{recording.meta['file']}: {number(replays[0].result.nr_events)} events, {config['nr_cpus']} CPUs,"
+            f" {config['levels']} levels, {'with' if config['pcid'] else 'without'} PCID",
+            emphasis=emphasis,
+        ),
+        "",
+        table(head, rows, emphasis=emphasis),
+        "",
+        heading("Who causes the flushes: flushes (of these full; CPUs told), by operation", emphasis=emphasis),
+        "",
+        _by_operation(comparison, emphasis=emphasis),
+    ]
+    notes = replays[0].notes
+    if notes:
+        lines += ["", heading("What the recording does not say, and the model assumed", emphasis=emphasis), ""]
+        lines += [f"  {number(count)} x {name}" for name, count in sorted(notes.items(), key=lambda n: -n[1])]
+    return "\n".join(lines)
+
+
+def _by_operation(comparison: Comparison, *, emphasis: bool) -> str:
+    from tlbcore.report.table import number, table
+
+    kinds: dict[str, int] = {}
+    for replayed in comparison.replays:
+        for kind, row in replayed.by_operation.items():
+            kinds[kind] = max(kinds.get(kind, 0), row["nr_flush_requests"])
+    rows = []
+    for kind in sorted((k for k, n in kinds.items() if n), key=lambda k: (-kinds[k], k)):
+        cells = [kind, number(max(r.by_operation.get(kind, {}).get("nr_operations", 0) for r in comparison.replays))]
+        for replayed in comparison.replays:
+            row = replayed.by_operation.get(kind)
+            cells.append(
+                f"{number(row['nr_flush_requests'])} ({number(row['nr_flush_full'])}; {number(row['nr_ipis'])})"
+                if row
+                else "0"
+            )
+        rows.append(cells)
+    return table(["operation", "times", *(r.kernel.name for r in comparison.replays)], rows, emphasis=emphasis)

@@ -1,0 +1,44 @@
+"""`tlbcore import`: a foreign file becomes a recording."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tlbcore.cli import OK
+from tlbcore.cli.common import add_json, print_json
+
+if TYPE_CHECKING:
+    import argparse
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's arguments."""
+    parser.add_argument(
+        "file",
+        metavar="F",
+        help="text of `perf script`, records (.jsonl) or scenarios (.scn) of the kernel lab; plain, .gz or .zst",
+    )
+    parser.add_argument("-o", "--output", metavar="R", type=Path, help="the recording to write (.tlbr)")
+    add_json(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Import, write, and say what there is."""
+    from tlbcore import recordings
+    from tlbcore.report.table import number
+
+    recording = recordings.load(args.file)
+    if args.output is not None:
+        recording.save(args.output)
+    meta = recording.meta
+    if args.json:
+        print_json({"nr_events": recording.nr_events, "nr_flushes": recording.nr_flushes, **meta})
+        return OK
+    print(f"{meta['file']}: {number(recording.nr_events)} events of {len(recording.tasks)} threads on {meta['smp']} CPUs,")
+    print(f"{number(recording.nr_flushes)} flush records" + (f", kernel {meta['kernel']}" if meta["kernel"] else ""))
+    for name, count in sorted({**meta["counts"], **meta["unknown_events"]}.items()):
+        print(f"  {number(count)} x {name}")
+    if args.output is not None:
+        print(f"written to {args.output}")
+    return OK

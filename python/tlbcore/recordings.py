@@ -1,0 +1,57 @@
+"""Recordings: what programs did to their address spaces, and the TLB flushes that the kernel did for it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tlbcore._core import Recording
+
+if TYPE_CHECKING:
+    import os
+
+__all__ = ["Recording", "kernel_of", "load", "machine_config"]
+
+#: Names of kernels by the version that a recording tells; the newest that is not newer than it is meant.
+_BY_VERSION = (((6, 14), "linux-6.18"), ((5, 19), "linux-6.1"), ((0, 0), "linux-5.10"))
+
+
+def load(path: str | os.PathLike[str]) -> Recording:
+    """A recording from any file that is understood.
+
+    ``.tlbr`` is the format of tlbcore; the text of ``perf script``, the records of the kernel lab (``.jsonl``) and its
+    scenarios (``.scn``) are imported, plain or compressed with gzip or zstd. What a file is, its content tells.
+
+    Raises:
+        InputError: the file is nothing of this, or damaged; the message names file, place, found and expected.
+        OSError: it cannot be read.
+
+    """
+    return Recording.open(path)
+
+
+def kernel_of(recording: Recording) -> str:
+    """The kernel of tlbcore that is nearest to the one that was recorded (linux-6.18 if the recording does not say)."""
+    version = _version(str(recording.meta.get("kernel") or ""))
+    if version is None:
+        return "linux-6.18"
+    return next(name for since, name in _BY_VERSION if version >= since)
+
+
+def _version(text: str) -> tuple[int, int] | None:
+    for word in text.split():
+        parts = word.split(".")
+        if len(parts) > 1 and parts[0].isdecimal() and parts[1].isdecimal():
+            return int(parts[0]), int(parts[1])
+    return None
+
+
+def machine_config(recording: Recording, machine: dict[str, Any]) -> dict[str, Any]:
+    """The machine's configuration with what the recording knows of the one that it was made on: CPUs, levels, PCID."""
+    meta = recording.meta
+    known = {
+        "nr_cpus": max(int(meta["smp"]), 1),
+        "levels": meta.get("levels") or machine.get("levels", 4),
+        "pcid": machine.get("pcid", True) if meta.get("pcid") is None else meta["pcid"],
+        "thp": meta.get("thp") or "madvise",
+    }
+    return {**machine, **known}

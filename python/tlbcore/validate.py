@@ -1,0 +1,108 @@
+"""Validation: how close the model comes to the flushes that the real kernel did.
+
+One flush is (thread, operation, strides or full, other CPUs told or not). For each recorded operation the predicted and
+the recorded flushes are compared as multisets: `matched` are in both, `missed` only in the recording, `extra` only in the
+model; ``score = matched / (matched + missed + extra)``.
+"""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tlbcore.errors import InputError
+from tlbcore.replay import Replay, replay
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from tlbcore._core import Recording
+    from tlbcore.kernel import Kernel
+
+__all__ = ["Validation", "validate"]
+
+
+@dataclass(frozen=True)
+class Validation:
+    """The outcome; `to_dict` has all of it."""
+
+    replay: Replay
+    plain: Mapping[str, Any]
+
+    @property
+    def score(self) -> float:
+        """matched / (matched + missed + extra), 0 to 1."""
+        return float(self.plain["score"])
+
+    @property
+    def matched(self) -> int:
+        """Flushes both predicted and recorded."""
+        return int(self.plain["matched"])
+
+    @property
+    def missed(self) -> int:
+        """Flushes recorded and not predicted."""
+        return int(self.plain["missed"])
+
+    @property
+    def extra(self) -> int:
+        """Flushes predicted and not recorded."""
+        return int(self.plain["extra"])
+
+    def to_dict(self) -> dict[str, Any]:
+        """The plain structure, with `matched`, `missed`, `extra` and `score` at the top."""
+        return {
+            "recording": self.replay.recording.meta["file"],
+            "kernel": self.replay.kernel.name,
+            **self.plain,
+            "notes": self.replay.notes,
+        }
+
+    def write_operations(self, path: Path) -> None:
+        """Each operation with both lists as a row of a CSV file; a flush reads ``PAGES`` or ``full``, ``+`` if others were told."""
+        recording = self.replay.recording
+        times, tasks = recording.column("time_ns"), recording.column("task")
+        partial = path.with_name(path.name + ".partial")
+        try:
+            with partial.open("w", newline="", encoding="utf-8") as file:
+                out = csv.writer(file)
+                out.writerow(["event", "time_ns", "tid", "kind", "predicted", "recorded", "matched", "missed", "extra"])
+                for operation in self.replay.result.operations(recording):
+                    row = operation["row"]
+                    task = int(tasks[row])
+                    tid = recording.tasks[task][0] if task < len(recording.tasks) else ""
+                    lists = [" ".join(flush_text(f) for f in operation[side]) for side in ("predicted", "recorded")]
+                    scores = [operation[key] for key in ("matched", "missed", "extra")]
+                    out.writerow([row, int(times[row]), tid, operation["kind"], *lists, *scores])
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+def flush_text(flush: Mapping[str, Any]) -> str:
+    """A flush in short: its strides or ``full``, and ``+`` if other CPUs were told."""
+    pages = "full" if flush["pages"] < 0 else str(flush["pages"])
+    return pages + ("+" if flush["told"] else "")
+
+
+def validate(
+    recording: Recording,
+    kernel: str | Kernel,
+    machine: Mapping[str, Any],
+    *,
+    nr_disagreements: int = 10,
+) -> Validation:
+    """Replays a recording and holds the model's flushes against those that were recorded.
+
+    Raises:
+        InputError: the recording holds no flushes to compare with (a scenario), or as `tlbcore.replay.replay`.
+
+    """
+    replayed = replay(recording, kernel, machine)
+    plain = replayed.result.validate(recording, nr_disagreements)
+    if not plain["has_truth"]:
+        msg = f"{recording.meta['file']}: found no recorded flushes, expected a recording of a real kernel"
+        raise InputError(msg)
+    return Validation(replayed, plain)

@@ -1,0 +1,298 @@
+//! System calls, from what the kernel got to what the machine does.
+
+use super::driver::Driver;
+use crate::addr::{PAGE_SIZE, VirtAddr};
+use crate::error::Result;
+use crate::machine::{Advice, AdoptVma, Operation, Outcome, vma_flags};
+use crate::trace::kinds::{ENTER_UNSEEN, NO_VALUE};
+use crate::trace::{Event, EventKind};
+
+// include/uapi/asm-generic/mman-common.h, mman.h, linux/mman.h (v6.18).
+const MAP_SHARED: u64 = 0x01;
+const MAP_TYPE: u64 = 0x0f;
+const MAP_FIXED: u64 = 0x10;
+const MAP_ANONYMOUS: u64 = 0x20;
+const MAP_GROWSDOWN: u64 = 0x100;
+const MAP_LOCKED: u64 = 0x2000;
+const MAP_POPULATE: u64 = 0x8000;
+const MAP_FIXED_NOREPLACE: u64 = 0x10_0000;
+const MREMAP_MAYMOVE: u64 = 1;
+const MREMAP_DONTUNMAP: u64 = 4;
+const MS_SYNC: u64 = 4;
+const ENOMEM: i64 = -12;
+const PROT_ALL: u64 = 7;
+
+const fn page_up(bytes: u64) -> u64 {
+    bytes.saturating_add(PAGE_SIZE - 1) & !(PAGE_SIZE - 1)
+}
+
+fn advice(number: u64) -> Option<Advice> {
+    Some(match number {
+        4 | 24 => Advice::Dontneed,
+        8 => Advice::Free,
+        10 => Advice::Dontfork,
+        11 => Advice::Dofork,
+        14 => Advice::Hugepage,
+        15 => Advice::Nohugepage,
+        20 => Advice::Cold,
+        21 => Advice::Pageout,
+        22 => Advice::PopulateRead,
+        23 => Advice::PopulateWrite,
+        0..=3 | 12 | 13 | 16..=19 => Advice::Other,
+        _ => return None,
+    })
+}
+
+impl Driver<'_> {
+    /// A system call that was recorded.
+    pub(super) fn call(&mut self, event: &Event) -> Result<()> {
+        if event.flags & ENTER_UNSEEN != 0 {
+            self.note("call whose begin was not recorded");
+            return Ok(());
+        }
+        match event.kind() {
+            EventKind::Fork => self.fork_call(event),
+            EventKind::Exec => self.exec(event),
+            EventKind::Mmap => self.mmap(event),
+            EventKind::Munmap => self.munmap(event),
+            EventKind::Mprotect => self.mprotect(event),
+            EventKind::Mremap => self.mremap(event),
+            EventKind::Brk => self.brk(event),
+            EventKind::Madvise => self.madvise(event),
+            EventKind::Msync => self.msync(event),
+            EventKind::Shmat => self.shmat(event),
+            EventKind::Shmdt => self.shmdt(event),
+            EventKind::ProcessMadvise => {
+                self.note("process_madvise: its ranges are not in the recording");
+                Ok(())
+            }
+            EventKind::Mlock if event.ret == 0 => self.mlock(event),
+            _ => Ok(()), // these change no translation that is there
+        }
+    }
+
+    /// An operation that the kernel did; the machine must be able to as well.
+    pub(super) fn expect_done(&mut self, operation: &Operation) -> Result<()> {
+        if let Outcome::Errno(_) = self.run(operation)? {
+            self.note("operation that the kernel did and the machine refused");
+        }
+        Ok(())
+    }
+
+    fn mmap(&mut self, event: &Event) -> Result<()> {
+        if event.ret < 0 && event.ret >= -4095 {
+            return Ok(());
+        }
+        let Some(task) = self.ensure_running(event.task, event.cpu)? else { return Ok(()) };
+        let Some(mm) = self.machine.task_mm(task) else { return Ok(()) };
+        let (addr, len) = (event.ret.cast_unsigned(), page_up(event.a1));
+        let flags = event.a3;
+        let fixed = flags & MAP_FIXED != 0;
+        if !fixed {
+            // The kernel found the place free: what the machine has there it only guessed.
+            self.forget_range(mm, addr, addr + len);
+        }
+        let shared = flags & MAP_TYPE & MAP_SHARED != 0 && flags & MAP_TYPE != 2;
+        let file = if flags & MAP_ANONYMOUS != 0 { None } else { Some(self.file_of(event, mm)?) };
+        self.expect_done(&Operation::Mmap {
+            task,
+            addr,
+            len,
+            prot: (event.a2 & PROT_ALL) as u32,
+            shared,
+            fixed: true,
+            noreplace: flags & MAP_FIXED_NOREPLACE != 0 && !fixed,
+            populate: flags & (MAP_POPULATE | MAP_LOCKED) != 0,
+            growsdown: flags & MAP_GROWSDOWN != 0,
+            file,
+            pgoff: event.a5 / PAGE_SIZE,
+        })
+    }
+
+    /// The file that an mmap maps. In a scenario it has a name; else it is known by its descriptor only.
+    fn file_of(&mut self, event: &Event, mm: u32) -> Result<u32> {
+        if let Some(name) = self.step_files.remove(&event.task) {
+            return self.file_by_name(name, None);
+        }
+        let key = (mm, event.a4 & 0xffff_ffff);
+        if let Some(&file) = self.files_by_fd.get(&key) {
+            return Ok(file);
+        }
+        let file = self.id(&Operation::CreateFile { shmem: false, nr_pages: None })?;
+        self.files_by_fd.insert(key, file);
+        Ok(file)
+    }
+
+    fn munmap(&mut self, event: &Event) -> Result<()> {
+        if event.ret != 0 {
+            return Ok(());
+        }
+        let Some(task) = self.ensure_running(event.task, event.cpu)? else { return Ok(()) };
+        self.expect_done(&Operation::Munmap { task, addr: event.a0, len: page_up(event.a1) })
+    }
+
+    fn mprotect(&mut self, event: &Event) -> Result<()> {
+        if event.ret != 0 || event.a1 == 0 {
+            return Ok(());
+        }
+        let Some(task) = self.ensure_running(event.task, event.cpu)? else { return Ok(()) };
+        let len = page_up(event.a1);
+        self.adopt_holes(task, event.a0, event.a0 + len);
+        self.expect_done(&Operation::Mprotect { task, addr: event.a0, len, prot: (event.a2 & PROT_ALL) as u32 })
+    }
+
+    fn mremap(&mut self, event: &Event) -> Result<()> {
+        if event.ret < 0 && event.ret >= -4095 {
+            return Ok(());
+        }
+        let Some(task) = self.ensure_running(event.task, event.cpu)? else { return Ok(()) };
+        let Some(mm) = self.machine.task_mm(task) else { return Ok(()) };
+        let (old_len, new_len) = (page_up(event.a1), page_up(event.a2));
+        let new = event.ret.cast_unsigned();
+        let flags = event.a3;
+        let moved = new != event.a0 || flags & MREMAP_DONTUNMAP != 0;
+        self.adopt_holes(task, event.a0, event.a0 + old_len.min(new_len).max(PAGE_SIZE));
+        if flags & 2 == 0 && moved {
+            self.forget_range(mm, new, new + new_len);
+        }
+        if !moved && new_len > old_len {
+            self.forget_range(mm, new + old_len, new + new_len);
+        }
+        self.expect_done(&Operation::Mremap {
+            task,
+            old: event.a0,
+            old_len,
+            new_len,
+            maymove: flags & MREMAP_MAYMOVE != 0 || moved,
+            fixed: moved,
+            dontunmap: flags & MREMAP_DONTUNMAP != 0,
+            new: if moved { new } else { 0 },
+        })
+    }
+
+    /// The recording tells where the heap is; the machine's own brk is not used.
+    fn brk(&mut self, event: &Event) -> Result<()> {
+        let Some(task) = self.ensure_running(event.task, event.cpu)? else { return Ok(()) };
+        let Some(mm) = self.machine.task_mm(task) else { return Ok(()) };
+        let end = page_up(event.ret.cast_unsigned());
+        let (start, old) = *self.heaps.entry(mm).or_insert((end, end));
+        if end > old {
+            self.forget_range(mm, old, end);
+            self.expect_done(&Operation::Mmap {
+                task,
+                addr: old,
+                len: end - old,
+                prot: 3,
+                shared: false,
+                fixed: true,
+                noreplace: false,
+                populate: false,
+                growsdown: false,
+                file: None,
+                pgoff: 0,
+            })?;
+        } else if end < old {
+            self.expect_done(&Operation::Munmap { task, addr: end, len: old - end })?;
+        }
+        self.heaps.insert(mm, (start.min(end), end));
+        Ok(())
+    }
+
+    fn madvise(&mut self, event: &Event) -> Result<()> {
+        if (event.ret != 0 && event.ret != ENOMEM) || event.a1 == 0 {
+            return Ok(());
+        }
+        let Some(advice) = advice(event.a2) else {
+            self.note("madvise with an advice that is not modelled");
+            return Ok(());
+        };
+        let Some(task) = self.ensure_running(event.task, event.cpu)? else { return Ok(()) };
+        let len = page_up(event.a1);
+        if event.ret == 0 {
+            self.adopt_holes(task, event.a0, event.a0 + len);
+        }
+        let outcome = self.run(&Operation::Madvise { task, addr: event.a0, len, advice })?;
+        if matches!(outcome, Outcome::Errno(_)) && event.ret == 0 {
+            self.note("operation that the kernel did and the machine refused");
+        }
+        Ok(())
+    }
+
+    fn msync(&mut self, event: &Event) -> Result<()> {
+        if event.ret != 0 {
+            return Ok(());
+        }
+        let Some(task) = self.ensure_running(event.task, event.cpu)? else { return Ok(()) };
+        let sync = event.a2 & MS_SYNC != 0;
+        self.run(&Operation::Msync { task, addr: event.a0, len: page_up(event.a1), sync })?;
+        Ok(())
+    }
+
+    /// Locked memory is faulted in, writable private memory by writing.
+    fn mlock(&mut self, event: &Event) -> Result<()> {
+        let Some(task) = self.ensure_running(event.task, event.cpu)? else { return Ok(()) };
+        let Some(mm) = self.machine.task_mm(task) else { return Ok(()) };
+        let (start, end) = (event.a0 & !(PAGE_SIZE - 1), page_up(event.a0 + event.a1));
+        self.adopt_holes(task, start, end);
+        let writable = self.machine.vma_at(mm, VirtAddr(start)).is_some_and(|vma| {
+            vma.flags & (vma_flags::WRITE | vma_flags::SHARED) == vma_flags::WRITE
+        });
+        let advice = if writable { Advice::PopulateWrite } else { Advice::PopulateRead };
+        self.run(&Operation::Madvise { task, addr: start, len: end - start, advice })?;
+        Ok(())
+    }
+
+    /// A segment of System V shared memory; its size is not in the call, so it grows with the faults on it.
+    fn shmat(&mut self, event: &Event) -> Result<()> {
+        if event.ret < 0 && event.ret >= -4095 {
+            return Ok(());
+        }
+        self.note("shmat: the segment's size is not in the recording");
+        Ok(())
+    }
+
+    fn shmdt(&mut self, event: &Event) -> Result<()> {
+        if event.ret != 0 {
+            return Ok(());
+        }
+        let Some(task) = self.ensure_running(event.task, event.cpu)? else { return Ok(()) };
+        let Some(mm) = self.machine.task_mm(task) else { return Ok(()) };
+        let Some(vma) = self.machine.vma_at(mm, VirtAddr(event.a0)) else { return Ok(()) };
+        let (start, end) = (vma.start.0, vma.end.0);
+        self.expect_done(&Operation::Munmap { task, addr: start, len: end - start })
+    }
+
+    /// Takes over what must have been mapped where a call worked although the recording did not show it being mapped.
+    pub(super) fn adopt_holes(&mut self, task: u32, start: u64, end: u64) {
+        let Some(mm) = self.machine.task_mm(task) else { return };
+        let mut at = start;
+        while at < end {
+            let next = self.machine.next_vma(mm, VirtAddr(at)).map(|vma| (vma.start.0, vma.end.0));
+            let hole_end = next.map_or(end, |(vma_start, _)| vma_start.min(end));
+            if at < hole_end {
+                self.note("mapping made before the recording, taken over");
+                self.machine.adopt_vma(mm, &AdoptVma::unknown(VirtAddr(at), VirtAddr(hole_end)));
+            }
+            at = next.map_or(end, |(_, vma_end)| vma_end);
+        }
+    }
+
+    /// Drops what the machine only guessed to be there.
+    pub(super) fn forget_range(&mut self, mm: u32, start: u64, end: u64) {
+        if self.machine.next_vma(mm, VirtAddr(start)).is_some_and(|vma| vma.start.0 < end) {
+            self.note("mapping that was only guessed, dropped");
+            self.machine.forget_range(mm, VirtAddr(start), VirtAddr(end));
+        }
+    }
+
+    /// The file of a name, made with a size if it was not known.
+    pub(super) fn file_by_name(&mut self, name: u64, nr_pages: Option<u64>) -> Result<u32> {
+        debug_assert_ne!(name, NO_VALUE);
+        if let Some(&file) = self.files_by_name.get(&name) {
+            return Ok(file);
+        }
+        let file = self.id(&Operation::CreateFile { shmem: false, nr_pages })?;
+        self.files_by_name.insert(name, file);
+        Ok(file)
+    }
+}

@@ -1,0 +1,209 @@
+//! The walk over a recording: each event goes to what knows its kind; flushes are booked on it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use rustc_hash::FxHashMap;
+
+use super::flushed::Predicted;
+use super::ledger::Ledger;
+use super::tasks::Tasks;
+use crate::error::Result;
+use crate::machine::{Counters, Machine, MachineConfig, Operation, Outcome};
+use crate::program::CompiledKernel;
+use crate::trace::{Event, EventKind, Recording};
+
+/// What a replay gave.
+#[derive(Clone, Debug)]
+pub struct Replayed {
+    /// The flushes, in order.
+    pub predicted: Vec<Predicted>,
+    /// Sums per kind of operation.
+    pub ledger: Ledger,
+    /// Sums of the machine.
+    pub counters: Counters,
+    /// What had to be assumed or passed over, by name.
+    pub notes: BTreeMap<&'static str, u64>,
+    /// Events replayed.
+    pub nr_events: u64,
+}
+
+/// Replays a recording under a kernel.
+///
+/// `stop` is asked now and then; when it says so the replay ends early with what it has.
+///
+/// # Errors
+/// A recording that does not hold together ([`Recording::verify`]), a machine configuration that cannot be, or an
+/// operation that the machine cannot do (with the row of its event).
+pub fn replay(
+    recording: &Recording,
+    kernel: &Arc<CompiledKernel>,
+    config: &MachineConfig,
+    stop: &mut dyn FnMut() -> bool,
+) -> Result<Replayed> {
+    recording.verify()?;
+    let mut driver = Driver::new(recording, kernel, config)?;
+    for row in 0..recording.events.len() {
+        if row % 4096 == 0 && stop() {
+            break;
+        }
+        driver.event(row)?;
+    }
+    driver.end()
+}
+
+/// A machine in the middle of a recording.
+pub(super) struct Driver<'a> {
+    pub(super) recording: &'a Recording,
+    pub(super) machine: Machine,
+    pub(super) tasks: Tasks,
+    /// Files by address space and descriptor.
+    pub(super) files_by_fd: FxHashMap<(u32, u64), u32>,
+    /// Files of a scenario, by name index.
+    pub(super) files_by_name: FxHashMap<u64, u32>,
+    /// The heap of each address space, as the recording's brk calls tell it: start, end.
+    pub(super) heaps: FxHashMap<u32, (u64, u64)>,
+    /// The file that the current step of a task maps: name index, shared.
+    pub(super) step_files: FxHashMap<u32, u64>,
+    /// Pages that reclaim took in a row: task, row of the first, places.
+    pub(super) reclaim: Option<(u32, usize, Vec<(u32, u64)>)>,
+    /// The step in which each task is.
+    pub(super) step_of: FxHashMap<u32, usize>,
+    /// Row of the exit call of each task that is in one.
+    pub(super) exit_of: FxHashMap<u32, usize>,
+    pub(super) now_ns: u64,
+    /// The event that flushes are booked on, and its task.
+    pub(super) cause: (usize, u32),
+    predicted: Vec<Predicted>,
+    ledger: Ledger,
+    pub(super) notes: BTreeMap<&'static str, u64>,
+    nr_events: u64,
+}
+
+impl<'a> Driver<'a> {
+    fn new(recording: &'a Recording, kernel: &Arc<CompiledKernel>, config: &MachineConfig) -> Result<Self> {
+        Ok(Self {
+            recording,
+            machine: Machine::new(config.clone(), Arc::clone(kernel))?,
+            tasks: Tasks::new(recording.tasks.len(), config.nr_cpus as usize),
+            files_by_fd: FxHashMap::default(),
+            files_by_name: FxHashMap::default(),
+            heaps: FxHashMap::default(),
+            step_files: FxHashMap::default(),
+            reclaim: None,
+            step_of: FxHashMap::default(),
+            exit_of: FxHashMap::default(),
+            now_ns: recording.events.time_ns.first().copied().unwrap_or(0),
+            cause: (0, 0),
+            predicted: Vec::new(),
+            ledger: Ledger::default(),
+            notes: BTreeMap::new(),
+            nr_events: 0,
+        })
+    }
+
+    fn end(mut self) -> Result<Replayed> {
+        self.flush_reclaim()?;
+        Ok(Replayed {
+            predicted: self.predicted,
+            ledger: self.ledger,
+            counters: self.machine.counters(),
+            notes: self.notes,
+            nr_events: self.nr_events,
+        })
+    }
+
+    /// Counts something that had to be assumed or passed over.
+    pub(super) fn note(&mut self, name: &'static str) {
+        *self.notes.entry(name).or_default() += 1;
+    }
+
+    fn event(&mut self, row: usize) -> Result<()> {
+        let event = self.recording.events.get(row);
+        self.nr_events += 1;
+        if event.time_ns > self.now_ns {
+            self.now_ns = event.time_ns;
+            self.machine.set_now_ns(self.now_ns);
+        }
+        if self.reclaim.as_ref().is_some_and(|(task, ..)| *task == event.task)
+            && event.kind() != EventKind::ReclaimPage
+        {
+            self.flush_reclaim()?;
+        }
+        self.cause = (row, event.task);
+        self.dispatch(row, &event)?;
+        self.book();
+        Ok(())
+    }
+
+    fn dispatch(&mut self, row: usize, event: &Event) -> Result<()> {
+        match event.kind() {
+            EventKind::Switch => self.switch(event),
+            EventKind::MigrateTask | EventKind::SetCpu => Ok(()), // the switches that follow say where it runs
+            EventKind::TaskStart => self.ensure_running(event.task, event.cpu).map(|_| ()),
+            EventKind::ProcessFork => self.process_fork(event),
+            EventKind::Exit => self.exit(row, event),
+            EventKind::ExitCall | EventKind::ExitGroup => {
+                self.exit_of.insert(event.task, row);
+                Ok(())
+            }
+            EventKind::Fault => self.fault(event),
+            kind if kind.is_call() => self.call(event),
+            _ => self.scenario(row, event),
+        }
+    }
+
+    /// Does an operation; its flushes are booked on the current cause.
+    pub(super) fn run(&mut self, operation: &Operation) -> Result<Outcome> {
+        self.machine.apply(operation)
+    }
+
+    /// The kind under which the event's operation is counted.
+    pub(super) fn kind_name(&self, row: usize) -> String {
+        kind_name(self.recording, row)
+    }
+
+    /// Books what the machine flushed since the last time on the current cause.
+    pub(super) fn book(&mut self) {
+        let (row, task) = self.cause;
+        let (requests, events) = self.machine.take_flush_log();
+        let counts = operation_counts(self.recording.events.get(row).kind());
+        if requests.is_empty() && !counts {
+            return;
+        }
+        let kind = self.kind_name(row);
+        if counts && requests.is_empty() {
+            self.ledger.operation(&kind);
+            return;
+        }
+        if counts {
+            self.ledger.operation(&kind);
+        }
+        let mut rest = &events[..];
+        let first = self.machine.nr_requests() - requests.len() as u64;
+        for (index, request) in requests.iter().enumerate() {
+            self.ledger.request(&kind, request);
+            let number = i64::try_from(first + index as u64).unwrap_or(i64::MAX);
+            let begin = rest.iter().position(|e| e.request >= number).unwrap_or(rest.len());
+            let end = rest.iter().position(|e| e.request > number).unwrap_or(rest.len());
+            self.predicted.push(Predicted::new(row, task, request, &rest[begin..end]));
+            rest = &rest[end..];
+        }
+    }
+}
+
+/// Whether an event is an operation of its own.
+pub(super) fn operation_counts(kind: EventKind) -> bool {
+    kind.is_call() || matches!(kind, EventKind::Fault | EventKind::Exit | EventKind::ReclaimPage)
+}
+
+/// The kind under which an event is counted: a call's or event's name, and for madvise and faults what they are about.
+pub fn kind_name(recording: &Recording, row: usize) -> String {
+    let event = recording.events.get(row);
+    match event.kind() {
+        EventKind::Fault => "fault".to_owned(),
+        EventKind::ExitCall | EventKind::ExitGroup | EventKind::Exit => "exit".to_owned(),
+        EventKind::OtherCall => format!("call_{}", event.nr),
+        kind => kind.name().to_owned(),
+    }
+}

@@ -1,0 +1,100 @@
+//! Page faults: the recording says which page faulted and how, and so corrects what the machine only guessed.
+//!
+//! An x86 error code tells whether the entry was present. Where the machine has it otherwise, the recording is right:
+//! a page that the machine thinks mapped was not (fault-around did not map it, since it was not in the page cache), one
+//! that it thinks absent was mapped read-only (fault-around did, or it was there before the recording began).
+
+use super::driver::Driver;
+use crate::addr::{PAGE_SIZE, VirtAddr};
+use crate::error::Result;
+use crate::machine::{AccessKind, AdoptKind, AdoptVma, Operation, Outcome};
+use crate::trace::Event;
+
+const PRESENT: u64 = 1;
+const WRITE: u64 = 2;
+const FETCH: u64 = 16;
+/// Bytes taken over around a fault where nothing is known to be mapped: a fault-around window.
+const WINDOW: u64 = 16 * PAGE_SIZE;
+
+impl Driver<'_> {
+    /// A page fault.
+    pub(super) fn fault(&mut self, event: &Event) -> Result<()> {
+        let addr = VirtAddr(event.a0);
+        if self.machine.levels().check(addr).is_err() || addr.0 < PAGE_SIZE {
+            self.note("fault outside user space");
+            return Ok(());
+        }
+        if self.step_covers(event) {
+            return Ok(()); // the scenario's access faulted by itself
+        }
+        let Some(task) = self.ensure_running(event.task, event.cpu)? else { return Ok(()) };
+        let Some(mm) = self.machine.task_mm(task) else { return Ok(()) };
+        let kind = if event.a1 & WRITE != 0 {
+            AccessKind::Write
+        } else if event.a1 & FETCH != 0 {
+            AccessKind::Exec
+        } else {
+            AccessKind::Read
+        };
+        self.adopt_for_fault(mm, addr, kind, event.a1 & PRESENT != 0);
+        self.correct(mm, addr, event.a1);
+        if let Outcome::Errno(_) = self.run(&Operation::Fault { task, addr: addr.0, kind })? {
+            // The kernel may have killed the task, or the rights were changed by what is not in the recording.
+            self.note("fault that the machine answers with a signal");
+            return Ok(());
+        }
+        self.run(&Operation::Access { task, addr: addr.0, kind })?;
+        Ok(())
+    }
+
+    /// Makes the machine's entry what the error code says it was.
+    fn correct(&mut self, mm: u32, addr: VirtAddr, error_code: u64) {
+        let leaf = self.machine.leaf(mm, addr);
+        let present = leaf.is_some_and(|(pte, _)| pte.is_hw_present());
+        if error_code & PRESENT == 0 {
+            if present {
+                self.note("page that fault-around was thought to have mapped");
+                self.machine.forget_page(mm, addr);
+            }
+            return;
+        }
+        let write = error_code & WRITE != 0;
+        match leaf {
+            Some((pte, _)) if present => {
+                if write && pte.write() {
+                    self.note("write fault on an entry thought writable");
+                    self.machine.write_protect(mm, addr);
+                }
+            }
+            _ => {
+                self.note("page mapped before it was seen");
+                let anonymous = self.machine.vma_at(mm, addr).is_some_and(|vma| vma.file.is_none());
+                let kind = if anonymous { AdoptKind::ZeroPage } else { AdoptKind::FileReadOnly };
+                self.machine.adopt_page(mm, addr, kind);
+            }
+        }
+    }
+
+    /// Takes a mapping over where one must have been, and rights that it must have had.
+    fn adopt_for_fault(&mut self, mm: u32, addr: VirtAddr, kind: AccessKind, present: bool) {
+        if let Some(vma) = self.machine.vma_at(mm, addr) {
+            let (start, end) = (vma.start, vma.end);
+            if !self.machine.allows(mm, addr, kind) {
+                self.note("mapping whose rights must have been changed before");
+                self.machine.widen_rights(mm, start, end);
+            }
+            return;
+        }
+        self.note("mapping made before the recording, taken over");
+        let start = addr.0 & !(WINDOW - 1);
+        let (low, high) = self.machine.gap_around(mm, addr);
+        let start = VirtAddr(start.max(low.0));
+        let end = VirtAddr((start.0 + WINDOW).min(high.0).min((addr.0 & !(WINDOW - 1)) + WINDOW));
+        let adopted = if kind == AccessKind::Write && !present {
+            AdoptVma::unknown_anonymous(start, end)
+        } else {
+            AdoptVma::unknown(start, end)
+        };
+        self.machine.adopt_vma(mm, &adopted);
+    }
+}

@@ -1,0 +1,111 @@
+//! Events that only the kernel lab has: steps of a scenario, its accesses and files, the pages that reclaim chose.
+
+use super::driver::Driver;
+use crate::addr::{PAGE_SIZE, VirtAddr};
+use crate::error::Result;
+use crate::machine::{AccessKind, Operation, Outcome};
+use crate::trace::{Event, EventKind};
+
+/// Where the lab's regions begin and end; other addresses are the runner's own stack and data.
+const REGIONS: std::ops::Range<u64> = 0x1000_0000_0000..0x1000_0000_0000 + (26 << 32);
+
+impl Driver<'_> {
+    /// An event of a scenario.
+    pub(super) fn scenario(&mut self, row: usize, event: &Event) -> Result<()> {
+        match event.kind() {
+            EventKind::StepBegin => {
+                self.step_of.insert(event.task, row);
+                Ok(())
+            }
+            EventKind::StepEnd => {
+                self.step_of.remove(&event.task);
+                self.step_files.remove(&event.task);
+                Ok(())
+            }
+            EventKind::StepFile => {
+                self.step_files.insert(event.task, event.a0);
+                Ok(())
+            }
+            EventKind::Access => self.accesses(event),
+            EventKind::ReclaimPage => self.reclaim_page(row, event),
+            EventKind::Mkfile => {
+                self.file_by_name(event.a0, Some(event.a1))?;
+                Ok(())
+            }
+            EventKind::Fsync => self.on_file(event, |task, file| Operation::Fsync { task, file }),
+            EventKind::Ftruncate => {
+                let from_page = event.a1;
+                self.on_file(event, |task, file| Operation::Truncate { task, file, from_page, nr_pages: None })
+            }
+            EventKind::Fpunch => {
+                let (from_page, nr_pages) = (event.a1, Some(event.a2));
+                self.on_file(event, |task, file| Operation::Truncate { task, file, from_page, nr_pages })
+            }
+            EventKind::ClearRefs => {
+                if let Some(task) = self.ensure_running(event.task, event.cpu)? {
+                    self.expect_done(&Operation::ClearRefs { task, kind: event.a0 as u32 })?;
+                }
+                Ok(())
+            }
+            _ => Ok(()), // modes, waits, Creclaim: switches and ReclaimPage events say what came of them
+        }
+    }
+
+    fn on_file(&mut self, event: &Event, operation: impl FnOnce(u32, u32) -> Operation) -> Result<()> {
+        let file = self.file_by_name(event.a0, None)?;
+        if let Some(task) = self.ensure_running(event.task, event.cpu)? {
+            self.expect_done(&operation(task, file))?;
+        }
+        Ok(())
+    }
+
+    /// One access per page; the faults that they need are the machine's own.
+    fn accesses(&mut self, event: &Event) -> Result<()> {
+        let Some(task) = self.ensure_running(event.task, event.cpu)? else { return Ok(()) };
+        let kind = if event.a3 != 0 { AccessKind::Write } else { AccessKind::Read };
+        let step = usize::try_from(event.a2.max(1)).unwrap_or(usize::MAX);
+        for page in (0..event.a1).step_by(step) {
+            let addr = event.a0 + page * PAGE_SIZE;
+            if let Outcome::Errno(_) = self.run(&Operation::Access { task, addr, kind })? {
+                self.note("access of a scenario that the machine answers with a signal");
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a fault comes from an access that the scenario asked for, so that the machine had it by itself.
+    pub(super) fn step_covers(&self, event: &Event) -> bool {
+        self.step_of.contains_key(&event.task) && REGIONS.contains(&event.a0)
+    }
+
+    /// A page that reclaim chose; those in a row are one list. Inside madvise the machine chooses by itself.
+    fn reclaim_page(&mut self, row: usize, event: &Event) -> Result<()> {
+        let place = VirtAddr(event.a0 & !(PAGE_SIZE - 1));
+        let Some(mm) = self.machine.live_mms().into_iter().find(|mm| self.machine.leaf(*mm, place).is_some()) else {
+            return Ok(());
+        };
+        match &mut self.reclaim {
+            Some((task, _, places)) if *task == event.task => places.push((mm, place.0)),
+            _ => {
+                self.flush_reclaim()?;
+                self.reclaim = Some((event.task, row, vec![(mm, place.0)]));
+            }
+        }
+        Ok(())
+    }
+
+    /// Reclaims the list collected so far.
+    pub(super) fn flush_reclaim(&mut self) -> Result<()> {
+        let Some((task, row, pages)) = self.reclaim.take() else { return Ok(()) };
+        self.book();
+        let cpu = self.recording.events.cpu[row];
+        let before = std::mem::replace(&mut self.cause, (row, task));
+        if let Some(task) = self.ensure_running(task, cpu)? {
+            self.run(&Operation::Reclaim { task, pages, proactive: true })?;
+        }
+        self.book();
+        self.cause = before;
+        Ok(())
+    }
+}

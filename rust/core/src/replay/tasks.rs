@@ -1,0 +1,198 @@
+//! Tasks of the recording and of the machine, and which runs where.
+
+use rustc_hash::FxHashMap;
+
+use super::driver::Driver;
+use crate::error::{Error, Result};
+use crate::machine::{Operation, Outcome};
+use crate::trace::Event;
+use crate::trace::kinds::{NO_VALUE, SHARES_MM, TASK_IDLE, TASK_KTHREAD, TASK_OTHER, THREAD};
+
+/// What is known of a task of the recording.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Seen {
+    NotYet,
+    Alive(u32),
+    Gone,
+}
+
+/// Which task of the machine stands for which of the recording.
+pub(super) struct Tasks {
+    seen: Vec<Seen>,
+    /// A live task of the machine for each process id.
+    of_pid: FxHashMap<u32, Vec<u32>>,
+    /// Per CPU, a process that stands for whatever foreign program ran there.
+    foreign: Vec<Option<u32>>,
+}
+
+impl Tasks {
+    pub(super) fn new(nr_tasks: usize, nr_cpus: usize) -> Self {
+        Self { seen: vec![Seen::NotYet; nr_tasks], of_pid: FxHashMap::default(), foreign: vec![None; nr_cpus] }
+    }
+
+    fn seen(&self, task: u32) -> Seen {
+        self.seen.get(task as usize).copied().unwrap_or(Seen::Gone)
+    }
+
+    fn add(&mut self, task: u32, pid: u32, machine_task: u32) {
+        self.seen[task as usize] = Seen::Alive(machine_task);
+        self.of_pid.entry(pid).or_default().push(machine_task);
+    }
+}
+
+impl Driver<'_> {
+    /// The machine's task for one of the recording; made now if the recording did not show its start. None for a task
+    /// that is gone or not of the recording.
+    pub(super) fn machine_task(&mut self, task: u32) -> Result<Option<u32>> {
+        match self.tasks.seen(task) {
+            Seen::Alive(machine_task) => Ok(Some(machine_task)),
+            Seen::Gone => Ok(None),
+            Seen::NotYet => {
+                let pid = self.recording.tasks[task as usize].pid;
+                let sibling = self.tasks.of_pid.get(&pid).and_then(|tasks| tasks.first().copied());
+                let operation = match sibling {
+                    Some(task) => Operation::CloneThread { task },
+                    None => Operation::CreateProcess {},
+                };
+                self.note(if sibling.is_some() { "thread start not recorded" } else { "process start not recorded" });
+                let machine_task = self.id(&operation)?;
+                self.tasks.add(task, pid, machine_task);
+                Ok(Some(machine_task))
+            }
+        }
+    }
+
+    /// Makes the task run on the CPU where the recording shows it; None if it cannot.
+    pub(super) fn ensure_running(&mut self, task: u32, cpu: u16) -> Result<Option<u32>> {
+        let Some(machine_task) = self.machine_task(task)? else { return Ok(None) };
+        let cpu = u32::from(cpu);
+        if self.machine.running_on(machine_task) == Some(cpu) {
+            return Ok(Some(machine_task));
+        }
+        self.stop(machine_task)?;
+        self.run(&Operation::Schedule { cpu, task: Some(machine_task) })?;
+        Ok(Some(machine_task))
+    }
+
+    /// Takes a task off its CPU.
+    fn stop(&mut self, machine_task: u32) -> Result<()> {
+        if let Some(cpu) = self.machine.running_on(machine_task) {
+            self.run(&Operation::Schedule { cpu, task: None })?;
+        }
+        Ok(())
+    }
+
+    /// A context switch.
+    pub(super) fn switch(&mut self, event: &Event) -> Result<()> {
+        let cpu = u32::from(event.cpu);
+        let next = u32::try_from(event.a0).unwrap_or(TASK_OTHER);
+        match next {
+            TASK_IDLE | TASK_KTHREAD => {
+                self.run(&Operation::Schedule { cpu, task: None })?;
+            }
+            TASK_OTHER => {
+                let foreign = self.foreign(event.cpu)?;
+                self.run(&Operation::Schedule { cpu, task: Some(foreign) })?;
+            }
+            next => {
+                if self.ensure_running(next, event.cpu)?.is_none() {
+                    // A task after its exit has no address space: as a kernel thread.
+                    self.run(&Operation::Schedule { cpu, task: None })?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn foreign(&mut self, cpu: u16) -> Result<u32> {
+        if let Some(task) = self.tasks.foreign[cpu as usize] {
+            return Ok(task);
+        }
+        let task = self.id(&Operation::CreateProcess {})?;
+        self.tasks.foreign[cpu as usize] = Some(task);
+        Ok(task)
+    }
+
+    /// fork, vfork, clone, clone3, seen by the parent.
+    pub(super) fn fork_call(&mut self, event: &Event) -> Result<()> {
+        if event.ret < 0 {
+            return Ok(());
+        }
+        let Some(parent) = self.ensure_running(event.task, event.cpu)? else { return Ok(()) };
+        let shares = event.flags & (SHARES_MM | THREAD) != 0;
+        self.new_task(parent, event.a5, shares)
+    }
+
+    /// A new task whose fork call was not recorded.
+    pub(super) fn process_fork(&mut self, event: &Event) -> Result<()> {
+        let Some(parent) = self.ensure_running(event.task, event.cpu)? else { return Ok(()) };
+        let child = event.a0;
+        let pid = |task: u64| self.recording.tasks.get(usize::try_from(task).unwrap_or(usize::MAX)).map(|t| t.pid);
+        let shares = pid(child).is_some() && pid(child) == pid(u64::from(event.task));
+        self.new_task(parent, child, shares)
+    }
+
+    fn new_task(&mut self, parent: u32, child: u64, shares_mm: bool) -> Result<()> {
+        let operation =
+            if shares_mm { Operation::CloneThread { task: parent } } else { Operation::Fork { task: parent } };
+        let index = u32::try_from(child).unwrap_or(TASK_OTHER);
+        let known = child != NO_VALUE && (index as usize) < self.recording.tasks.len();
+        if known && self.tasks.seen(index) != Seen::NotYet {
+            // It ran before its parent's call was seen to begin: fork's flush is due all the same.
+            self.note("child seen before its fork");
+        }
+        let machine_task = self.id(&operation)?;
+        if known && self.tasks.seen(index) == Seen::NotYet {
+            let pid = self.recording.tasks[index as usize].pid;
+            self.tasks.add(index, pid, machine_task);
+            let parent_mm = self.machine.task_mm(parent);
+            let child_mm = self.machine.task_mm(machine_task);
+            if let (Some(from), Some(to)) = (parent_mm, child_mm)
+                && let Some(&heap) = self.heaps.get(&from)
+            {
+                self.heaps.insert(to, heap);
+            }
+        } else {
+            self.note("child not in the recording");
+            self.run(&Operation::Exit { task: machine_task })?;
+        }
+        Ok(())
+    }
+
+    /// execve: a new address space.
+    pub(super) fn exec(&mut self, event: &Event) -> Result<()> {
+        if event.ret < 0 {
+            return Ok(());
+        }
+        if let Some(task) = self.ensure_running(event.task, event.cpu)? {
+            self.run(&Operation::Exec { task })?;
+        }
+        Ok(())
+    }
+
+    /// The task is gone.
+    pub(super) fn exit(&mut self, row: usize, event: &Event) -> Result<()> {
+        if let Some(call) = self.exit_of.remove(&event.task) {
+            self.cause = (call, event.task);
+        } else {
+            self.cause = (row, event.task);
+        }
+        let Some(task) = self.ensure_running(event.task, event.cpu)? else { return Ok(()) };
+        self.run(&Operation::Exit { task })?;
+        self.tasks.seen[event.task as usize] = Seen::Gone;
+        for tasks in self.tasks.of_pid.values_mut() {
+            tasks.retain(|t| *t != task);
+        }
+        Ok(())
+    }
+
+    /// Does an operation that makes something and gives its id.
+    pub(super) fn id(&mut self, operation: &Operation) -> Result<u32> {
+        match self.run(operation)? {
+            Outcome::Value(id) => {
+                u32::try_from(id).map_err(|_| Error::Value(format!("found id {id}, expected 32 bits")))
+            }
+            other => Err(Error::Value(format!("found {other:?} for {operation:?}, expected an id"))),
+        }
+    }
+}

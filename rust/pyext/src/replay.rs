@@ -1,0 +1,213 @@
+//! Replays for Python: one call per recording and kernel, results as read-only arrays and plain structures.
+
+use std::sync::Arc;
+
+use numpy::PyArray1;
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+use serde_json::{Map, Value, json};
+use tlbcore::error::Error;
+use tlbcore::machine::MachineConfig;
+use tlbcore::program::CompiledKernel;
+use tlbcore::replay::validate::{Compared, Score, Seen, Validation, validate};
+use tlbcore::replay::{LedgerRow, Predicted, Replayed, replay};
+
+use crate::errors::Result;
+use crate::trace::Recording;
+
+/// What a recording gave under a kernel.
+#[pyclass(frozen, module = "tlbcore._core")]
+pub struct Replay {
+    inner: Replayed,
+}
+
+/// Replays a recording under a resolved kernel on a machine (both as JSON text).
+///
+/// Ctrl-C ends it with KeyboardInterrupt.
+#[pyfunction(name = "replay")]
+pub fn py_replay(py: Python<'_>, recording: &Recording, kernel_json: &str, config_json: &str) -> Result<Replay> {
+    let kernel = Arc::new(CompiledKernel::from_json(kernel_json)?);
+    let config = MachineConfig::from_json(config_json)?;
+    let mut interrupted = None;
+    let inner = py.detach(|| {
+        let mut stop = || {
+            interrupted = Python::attach(|py| py.check_signals()).err();
+            interrupted.is_some()
+        };
+        replay(recording.get(), &kernel, &config, &mut stop)
+    });
+    if let Some(error) = interrupted {
+        return Err(error.into());
+    }
+    Ok(Replay { inner: inner? })
+}
+
+#[pymethods]
+impl Replay {
+    /// Events replayed.
+    #[getter]
+    fn nr_events(&self) -> u64 {
+        self.inner.nr_events
+    }
+
+    /// The machine's counters, by name.
+    #[getter]
+    fn counters<'py>(&self, py: Python<'py>) -> Result<Bound<'py, PyAny>> {
+        let value = serde_json::to_value(self.inner.counters).map_err(|e| Error::Value(e.to_string()))?;
+        to_python(py, &value)
+    }
+
+    /// Sums per kind of operation: name -> counter -> value.
+    #[getter]
+    fn by_operation<'py>(&self, py: Python<'py>) -> Result<Bound<'py, PyAny>> {
+        let rows: Map<String, Value> =
+            self.inner.ledger.rows().map(|(kind, row)| (kind.to_owned(), ledger_row(row))).collect();
+        to_python(py, &Value::Object(rows))
+    }
+
+    /// What had to be assumed or passed over: text -> how often.
+    #[getter]
+    fn notes<'py>(&self, py: Python<'py>) -> Result<Bound<'py, PyAny>> {
+        to_python(py, &json!(self.inner.notes))
+    }
+
+    /// The flushes that the model did, as columns: name -> array.
+    fn flushes<'py>(&self, py: Python<'py>) -> Result<Bound<'py, PyDict>> {
+        let columns = PyDict::new(py);
+        let all = &self.inner.predicted;
+        macro_rules! column {
+            ($name:literal, $value:expr) => {
+                let value: fn(&Predicted) -> _ = $value;
+                columns.set_item($name, PyArray1::from_iter(py, all.iter().map(value)))?;
+            };
+        }
+        column!("op_event", |f| f.op_event as u64);
+        column!("task", |f| f.task);
+        column!("cpu", |f| f.cpu.0);
+        column!("pages", |f| f.requested.pages());
+        column!("remote", |f| f.remote);
+        column!("start", |f| f.start);
+        column!("end", |f| f.end);
+        column!("stride_shift", |f| f.stride_shift);
+        column!("freed_tables", |f| f.freed_tables);
+        column!("mask", |f| f.mask);
+        column!("told", |f| f.told);
+        Ok(columns)
+    }
+
+    /// Holds the replay against the flushes of its recording: a plain structure with `matched`, `missed`, `extra`,
+    /// `score`, `by_operation`, `disagreements` (the `limit` largest groups), `nr_unattributed`, `has_truth`.
+    fn validate<'py>(&self, py: Python<'py>, recording: &Recording, limit: usize) -> Result<Bound<'py, PyAny>> {
+        let value = py.detach(|| {
+            let validation = validate(recording.get(), &self.inner);
+            validation_value(&validation, recording.get(), limit)
+        });
+        to_python(py, &value)
+    }
+
+    /// The operations with both lists of flushes: (row, kind, predicted, recorded, matched, missed, extra) each.
+    fn operations<'py>(&self, py: Python<'py>, recording: &Recording) -> Result<Bound<'py, PyAny>> {
+        let value = py.detach(|| {
+            let validation = validate(recording.get(), &self.inner);
+            Value::Array(validation.operations.iter().map(operation_value).collect())
+        });
+        to_python(py, &value)
+    }
+}
+
+fn ledger_row(row: &LedgerRow) -> Value {
+    json!({
+        "nr_operations": row.nr_operations,
+        "nr_flush_requests": row.nr_flush_requests,
+        "nr_flush_full": row.nr_flush_full,
+        "nr_flush_pages": row.nr_flush_pages,
+        "nr_flush_remote": row.nr_flush_remote,
+        "nr_ipis": row.nr_ipis,
+        "nr_told_lazy": row.nr_told_lazy,
+        "nr_told_gone": row.nr_told_gone,
+        "nr_told_nothing_cached": row.nr_told_nothing_cached,
+        "nr_lazy_skipped": row.nr_lazy_skipped,
+    })
+}
+
+fn score_value(score: &Score) -> Map<String, Value> {
+    let value = json!({
+        "nr_operations": score.nr_operations,
+        "matched": score.matched,
+        "missed": score.missed,
+        "extra": score.extra,
+        "score": score.score(),
+    });
+    match value {
+        Value::Object(object) => object,
+        _ => Map::new(),
+    }
+}
+
+fn seen_value(list: &[Seen]) -> Value {
+    list.iter().map(|seen| json!({"pages": seen.size.pages(), "told": seen.told})).collect()
+}
+
+fn operation_value(operation: &Compared) -> Value {
+    let score = operation.score();
+    json!({
+        "row": operation.row,
+        "kind": operation.kind,
+        "predicted": seen_value(&operation.predicted),
+        "recorded": seen_value(&operation.recorded),
+        "matched": score.matched,
+        "missed": score.missed,
+        "extra": score.extra,
+    })
+}
+
+fn validation_value(validation: &Validation, recording: &tlbcore::trace::Recording, limit: usize) -> Value {
+    let mut object = score_value(&validation.total);
+    let by_operation: Map<String, Value> = validation
+        .by_operation
+        .iter()
+        .map(|(kind, score)| (kind.clone(), Value::Object(score_value(score))))
+        .collect();
+    let disagreements: Vec<Value> = validation
+        .disagreements(limit)
+        .iter()
+        .map(|group| {
+            let event = recording.events.get(group.example_row);
+            let task = recording.tasks.get(event.task as usize);
+            json!({
+                "kind": group.kind,
+                "missed": seen_value(&group.missed),
+                "extra": seen_value(&group.extra),
+                "nr_operations": group.nr_operations,
+                "example": {
+                    "event": group.example_row,
+                    "time_ns": event.time_ns,
+                    "cpu": event.cpu,
+                    "tid": task.map(|t| t.tid),
+                    "comm": task.map(|t| t.comm.clone()),
+                    "arguments": [event.a0, event.a1, event.a2, event.a3],
+                    "name": step_name(recording, group.example_row),
+                },
+            })
+        })
+        .collect();
+    object.insert("by_operation".to_owned(), Value::Object(by_operation));
+    object.insert("disagreements".to_owned(), Value::Array(disagreements));
+    object.insert("nr_unattributed".to_owned(), json!(validation.nr_unattributed));
+    object.insert("has_truth".to_owned(), json!(validation.has_truth));
+    Value::Object(object)
+}
+
+fn step_name(recording: &tlbcore::trace::Recording, row: usize) -> String {
+    let event = recording.events.get(row);
+    if event.kind() == tlbcore::trace::EventKind::StepBegin {
+        let name = usize::try_from(event.a2).ok().and_then(|index| recording.names.get(index));
+        return name.cloned().unwrap_or_default();
+    }
+    event.kind().name().to_owned()
+}
+
+fn to_python<'py>(py: Python<'py>, value: &Value) -> Result<Bound<'py, PyAny>> {
+    let loads = py.import("json")?.getattr("loads")?;
+    Ok(loads.call1((value.to_string(),))?)
+}
