@@ -73,6 +73,7 @@ use bits::{
 
 /// A page-table entry of any level. Values, not places: methods return the changed entry.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[must_use = "methods return the changed entry and leave this one alone"]
 #[repr(transparent)]
 pub struct Pte(pub u64);
 

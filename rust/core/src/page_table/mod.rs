@@ -9,9 +9,16 @@
 mod arena;
 mod cursor;
 mod entry;
+mod free;
 mod prot;
+mod range;
+mod reshape;
+mod walk;
 
 pub use arena::{P4D_LEVEL, PGD_LEVEL, PMD_LEVEL, PTE_LEVEL, PUD_LEVEL, PageTables, TableId, entry_shift, table_index};
 pub use cursor::{TableCursor, TableVisit};
 pub use entry::{Pte, bits};
+pub use free::{Freed, FreedKind};
 pub use prot::Prot;
+pub use range::RangeSummary;
+pub use walk::{Walk, WalkEnd, WalkStep};
