@@ -27,11 +27,7 @@ fn model(width: u32) -> impl Strategy<Value = Model> {
         for (start, len) in runs {
             model.extend(start..(start + len).min(width as u16));
         }
-        if inverted {
-            (0..width as u16).filter(|cpu| !model.contains(cpu)).collect()
-        } else {
-            model
-        }
+        if inverted { (0..width as u16).filter(|cpu| !model.contains(cpu)).collect() } else { model }
     })
 }
 
@@ -41,17 +37,15 @@ fn one() -> impl Strategy<Value = (u32, Model)> {
 
 fn two() -> impl Strategy<Value = (u32, Model, Model)> {
     // The second is at times the first or a part of it: independent sets are next to never subsets of one another.
-    width()
-        .prop_flat_map(|width| (Just(width), model(width), model(width), 0..4_u8))
-        .prop_map(|(width, a, b, kind)| {
-            let b = match kind {
-                0 => a.clone(),
-                1 => &a & &b,
-                2 => &a | &b,
-                _ => b,
-            };
-            (width, a, b)
-        })
+    width().prop_flat_map(|width| (Just(width), model(width), model(width), 0..4_u8)).prop_map(|(width, a, b, kind)| {
+        let b = match kind {
+            0 => a.clone(),
+            1 => &a & &b,
+            2 => &a | &b,
+            _ => b,
+        };
+        (width, a, b)
+    })
 }
 
 fn mask(width: u32, model: &Model) -> CpuMask {
@@ -230,10 +224,7 @@ fn texts_are_those_of_linux() {
 
     let grouped = CpuMask::from_cpulist("0-31:2/4", 64).expect("a grouped list");
     assert_eq!(grouped.words(), [0x3333_3333]);
-    assert_eq!(
-        CpuMask::from_cpulist("1-6:2/4,9", 16).expect("a cut group").to_string(),
-        "1-2,5-6,9"
-    );
+    assert_eq!(CpuMask::from_cpulist("1-6:2/4,9", 16).expect("a cut group").to_string(), "1-2,5-6,9");
     assert_eq!(CpuMask::from_cpulist("\n", 3).expect("an empty list").to_string(), "");
     assert_eq!(format!("{:x}", full(3)), "7");
     assert_eq!(format!("{:x}", full(65)), "1,ffffffff,ffffffff");
@@ -243,67 +234,31 @@ fn texts_are_those_of_linux() {
 #[test]
 fn errors_name_the_column_and_both_sides() {
     let list = |text| message(CpuMask::from_cpulist(text, 64));
-    assert_eq!(
-        list("0-3,x"),
-        r#"cpulist "0-3,x": column 5: found "x", expected a CPU number"#
-    );
-    assert_eq!(
-        list("0-"),
-        r#"cpulist "0-": column 3: found the end, expected a CPU number"#
-    );
-    assert_eq!(
-        list("1,64"),
-        r#"cpulist "1,64": column 3: found CPU 64, expected 0 to 63"#
-    );
-    assert_eq!(
-        list("99999999999"),
-        r#"cpulist "99999999999": column 1: found CPU 99999999999, expected 0 to 63"#
-    );
+    assert_eq!(list("0-3,x"), r#"cpulist "0-3,x": column 5: found "x", expected a CPU number"#);
+    assert_eq!(list("0-"), r#"cpulist "0-": column 3: found the end, expected a CPU number"#);
+    assert_eq!(list("1,64"), r#"cpulist "1,64": column 3: found CPU 64, expected 0 to 63"#);
+    assert_eq!(list("99999999999"), r#"cpulist "99999999999": column 1: found CPU 99999999999, expected 0 to 63"#);
     assert_eq!(
         list("5-3"),
         r#"cpulist "5-3": column 1: found 5-3, expected a range whose end is not before its start"#
     );
-    assert_eq!(
-        list("1 2"),
-        r#"cpulist "1 2": column 3: found "2", expected "," or the end"#
-    );
-    assert_eq!(
-        list("1,"),
-        r#"cpulist "1,": column 3: found the end, expected a CPU number"#
-    );
+    assert_eq!(list("1 2"), r#"cpulist "1 2": column 3: found "2", expected "," or the end"#);
+    assert_eq!(list("1,"), r#"cpulist "1,": column 3: found the end, expected a CPU number"#);
     assert_eq!(
         list("0-7:3/2"),
         r#"cpulist "0-7:3/2": column 5: found 3/2, expected at least 1 CPU a group and no more used than that"#
     );
-    assert_eq!(
-        list("0-7:3"),
-        r#"cpulist "0-7:3": column 6: found the end, expected "/" and the size of the groups"#
-    );
+    assert_eq!(list("0-7:3"), r#"cpulist "0-7:3": column 6: found the end, expected "/" and the size of the groups"#);
     assert_eq!(
         list(&"é".repeat(50)),
-        format!(
-            r#"cpulist "{}...": column 1: found "é", expected a CPU number"#,
-            "é".repeat(40)
-        )
+        format!(r#"cpulist "{}...": column 1: found "é", expected a CPU number"#, "é".repeat(40))
     );
 
     let hex = |text| message(CpuMask::from_hex_mask(text, 40));
-    assert_eq!(
-        hex(""),
-        r#"cpumask "": column 1: found the end, expected a hexadecimal digit"#
-    );
-    assert_eq!(
-        hex("0x3"),
-        r#"cpumask "0x3": column 2: found "x", expected a hexadecimal digit, "," or the end"#
-    );
-    assert_eq!(
-        hex("1ff,0"),
-        r#"cpumask "1ff,0": column 1: found CPU 40, expected CPUs 0 to 39"#
-    );
-    assert_eq!(
-        hex("0,80000000,0,0"),
-        r#"cpumask "0,80000000,0,0": column 3: found CPU 95, expected CPUs 0 to 39"#
-    );
+    assert_eq!(hex(""), r#"cpumask "": column 1: found the end, expected a hexadecimal digit"#);
+    assert_eq!(hex("0x3"), r#"cpumask "0x3": column 2: found "x", expected a hexadecimal digit, "," or the end"#);
+    assert_eq!(hex("1ff,0"), r#"cpumask "1ff,0": column 1: found CPU 40, expected CPUs 0 to 39"#);
+    assert_eq!(hex("0,80000000,0,0"), r#"cpumask "0,80000000,0,0": column 3: found CPU 95, expected CPUs 0 to 39"#);
     assert_eq!(
         hex("123456789"),
         r#"cpumask "123456789": column 9: found "9", expected "," after 8 hexadecimal digits"#
@@ -313,25 +268,13 @@ fn errors_name_the_column_and_both_sides() {
 #[test]
 fn input_edges_refuse() {
     assert_eq!(message(CpuMask::new(0)), "nr_cpus: found 0, expected 1 to 8192");
-    assert_eq!(
-        message(CpuMask::new(NR_CPUS_MAX + 1)),
-        "nr_cpus: found 8193, expected 1 to 8192"
-    );
-    assert_eq!(
-        message(CpuMask::from_words(65, &[0])),
-        "words of a mask of 65 CPUs: found 1, expected 2"
-    );
-    assert_eq!(
-        message(CpuMask::from_words(65, &[0, 4])),
-        "CPU: found 66, expected 0 to 64"
-    );
+    assert_eq!(message(CpuMask::new(NR_CPUS_MAX + 1)), "nr_cpus: found 8193, expected 1 to 8192");
+    assert_eq!(message(CpuMask::from_words(65, &[0])), "words of a mask of 65 CPUs: found 1, expected 2");
+    assert_eq!(message(CpuMask::from_words(65, &[0, 4])), "CPU: found 66, expected 0 to 64");
     let mut mask = CpuMask::new(4).expect("a legal width");
     assert_eq!(message(mask.try_set(CpuId(4))), "CPU: found 4, expected 0 to 3");
     assert!(mask.is_empty());
-    assert_eq!(
-        message(CpuMask::from_cpus(4, [CpuId(1), CpuId(9)])),
-        "CPU: found 9, expected 0 to 3"
-    );
+    assert_eq!(message(CpuMask::from_cpus(4, [CpuId(1), CpuId(9)])), "CPU: found 9, expected 0 to 3");
 }
 
 #[test]

@@ -97,10 +97,8 @@ static ZIPF: LazyLock<Vec<u64>> = LazyLock::new(|| {
         *p /= sum;
     }
     let mut random = Pcg64::two();
-    let ranks: Vec<usize> = (0..NR_COUNTED)
-        .map(|_| random.next_f64())
-        .map(|drawn| cdf.partition_point(|p| *p < drawn))
-        .collect();
+    let ranks: Vec<usize> =
+        (0..NR_COUNTED).map(|_| random.next_f64()).map(|drawn| cdf.partition_point(|p| *p < drawn)).collect();
     // The shuffle comes after all ranks were drawn, counted or not.
     for _ in NR_COUNTED..NR_ACCESSES {
         random.next_u64();
@@ -116,11 +114,7 @@ static ZIPF: LazyLock<Vec<u64>> = LazyLock::new(|| {
 static SEQUENTIAL: LazyLock<Vec<u64>> = LazyLock::new(|| (0..NR_COUNTED as u64).map(|at| BASE + at * 64).collect());
 
 fn two_levels(l1: ArrayGeometry, stlb: ArrayGeometry) -> TlbGeometry {
-    TlbGeometry {
-        l1_4k: l1,
-        stlb: StlbGeometry::new(stlb.entries, stlb.ways),
-        ..TlbGeometry::default()
-    }
+    TlbGeometry { l1_4k: l1, stlb: StlbGeometry::new(stlb.entries, stlb.ways), ..TlbGeometry::default() }
 }
 
 /// Runs a trace and returns (first-level misses, second-level misses). `event` comes before each access.
@@ -139,10 +133,7 @@ fn misses(
         }
     }
     let counters = tlbs.counters(0);
-    assert_eq!(
-        counters.nr_l1_hits + counters.nr_stlb_hits + counters.nr_misses,
-        trace.len() as u64
-    );
+    assert_eq!(counters.nr_l1_hits + counters.nr_stlb_hits + counters.nr_misses, trace.len() as u64);
     (counters.nr_stlb_hits + counters.nr_misses, counters.nr_misses)
 }
 
@@ -169,82 +160,34 @@ fn the_generators_are_numpys() {
 #[test]
 fn usual_geometry() {
     let geometry = two_levels(L1, STLB);
-    check(
-        &geometry,
-        PageSize::Size4K,
-        &UNIFORM,
-        (999_762, 994_089),
-        (9_997_592, 9_940_834),
-    );
-    check(
-        &geometry,
-        PageSize::Size4K,
-        &ZIPF,
-        (761_322, 445_455),
-        (7_612_354, 4_453_116),
-    );
-    check(
-        &geometry,
-        PageSize::Size4K,
-        &SEQUENTIAL,
-        (15_625, 15_625),
-        (156_250, 156_250),
-    );
+    check(&geometry, PageSize::Size4K, &UNIFORM, (999_762, 994_089), (9_997_592, 9_940_834));
+    check(&geometry, PageSize::Size4K, &ZIPF, (761_322, 445_455), (7_612_354, 4_453_116));
+    check(&geometry, PageSize::Size4K, &SEQUENTIAL, (15_625, 15_625), (156_250, 156_250));
 }
 
 #[test]
 fn fully_associative_first_level() {
     let geometry = two_levels(ArrayGeometry::fully_associative(64), STLB);
-    check(
-        &geometry,
-        PageSize::Size4K,
-        &ZIPF,
-        (752_210, 445_537),
-        (7_520_288, 4_453_754),
-    );
+    check(&geometry, PageSize::Size4K, &ZIPF, (752_210, 445_537), (7_520_288, 4_453_754));
 }
 
 #[test]
 fn larger_second_level() {
     let geometry = two_levels(L1, ArrayGeometry::new(2048, 8));
-    check(
-        &geometry,
-        PageSize::Size4K,
-        &ZIPF,
-        (761_322, 417_273),
-        (7_612_354, 4_170_704),
-    );
+    check(&geometry, PageSize::Size4K, &ZIPF, (761_322, 417_273), (7_612_354, 4_170_704));
 }
 
 #[test]
 fn six_ways() {
     let geometry = two_levels(ArrayGeometry::new(96, 6), ArrayGeometry::new(2048, 8));
-    check(
-        &geometry,
-        PageSize::Size4K,
-        &ZIPF,
-        (720_613, 417_364),
-        (7_207_072, 4_171_569),
-    );
+    check(&geometry, PageSize::Size4K, &ZIPF, (720_613, 417_364), (7_207_072, 4_171_569));
 }
 
 #[test]
 fn direct_mapped_first_level() {
     let geometry = two_levels(ArrayGeometry::new(64, 1), ArrayGeometry::new(1536, 3));
-    check(
-        &geometry,
-        PageSize::Size4K,
-        &UNIFORM,
-        (999_747, 994_092),
-        (9_997_545, 9_941_052),
-    );
-    check(
-        &geometry,
-        PageSize::Size4K,
-        &ZIPF,
-        (783_986, 457_135),
-        (7_841_824, 4_570_047),
-    );
+    check(&geometry, PageSize::Size4K, &UNIFORM, (999_747, 994_092), (9_997_545, 9_941_052));
+    check(&geometry, PageSize::Size4K, &ZIPF, (783_986, 457_135), (7_841_824, 4_570_047));
 }
 
 #[test]
@@ -256,25 +199,16 @@ fn huge_pages() {
 }
 
 #[test]
-#[cfg_attr(
-    debug_assertions,
-    ignore = "the counts are of ten million accesses: run with --release"
-)]
+#[cfg_attr(debug_assertions, ignore = "the counts are of ten million accesses: run with --release")]
 fn fifo() {
-    let geometry = TlbGeometry {
-        replacement: Replacement::Fifo,
-        ..two_levels(L1, STLB)
-    };
+    let geometry = TlbGeometry { replacement: Replacement::Fifo, ..two_levels(L1, STLB) };
     let count = |trace| misses(&geometry, PageSize::Size4K, trace, |_, _, _| ());
     assert_eq!(count(&UNIFORM), (9_997_592, 9_940_830));
     assert_eq!(count(&ZIPF), (7_887_007, 4_832_825));
 }
 
 #[test]
-#[cfg_attr(
-    debug_assertions,
-    ignore = "the counts are of ten million accesses: run with --release"
-)]
+#[cfg_attr(debug_assertions, ignore = "the counts are of ten million accesses: run with --release")]
 fn with_invalidations() {
     let geometry = two_levels(L1, STLB);
     let flushed = misses(&geometry, PageSize::Size4K, &ZIPF, |tlbs, at, _| {
@@ -320,10 +254,7 @@ fn walks_by_loads(trace: &[u64]) -> [u64; 4] {
 }
 
 #[test]
-#[cfg_attr(
-    debug_assertions,
-    ignore = "the counts are of ten million accesses: run with --release"
-)]
+#[cfg_attr(debug_assertions, ignore = "the counts are of ten million accesses: run with --release")]
 fn with_paging_structure_caches() {
     assert_eq!(walks_by_loads(&UNIFORM), [620_930, 9_319_903, 0, 1]);
     assert_eq!(walks_by_loads(&ZIPF), [1_111_411, 3_341_704, 0, 1]);

@@ -11,10 +11,12 @@ use pyo3::types::{PyIterator, PyList, PyType};
 use tlbcore::cpumask::{CpuId, CpuMask};
 use tlbcore::error::Error;
 
+use crate::errors::BindingError;
+
 /// The one place where an error of the core becomes an exception of Python.
 #[expect(clippy::needless_pass_by_value, reason = "so that it fits `map_err`")]
 fn value_error(error: Error) -> PyErr {
-    PyValueError::new_err(error.to_string())
+    BindingError::from(error).into()
 }
 
 /// An immutable set of the CPUs ``0 .. nr_cpus - 1``, like the kernel's ``struct cpumask``.
@@ -42,17 +44,13 @@ impl PyCpuMask {
     /// The mask that a kernel list such as ``"0-3,8"`` or ``"0-31:2/4"`` names.
     #[classmethod]
     fn from_cpulist(_cls: &Bound<'_, PyType>, text: &str, nr_cpus: &Bound<'_, PyAny>) -> PyResult<Self> {
-        CpuMask::from_cpulist(text, width(nr_cpus)?)
-            .map(Self)
-            .map_err(value_error)
+        CpuMask::from_cpulist(text, width(nr_cpus)?).map(Self).map_err(value_error)
     }
 
     /// The mask that hexadecimal groups of 32 bits such as ``"ff,00000003"`` stand for.
     #[classmethod]
     fn from_hex_mask(_cls: &Bound<'_, PyType>, text: &str, nr_cpus: &Bound<'_, PyAny>) -> PyResult<Self> {
-        CpuMask::from_hex_mask(text, width(nr_cpus)?)
-            .map(Self)
-            .map_err(value_error)
+        CpuMask::from_hex_mask(text, width(nr_cpus)?).map(Self).map_err(value_error)
     }
 
     /// The mask of a bool array with one element for each CPU, or of a uint64 array as ``words()`` gives it.
@@ -69,9 +67,7 @@ impl PyCpuMask {
         } else if let Ok(words) = array.extract::<PyReadonlyArray1<'_, u64>>() {
             let words: Vec<u64> = words.as_array().iter().copied().collect();
             let all_bits = || u32::try_from(words.len()).unwrap_or(u32::MAX).saturating_mul(u64::BITS);
-            CpuMask::from_words(nr_cpus.unwrap_or_else(all_bits), &words)
-                .map(Self)
-                .map_err(value_error)
+            CpuMask::from_words(nr_cpus.unwrap_or_else(all_bits), &words).map(Self).map_err(value_error)
         } else {
             let found = array.get_type().name()?;
             let kind = match (array.getattr("dtype"), array.getattr("ndim")) {
@@ -249,9 +245,7 @@ impl PyCpuMask {
         if found == expected {
             return Ok(&other.0);
         }
-        Err(value_error(Error::Value(format!(
-            "other mask: found {found} CPUs, expected {expected}"
-        ))))
+        Err(value_error(Error::Value(format!("other mask: found {found} CPUs, expected {expected}"))))
     }
 }
 
@@ -260,9 +254,7 @@ fn from_bools(bools: &PyReadonlyArray1<'_, bool>, nr_cpus: Option<u32>) -> PyRes
     let nr_cpus = nr_cpus.unwrap_or_else(|| u32::try_from(len).unwrap_or(u32::MAX));
     let mut mask = CpuMask::new(nr_cpus).map_err(value_error)?;
     if len != nr_cpus as usize {
-        return Err(value_error(Error::Value(format!(
-            "bool array: found {len} elements, expected {nr_cpus}"
-        ))));
+        return Err(value_error(Error::Value(format!("bool array: found {len} elements, expected {nr_cpus}"))));
     }
     for (cpu, &is_set) in bools.as_array().iter().enumerate() {
         if is_set {
@@ -278,9 +270,7 @@ fn integer(value: &Bound<'_, PyAny>, what: &str) -> PyResult<Option<u16>> {
         Ok(number) => Ok(Some(number)),
         Err(error) if error.is_instance_of::<PyTypeError>(value.py()) => {
             let found = value.get_type().name()?;
-            Err(PyTypeError::new_err(format!(
-                "{what}: found {found}, expected an integer"
-            )))
+            Err(PyTypeError::new_err(format!("{what}: found {found}, expected an integer")))
         }
         Err(_) => Ok(None),
     }
@@ -291,20 +281,13 @@ fn width(nr_cpus: &Bound<'_, PyAny>) -> PyResult<u32> {
         return Ok(u32::from(number));
     }
     let max = tlbcore::cpumask::NR_CPUS_MAX;
-    Err(value_error(Error::Value(format!(
-        "nr_cpus: found {}, expected 1 to {max}",
-        nr_cpus.str()?
-    ))))
+    Err(value_error(Error::Value(format!("nr_cpus: found {}, expected 1 to {max}", nr_cpus.str()?))))
 }
 
 fn cpu_in(cpu: &Bound<'_, PyAny>, mask: &CpuMask) -> PyResult<CpuId> {
     let nr_cpus = mask.nr_cpus();
     match integer(cpu, "CPU")? {
         Some(number) if u32::from(number) < nr_cpus => Ok(CpuId(number)),
-        _ => Err(value_error(Error::Value(format!(
-            "CPU: found {}, expected 0 to {}",
-            cpu.str()?,
-            nr_cpus - 1
-        )))),
+        _ => Err(value_error(Error::Value(format!("CPU: found {}, expected 0 to {}", cpu.str()?, nr_cpus - 1)))),
     }
 }

@@ -1,6 +1,8 @@
 //! The binding `tlbcore._core`: converts, releases the interpreter lock, maps errors; no semantics live here.
 
+pub mod build_info;
 mod cpumask;
+pub mod errors;
 
 use pyo3::prelude::*;
 
@@ -8,5 +10,11 @@ use pyo3::prelude::*;
 #[pymodule(gil_used = false)]
 mod _core {
     #[pymodule_export]
+    use crate::build_info::{build_features, build_profile};
+    #[pymodule_export]
     use crate::cpumask::PyCpuMask;
+
+    #[pymodule_export]
+    #[expect(non_upper_case_globals, reason = "the name is Python's")]
+    const __version__: &str = crate::build_info::VERSION;
 }

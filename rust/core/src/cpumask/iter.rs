@@ -20,11 +20,7 @@ impl<W: Iterator<Item = u64>> Cpus<W> {
     #[inline]
     fn new(mut words: W) -> Self {
         let word = words.next().unwrap_or(0);
-        Self {
-            rest: words,
-            word,
-            base: 0,
-        }
+        Self { rest: words, word, base: 0 }
     }
 }
 
@@ -33,11 +29,7 @@ impl<'a> Cpus<Copied<slice::Iter<'a, u64>>> {
     #[inline]
     pub(super) fn starting(words: &'a [u64], at: usize, keep: u64) -> Self {
         let base = (at * BITS_PER_WORD as usize) as u16;
-        Self {
-            rest: words[at + 1..].iter().copied(),
-            word: words[at] & keep,
-            base,
-        }
+        Self { rest: words[at + 1..].iter().copied(), word: words[at] & keep, base }
     }
 }
 

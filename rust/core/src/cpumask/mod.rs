@@ -80,14 +80,9 @@ impl CpuMask {
     /// If `nr_cpus` is not in `1..=NR_CPUS_MAX`.
     pub fn new(nr_cpus: u32) -> Result<Self> {
         if (1..=NR_CPUS_MAX).contains(&nr_cpus) {
-            return Ok(Self {
-                nr_cpus: nr_cpus as u16,
-                words: smallvec![0; words_of(nr_cpus)],
-            });
+            return Ok(Self { nr_cpus: nr_cpus as u16, words: smallvec![0; words_of(nr_cpus)] });
         }
-        Err(Error::Value(format!(
-            "nr_cpus: found {nr_cpus}, expected 1 to {NR_CPUS_MAX}"
-        )))
+        Err(Error::Value(format!("nr_cpus: found {nr_cpus}, expected 1 to {NR_CPUS_MAX}")))
     }
 
     /// A mask of `nr_cpus` CPUs that holds exactly `cpus`, in any order, repeated or not.
@@ -355,10 +350,7 @@ impl CpuMask {
 
     #[inline]
     fn zip_new(&self, other: &Self, op: impl Fn(u64, u64) -> u64) -> Self {
-        Self {
-            nr_cpus: self.nr_cpus,
-            words: self.zip(other).map(|(a, b)| op(a, b)).collect(),
-        }
+        Self { nr_cpus: self.nr_cpus, words: self.zip(other).map(|(a, b)| op(a, b)).collect() }
     }
 
     #[inline]
@@ -375,11 +367,7 @@ impl CpuMask {
     #[inline]
     #[track_caller]
     fn check(&self, cpu: CpuId) {
-        assert!(
-            cpu.0 < self.nr_cpus,
-            "CPU {cpu} is outside a mask of {} CPUs",
-            self.nr_cpus
-        );
+        assert!(cpu.0 < self.nr_cpus, "CPU {cpu} is outside a mask of {} CPUs", self.nr_cpus);
     }
 
     #[inline]
@@ -402,10 +390,7 @@ fn outside(cpu: u64, nr_cpus: u32) -> Error {
 impl Clone for CpuMask {
     fn clone(&self) -> Self {
         // A copy of plain words: the derived form would clone them one at a time.
-        Self {
-            nr_cpus: self.nr_cpus,
-            words: SmallVec::from_slice(&self.words),
-        }
+        Self { nr_cpus: self.nr_cpus, words: SmallVec::from_slice(&self.words) }
     }
 
     fn clone_from(&mut self, source: &Self) {

@@ -29,11 +29,7 @@ impl CpuMask {
     /// (from 1), what stands there and what was expected.
     pub fn from_cpulist(text: &str, nr_cpus: u32) -> Result<Self> {
         let mut mask = Self::new(nr_cpus)?;
-        let mut cursor = Cursor {
-            form: "cpulist",
-            text,
-            at: 0,
-        };
+        let mut cursor = Cursor { form: "cpulist", text, at: 0 };
         cursor.skip_space();
         if cursor.peek().is_none() {
             return Ok(mask);
@@ -58,11 +54,7 @@ impl CpuMask {
     /// has the column (from 1), what stands there and what was expected.
     pub fn from_hex_mask(text: &str, nr_cpus: u32) -> Result<Self> {
         let mut mask = Self::new(nr_cpus)?;
-        let mut cursor = Cursor {
-            form: "cpumask",
-            text,
-            at: 0,
-        };
+        let mut cursor = Cursor { form: "cpumask", text, at: 0 };
         let mut groups: Vec<(usize, u32)> = Vec::new();
         cursor.skip_space();
         loop {
@@ -104,11 +96,7 @@ fn read_range(cursor: &mut Cursor<'_>, mask: &mut CpuMask) -> Result<()> {
     }
     let last = cursor.cpu(mask.nr_cpus())?;
     if first > last {
-        return Err(cursor.fault(
-            start,
-            &format!("{first}-{last}"),
-            "a range whose end is not before its start",
-        ));
+        return Err(cursor.fault(start, &format!("{first}-{last}"), "a range whose end is not before its start"));
     }
     if !cursor.take(b':') {
         mask.set_range(first, last);
@@ -166,12 +154,7 @@ impl Cursor<'_> {
     fn number(&mut self, expected: &str) -> Result<u32> {
         let mut value = None;
         while let Some(digit) = self.peek().filter(u8::is_ascii_digit) {
-            value = Some(
-                value
-                    .unwrap_or(0_u32)
-                    .saturating_mul(10)
-                    .saturating_add(u32::from(digit - b'0')),
-            );
+            value = Some(value.unwrap_or(0_u32).saturating_mul(10).saturating_add(u32::from(digit - b'0')));
             self.at += 1;
         }
         value.ok_or_else(|| self.unexpected(expected))
@@ -201,11 +184,7 @@ impl Cursor<'_> {
             value = value << 4 | digit;
             self.at += 1;
         }
-        if self.at == start {
-            Err(self.unexpected("a hexadecimal digit"))
-        } else {
-            Ok(value)
-        }
+        if self.at == start { Err(self.unexpected("a hexadecimal digit")) } else { Ok(value) }
     }
 
     /// The error of the character at the cursor.
@@ -217,9 +196,7 @@ impl Cursor<'_> {
 
     fn fault(&self, at: usize, found: &str, expected: &str) -> Error {
         let (form, text, column) = (self.form, shorten(self.text), at + 1);
-        Error::Value(format!(
-            "{form} {text:?}: column {column}: found {found}, expected {expected}"
-        ))
+        Error::Value(format!("{form} {text:?}: column {column}: found {found}, expected {expected}"))
     }
 }
 

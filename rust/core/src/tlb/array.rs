@@ -62,11 +62,7 @@ impl SetArray {
         let ways = geometry.ways as usize;
         let nr_sets = geometry.nr_sets() as usize;
         let nr_slots = nr_cpus * nr_sets * ways;
-        let trees = if replacement == Replacement::TreePlru {
-            nr_cpus * nr_sets
-        } else {
-            0
-        };
+        let trees = if replacement == Replacement::TreePlru { nr_cpus * nr_sets } else { 0 };
         let draws = match replacement {
             Replacement::Random { seed } => (0..nr_cpus as u64).map(|cpu| mix(seed ^ mix(cpu))).collect(),
             _ => Vec::new(),
@@ -126,9 +122,7 @@ impl SetArray {
         }
         let set = self.set_of(key.private);
         let base = self.base(cpu, set);
-        let way = self.tags[base..base + self.ways]
-            .iter()
-            .position(|&tag| tag == key.private || tag == key.global)?;
+        let way = self.tags[base..base + self.ways].iter().position(|&tag| tag == key.private || tag == key.global)?;
         Some((set, base + way))
     }
 
@@ -164,11 +158,7 @@ impl SetArray {
         let (displaced, set, slot) = if let Some((set, slot)) = self.find(cpu, key) {
             self.touch(cpu, set, slot);
             // An ordered set keeps its most recently used entry in front.
-            let slot = if self.replacement == Replacement::Lru {
-                self.base(cpu, set)
-            } else {
-                slot
-            };
+            let slot = if self.replacement == Replacement::Lru { self.base(cpu, set) } else { slot };
             (self.tags[slot], set, slot)
         } else {
             let set = self.set_of(tag);

@@ -36,20 +36,14 @@ impl Key {
     #[inline]
     pub fn new(pcid: u16, va: VirtAddr, size: PageSize) -> Self {
         let page = VALID | (size as u64) << SIZE_SHIFT | page_number(va, size.shift());
-        Self {
-            private: page | pcid_bits(pcid),
-            global: page | GLOBAL,
-        }
+        Self { private: page | pcid_bits(pcid), global: page | GLOBAL }
     }
 
     /// The key of a paging-structure entry that maps `1 << shift` bytes around `va`; these are never global.
     #[inline]
     pub(super) fn of_table(pcid: u16, va: VirtAddr, shift: u32) -> Self {
         let tag = VALID | pcid_bits(pcid) | page_number(va, shift);
-        Self {
-            private: tag,
-            global: tag,
-        }
+        Self { private: tag, global: tag }
     }
 
     /// The tag under which an entry is stored.
@@ -92,11 +86,7 @@ pub(super) const fn tag_size(tag: u64) -> PageSize {
 /// The PCID in a tag; `None` for a global entry, which belongs to none.
 #[inline]
 pub(super) const fn tag_pcid(tag: u64) -> Option<u16> {
-    if tag & GLOBAL != 0 {
-        None
-    } else {
-        Some((tag >> PCID_SHIFT) as u16 & (NR_PCIDS - 1))
-    }
+    if tag & GLOBAL != 0 { None } else { Some((tag >> PCID_SHIFT) as u16 & (NR_PCIDS - 1)) }
 }
 
 /// Whether both tags name the same page of the same size, whatever their PCID.
@@ -114,10 +104,7 @@ pub(super) const fn make_dirty(data: u64) -> u64 {
 
 /// A translation as a TLB holds it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "these are the bits of a page-table entry, each independent"
-)]
+#[expect(clippy::struct_excessive_bools, reason = "these are the bits of a page-table entry, each independent")]
 pub struct TlbEntry {
     /// The page's first 4 KiB virtual page: aligned to the page's own size.
     pub vpn: Vpn,
@@ -141,16 +128,7 @@ impl TlbEntry {
     /// A user data page (writable, not yet dirty, no execution, not global) of `size` that holds `vpn`.
     pub fn user_data(vpn: Vpn, pfn: Pfn, size: PageSize) -> Self {
         let vpn = Vpn(vpn.0 & !(size.base_pages() - 1));
-        Self {
-            vpn,
-            pfn,
-            size,
-            write: true,
-            user: true,
-            dirty: false,
-            nx: true,
-            global: false,
-        }
+        Self { vpn, pfn, size, write: true, user: true, dirty: false, nx: true, global: false }
     }
 
     /// The first byte of the page.
@@ -165,11 +143,7 @@ impl TlbEntry {
 
     /// The data word.
     pub(super) fn pack(&self) -> u64 {
-        debug_assert!(
-            self.pfn.0 < 1 << (64 - PFN_SHIFT),
-            "frame {:#x} has more than 60 bits",
-            self.pfn.0
-        );
+        debug_assert!(self.pfn.0 < 1 << (64 - PFN_SHIFT), "frame {:#x} has more than 60 bits", self.pfn.0);
         let flag = |on: bool, bit: u64| if on { bit } else { 0 };
         self.pfn.0 << PFN_SHIFT
             | flag(self.write, WRITE)

@@ -45,24 +45,16 @@ impl ArrayGeometry {
     fn problems(self, name: &str, replacement: Replacement, found: &mut Vec<String>) {
         let Self { entries, ways } = self;
         if entries > MAX_ENTRIES {
-            found.push(format!(
-                "{name}.entries: found {entries}, expected at most {MAX_ENTRIES}"
-            ));
+            found.push(format!("{name}.entries: found {entries}, expected at most {MAX_ENTRIES}"));
         }
         if entries == 0 {
             if ways != 0 {
-                found.push(format!(
-                    "{name}.ways: found {ways} with 0 entries, expected 0 for an absent array"
-                ));
+                found.push(format!("{name}.ways: found {ways} with 0 entries, expected 0 for an absent array"));
             }
         } else if ways == 0 || entries % ways != 0 {
-            found.push(format!(
-                "{name}.ways: found {ways}, expected a divisor of the {entries} entries"
-            ));
+            found.push(format!("{name}.ways: found {ways}, expected a divisor of the {entries} entries"));
         } else if replacement == Replacement::TreePlru && !(ways.is_power_of_two() && ways <= 64) {
-            found.push(format!(
-                "{name}.ways: found {ways}, expected a power of two up to 64 for tree_plru"
-            ));
+            found.push(format!("{name}.ways: found {ways}, expected a power of two up to 64 for tree_plru"));
         }
     }
 }
@@ -93,21 +85,12 @@ const fn yes() -> bool {
 impl StlbGeometry {
     /// The usual kind: it holds 4 KiB and 2 MiB pages.
     pub const fn new(entries: u32, ways: u32) -> Self {
-        Self {
-            entries,
-            ways,
-            holds_4k: true,
-            holds_2m: true,
-            holds_1g: false,
-        }
+        Self { entries, ways, holds_4k: true, holds_2m: true, holds_1g: false }
     }
 
     /// Entries and ways.
     pub const fn array(self) -> ArrayGeometry {
-        ArrayGeometry {
-            entries: self.entries,
-            ways: self.ways,
-        }
+        ArrayGeometry { entries: self.entries, ways: self.ways }
     }
 
     /// Whether pages of `size` are held.
@@ -223,11 +206,7 @@ impl TlbGeometry {
     pub fn validate(&self) -> Vec<String> {
         let mut found = Vec::new();
         for (name, array) in self.arrays() {
-            let replacement = if name.ends_with("_cache") {
-                Replacement::Lru
-            } else {
-                self.replacement
-            };
+            let replacement = if name.ends_with("_cache") { Replacement::Lru } else { self.replacement };
             array.problems(name, replacement, &mut found);
         }
         if self.stlb.entries > 0 && !PageSize::ALL.into_iter().any(|size| self.stlb.holds(size)) {
@@ -245,11 +224,7 @@ impl TlbGeometry {
     /// One line with all problems of [`Self::validate`].
     pub fn check(&self) -> Result<()> {
         let problems = self.validate();
-        if problems.is_empty() {
-            Ok(())
-        } else {
-            Err(Error::Value(format!("TLB geometry: {}", problems.join("; "))))
-        }
+        if problems.is_empty() { Ok(()) } else { Err(Error::Value(format!("TLB geometry: {}", problems.join("; ")))) }
     }
 }
 
@@ -259,15 +234,9 @@ mod tests {
 
     #[test]
     fn json_round_trip_and_unknown_fields() {
-        let geometry = TlbGeometry {
-            replacement: Replacement::Random { seed: 7 },
-            ..TlbGeometry::default()
-        };
+        let geometry = TlbGeometry { replacement: Replacement::Random { seed: 7 }, ..TlbGeometry::default() };
         let text = serde_json::to_string(&geometry).unwrap();
-        assert!(
-            text.contains(r#""replacement":{"random":{"seed":7}},"invlpg_drops_psc":"all""#),
-            "{text}"
-        );
+        assert!(text.contains(r#""replacement":{"random":{"seed":7}},"invlpg_drops_psc":"all""#), "{text}");
         assert_eq!(serde_json::from_str::<TlbGeometry>(&text).unwrap(), geometry);
 
         let short = r#"{"l1_4k": {"entries": 64, "ways": 4}, "l1_2m": {"entries": 0, "ways": 0},
@@ -285,10 +254,7 @@ mod tests {
         let bad = TlbGeometry {
             l1_4k: ArrayGeometry::new(64, 5),
             l1_1g: ArrayGeometry::new(0, 4),
-            stlb: StlbGeometry {
-                holds_1g: true,
-                ..StlbGeometry::new(1536, 12)
-            },
+            stlb: StlbGeometry { holds_1g: true, ..StlbGeometry::new(1536, 12) },
             pde_cache: ArrayGeometry::new(1 << 17, 1),
             replacement: Replacement::TreePlru,
             ..TlbGeometry::default()
@@ -303,11 +269,6 @@ mod tests {
                 "stlb_1g.entries: found an array although stlb.holds_1g, expected one of the two",
             ]
         );
-        assert!(
-            bad.check()
-                .unwrap_err()
-                .to_string()
-                .starts_with("TLB geometry: l1_4k.ways")
-        );
+        assert!(bad.check().unwrap_err().to_string().starts_with("TLB geometry: l1_4k.ways"));
     }
 }

@@ -30,14 +30,7 @@ impl Holdings {
     fn change(&mut self, pcid: u16, change: impl FnOnce(&mut PcidCount)) {
         let found = self.pcids.binary_search_by_key(&pcid, |count| count.pcid);
         let at = found.unwrap_or_else(|at| {
-            self.pcids.insert(
-                at,
-                PcidCount {
-                    pcid,
-                    nr_tlb: 0,
-                    nr_psc: 0,
-                },
-            );
+            self.pcids.insert(at, PcidCount { pcid, nr_tlb: 0, nr_psc: 0 });
             at
         });
         let count = &mut self.pcids[at];

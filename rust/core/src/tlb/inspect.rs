@@ -59,17 +59,12 @@ impl Tlbs {
             });
         }
         PageSize::ALL.into_iter().any(|size| {
-            let arrays = [
-                Some(&self.l1[size as usize]),
-                self.stlb_of_size[size as usize].map(|stlb| &self.stlb[stlb]),
-            ];
+            let arrays = [Some(&self.l1[size as usize]), self.stlb_of_size[size as usize].map(|stlb| &self.stlb[stlb])];
             let pages = range.start.0 >> size.shift()..=(range.end.0 - 1) >> size.shift();
             arrays.into_iter().flatten().any(|array| {
-                pages.clone().any(|page| {
-                    array
-                        .peek(cpu, Key::new(pcid, VirtAddr(page << size.shift()), size))
-                        .is_some()
-                })
+                pages
+                    .clone()
+                    .any(|page| array.peek(cpu, Key::new(pcid, VirtAddr(page << size.shift()), size)).is_some())
             })
         })
     }
@@ -95,12 +90,8 @@ impl Tlbs {
                 in_stlb: !in_l1,
             }
         };
-        let mut entries: Vec<CachedEntry> = self
-            .l1
-            .iter()
-            .flat_map(|array| array.iter(cpu))
-            .map(cached(true))
-            .collect();
+        let mut entries: Vec<CachedEntry> =
+            self.l1.iter().flat_map(|array| array.iter(cpu)).map(cached(true)).collect();
         entries.extend(self.stlb.iter().flat_map(|array| array.iter(cpu)).map(cached(false)));
         entries.sort_by_key(|cached| (!cached.entry.global, cached.pcid, cached.entry.vpn, cached.entry.size));
         entries.dedup_by(|copy, kept| {

@@ -69,15 +69,8 @@ impl Tlbs {
 
     /// As [`Self::invalidate_page`], for CPUs whose instruction says itself what goes with the page.
     pub fn invalidate_page_with(&mut self, cpu: usize, pcid: u16, va: VirtAddr, psc: PscScope) -> Dropped {
-        let strides = Strides {
-            start: va.0,
-            end: va.0 + 1,
-            shift: 0,
-        };
-        Dropped {
-            nr_tlb: self.drop_page(cpu, pcid, va),
-            nr_psc: self.drop_psc(cpu, pcid, strides, psc),
-        }
+        let strides = Strides { start: va.0, end: va.0 + 1, shift: 0 };
+        Dropped { nr_tlb: self.drop_page(cpu, pcid, va), nr_psc: self.drop_psc(cpu, pcid, strides, psc) }
     }
 
     /// As [`Self::invalidate_page`] for each of `start, start + 2^stride_shift, ...` below `end`, but it never takes
@@ -106,11 +99,7 @@ impl Tlbs {
         psc: PscScope,
     ) -> Dropped {
         debug_assert!(stride_shift < 57, "a stride of 2^{stride_shift} bytes");
-        let strides = Strides {
-            start: start.0,
-            end: end.0,
-            shift: stride_shift,
-        };
+        let strides = Strides { start: start.0, end: end.0, shift: stride_shift };
         if strides.count() == 0 {
             return Dropped::default();
         }
@@ -120,14 +109,9 @@ impl Tlbs {
         } else if strides.count() > u64::from(nr_usable) {
             self.drop_strides(cpu, pcid, strides, nr_usable)
         } else {
-            (0..strides.count())
-                .map(|i| self.drop_page(cpu, pcid, VirtAddr(start.0 + (i << stride_shift))))
-                .sum()
+            (0..strides.count()).map(|i| self.drop_page(cpu, pcid, VirtAddr(start.0 + (i << stride_shift)))).sum()
         };
-        Dropped {
-            nr_tlb,
-            nr_psc: self.drop_psc(cpu, pcid, strides, psc),
-        }
+        Dropped { nr_tlb, nr_psc: self.drop_psc(cpu, pcid, strides, psc) }
     }
 
     /// Drops all that belongs to `pcid` alone: a CR3 write without the no-flush bit, or INVPCID type 1.
@@ -135,10 +119,7 @@ impl Tlbs {
         let nr_private = self.holdings[cpu].nr_private(pcid);
         let nr_tlb = self.drop_tlb(cpu, nr_private, |tag| tag_pcid(tag) == Some(pcid));
         self.holdings[cpu].remove_usable(pcid, nr_tlb, 0);
-        Dropped {
-            nr_tlb,
-            nr_psc: self.drop_psc_of(cpu, pcid),
-        }
+        Dropped { nr_tlb, nr_psc: self.drop_psc_of(cpu, pcid) }
     }
 
     /// Drops all but global translations, of every PCID: INVPCID type 3.

@@ -79,19 +79,9 @@ impl Tlbs {
             stlb: [array(geometry.stlb.array()), array(geometry.stlb_1g)],
             stlb_of_size: PageSize::ALL.map(|size| {
                 let alone = size == PageSize::Size1G && geometry.stlb_1g.entries > 0;
-                if geometry.stlb.holds(size) {
-                    Some(0)
-                } else {
-                    alone.then_some(1)
-                }
+                if geometry.stlb.holds(size) { Some(0) } else { alone.then_some(1) }
             }),
-            psc: [
-                geometry.pde_cache,
-                geometry.pdpte_cache,
-                geometry.pml4e_cache,
-                geometry.pml5e_cache,
-            ]
-            .map(lru),
+            psc: [geometry.pde_cache, geometry.pdpte_cache, geometry.pml4e_cache, geometry.pml5e_cache].map(lru),
             holdings: vec![Holdings::default(); nr_cpus],
             counters: vec![TlbCounters::default(); nr_cpus],
         })
@@ -137,14 +127,7 @@ impl Tlbs {
             if let Some((tag, data)) = self.stlb[stlb].hit(cpu, key) {
                 self.counters[cpu].nr_stlb_hits += 1;
                 let entry = TlbEntry::unpack(tag, data);
-                fill(
-                    &mut self.l1[size as usize],
-                    &mut self.holdings[cpu],
-                    cpu,
-                    key,
-                    entry.global,
-                    data,
-                );
+                fill(&mut self.l1[size as usize], &mut self.holdings[cpu], cpu, key, entry.global, data);
                 return Some((entry, HitLevel::Stlb));
             }
         }

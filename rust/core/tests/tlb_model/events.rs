@@ -148,10 +148,7 @@ pub fn events(nr: usize) -> impl Strategy<Value = Vec<Event>> {
 pub fn apply(tlbs: &mut Tlbs, model: &mut Model, (cpu, pcid, op): Event) -> Result<(), TestCaseError> {
     match op {
         Op::Lookup { va } => {
-            prop_assert_eq!(
-                tlbs.psc_peek(cpu, pcid, VirtAddr(va)),
-                tlbs.psc_lookup(cpu, pcid, VirtAddr(va))
-            );
+            prop_assert_eq!(tlbs.psc_peek(cpu, pcid, VirtAddr(va)), tlbs.psc_lookup(cpu, pcid, VirtAddr(va)));
             model.psc_lookup(cpu, pcid, va);
             let peeked = tlbs.peek(cpu, pcid, VirtAddr(va));
             prop_assert_eq!(peeked, model.lookup(cpu, pcid, va));
@@ -175,49 +172,27 @@ pub fn apply(tlbs: &mut Tlbs, model: &mut Model, (cpu, pcid, op): Event) -> Resu
         Op::PscInsert { va, level, table_id } => {
             tlbs.psc_insert(cpu, pcid, level, VirtAddr(va), table_id);
             let start = va >> level.shift() << level.shift();
-            let item = Item {
-                owner: Some(pcid),
-                start,
-                shift: level.shift(),
-                payload: table_id,
-            };
+            let item = Item { owner: Some(pcid), start, shift: level.shift(), payload: table_id };
             model.cpus[cpu].psc[level as usize].insert(pcid, item);
         }
         Op::Dirty { va } => {
-            prop_assert_eq!(
-                tlbs.update_dirty(cpu, pcid, VirtAddr(va)),
-                model.update_dirty(cpu, pcid, va)
-            );
+            prop_assert_eq!(tlbs.update_dirty(cpu, pcid, VirtAddr(va)), model.update_dirty(cpu, pcid, va));
         }
         Op::InvalidatePage { va, scope } => {
             let dropped = tlbs.invalidate_page_with(cpu, pcid, VirtAddr(va), scope);
             prop_assert_eq!(dropped, model.invalidate_page(cpu, pcid, va, scope));
         }
-        Op::InvalidateRange {
-            start,
-            len,
-            shift,
-            scope,
-        } => {
+        Op::InvalidateRange { start, len, shift, scope } => {
             let range = VaRange::new(VirtAddr(start), VirtAddr(start + len));
-            prop_assert_eq!(
-                tlbs.contains_in_range(cpu, pcid, range),
-                model.contains_in_range(cpu, pcid, range)
-            );
-            prop_assert_eq!(
-                tlbs.contains_tables_in(cpu, pcid, range),
-                model.contains_tables_in(cpu, pcid, range)
-            );
+            prop_assert_eq!(tlbs.contains_in_range(cpu, pcid, range), model.contains_in_range(cpu, pcid, range));
+            prop_assert_eq!(tlbs.contains_tables_in(cpu, pcid, range), model.contains_tables_in(cpu, pcid, range));
             let mut expected = Dropped::default();
             for va in (start..start + len).step_by(1 << shift) {
                 let dropped = model.invalidate_page(cpu, pcid, va, scope);
                 expected.nr_tlb += dropped.nr_tlb;
                 expected.nr_psc += dropped.nr_psc;
             }
-            prop_assert_eq!(
-                tlbs.invalidate_range_with(cpu, pcid, range.start, range.end, shift, scope),
-                expected
-            );
+            prop_assert_eq!(tlbs.invalidate_range_with(cpu, pcid, range.start, range.end, shift, scope), expected);
         }
         Op::FlushPcid => {
             let nr_tlb = model.drop_tlb(cpu, |item| item.owner == Some(pcid));
@@ -226,23 +201,11 @@ pub fn apply(tlbs: &mut Tlbs, model: &mut Model, (cpu, pcid, op): Event) -> Resu
         }
         Op::FlushNonglobal => {
             let nr_tlb = model.drop_tlb(cpu, |item| item.owner.is_some());
-            prop_assert_eq!(
-                tlbs.flush_all_nonglobal(cpu),
-                Dropped {
-                    nr_tlb,
-                    nr_psc: model.drop_psc(cpu, |_| true)
-                }
-            );
+            prop_assert_eq!(tlbs.flush_all_nonglobal(cpu), Dropped { nr_tlb, nr_psc: model.drop_psc(cpu, |_| true) });
         }
         Op::FlushAll => {
             let nr_tlb = model.drop_tlb(cpu, |_| true);
-            prop_assert_eq!(
-                tlbs.flush_all(cpu),
-                Dropped {
-                    nr_tlb,
-                    nr_psc: model.drop_psc(cpu, |_| true)
-                }
-            );
+            prop_assert_eq!(tlbs.flush_all(cpu), Dropped { nr_tlb, nr_psc: model.drop_psc(cpu, |_| true) });
         }
     }
     Ok(())
@@ -269,12 +232,7 @@ pub fn run_blindly(tlbs: &mut Tlbs, cpu: usize, pcid: u16, op: &Op) -> String {
         }
         Op::Dirty { va } => tlbs.update_dirty(cpu, pcid, VirtAddr(va)).to_string(),
         Op::InvalidatePage { va, scope } => format!("{:?}", tlbs.invalidate_page_with(cpu, pcid, VirtAddr(va), scope)),
-        Op::InvalidateRange {
-            start,
-            len,
-            shift,
-            scope,
-        } => {
+        Op::InvalidateRange { start, len, shift, scope } => {
             let (start, end) = (VirtAddr(start), VirtAddr(start + len));
             format!("{:?}", tlbs.invalidate_range_with(cpu, pcid, start, end, shift, scope))
         }

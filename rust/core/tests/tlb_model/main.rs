@@ -153,22 +153,13 @@ fn memory_is_bounded() {
     tlbs.insert(4095, 1, TlbEntry::user_data(Vpn(1), Pfn(1), PageSize::Size4K));
     assert_eq!((tlbs.nr_entries(4095), tlbs.nr_entries(4094)), (2, 0));
 
-    let huge = TlbGeometry {
-        stlb: StlbGeometry::new(65_536, 16),
-        ..geometry
-    };
+    let huge = TlbGeometry { stlb: StlbGeometry::new(65_536, 16), ..geometry };
     let error = Tlbs::new(&huge, 1 << 20).expect_err("too large").to_string();
     assert!(
         error.starts_with("TLB geometry: found ") && error.contains("for 1048576 CPUs, expected at most"),
         "{error}"
     );
-    let bad = TlbGeometry {
-        l1_4k: ArrayGeometry::new(64, 0),
-        ..geometry
-    };
+    let bad = TlbGeometry { l1_4k: ArrayGeometry::new(64, 0), ..geometry };
     let error = Tlbs::new(&bad, 1).expect_err("invalid").to_string();
-    assert_eq!(
-        error,
-        "TLB geometry: l1_4k.ways: found 0, expected a divisor of the 64 entries"
-    );
+    assert_eq!(error, "TLB geometry: l1_4k.ways: found 0, expected a divisor of the 64 entries");
 }

@@ -35,11 +35,7 @@ pub struct Sets<T> {
 
 impl<T: Clone> Sets<T> {
     pub fn new(geometry: ArrayGeometry, is_fifo: bool) -> Self {
-        Self {
-            ways: geometry.ways as usize,
-            is_fifo,
-            lists: vec![Vec::new(); geometry.nr_sets() as usize],
-        }
+        Self { ways: geometry.ways as usize, is_fifo, lists: vec![Vec::new(); geometry.nr_sets() as usize] }
     }
 
     pub fn items(&self) -> impl Iterator<Item = &Item<T>> {
@@ -47,8 +43,7 @@ impl<T: Clone> Sets<T> {
     }
 
     pub fn find(&self, pcid: u16, va: u64, shift: u32) -> Option<&Item<T>> {
-        self.items()
-            .find(|item| item.usable_by(pcid) && item.shift == shift && item.maps(va))
+        self.items().find(|item| item.usable_by(pcid) && item.shift == shift && item.maps(va))
     }
 
     pub fn hit(&mut self, pcid: u16, va: u64, shift: u32) -> Option<Item<T>> {
@@ -115,17 +110,9 @@ pub struct Model {
 impl Model {
     pub fn new(geometry: TlbGeometry, nr_cpus: usize) -> Self {
         let is_fifo = geometry.replacement == Replacement::Fifo;
-        let caches = [
-            geometry.pde_cache,
-            geometry.pdpte_cache,
-            geometry.pml4e_cache,
-            geometry.pml5e_cache,
-        ];
+        let caches = [geometry.pde_cache, geometry.pdpte_cache, geometry.pml4e_cache, geometry.pml5e_cache];
         let cpu = Cpu {
-            l1: PageSize::ALL
-                .iter()
-                .map(|size| Sets::new(geometry.l1(*size), is_fifo))
-                .collect(),
+            l1: PageSize::ALL.iter().map(|size| Sets::new(geometry.l1(*size), is_fifo)).collect(),
             stlb: Sets::new(geometry.stlb.array(), is_fifo),
             stlb_1g: Sets::new(geometry.stlb_1g, is_fifo),
             psc: caches.iter().map(|cache| Sets::new(*cache, false)).collect(),
@@ -135,10 +122,7 @@ impl Model {
             nr_psc_hits: [0; 4],
             nr_psc_misses: 0,
         };
-        Self {
-            geometry,
-            cpus: vec![cpu; nr_cpus],
-        }
+        Self { geometry, cpus: vec![cpu; nr_cpus] }
     }
 
     pub fn stlb_of(&mut self, cpu: usize, size: PageSize) -> Option<&mut Sets<TlbEntry>> {
@@ -159,10 +143,7 @@ impl Model {
             }
         }
         for size in PageSize::ALL {
-            if let Some(item) = self
-                .stlb_of(cpu, size)
-                .and_then(|stlb| stlb.hit(pcid, va, size.shift()))
-            {
+            if let Some(item) = self.stlb_of(cpu, size).and_then(|stlb| stlb.hit(pcid, va, size.shift())) {
                 self.cpus[cpu].nr_stlb_hits += 1;
                 self.cpus[cpu].l1[size as usize].insert(pcid, item.clone());
                 return Some((item.payload, HitLevel::Stlb));
@@ -174,12 +155,7 @@ impl Model {
 
     pub fn insert(&mut self, cpu: usize, pcid: u16, entry: TlbEntry) {
         let owner = (!entry.global).then_some(pcid);
-        let item = Item {
-            owner,
-            start: entry.start().0,
-            shift: entry.size.shift(),
-            payload: entry,
-        };
+        let item = Item { owner, start: entry.start().0, shift: entry.size.shift(), payload: entry };
         self.cpus[cpu].l1[entry.size as usize].insert(pcid, item.clone());
         if let Some(stlb) = self.stlb_of(cpu, entry.size) {
             stlb.insert(pcid, item);
