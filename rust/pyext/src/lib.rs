@@ -3,6 +3,7 @@
 pub mod build_info;
 mod cpumask;
 pub mod errors;
+mod replay;
 mod trace;
 
 use pyo3::prelude::*;
@@ -14,6 +15,8 @@ mod _core {
     use crate::build_info::{build_features, build_profile};
     #[pymodule_export]
     use crate::cpumask::PyCpuMask;
+    #[pymodule_export]
+    use crate::replay::{Replay, py_replay};
     #[pymodule_export]
     use crate::trace::Recording;
 

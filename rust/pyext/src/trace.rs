@@ -19,6 +19,13 @@ pub struct Recording {
     inner: tlbcore::trace::Recording,
 }
 
+impl Recording {
+    /// The recording itself.
+    pub const fn get(&self) -> &tlbcore::trace::Recording {
+        &self.inner
+    }
+}
+
 fn to_py_error(error: Error) -> PyErr {
     BindingError::from(error).into()
 }

@@ -1,10 +1,11 @@
 //! System calls, from what the kernel got to what the machine does.
 
 use super::driver::Driver;
-use crate::addr::{PAGE_SIZE, VirtAddr};
+use crate::addr::{PAGE_SIZE, VaRange, VirtAddr};
 use crate::error::Result;
-use crate::machine::{Advice, AdoptVma, Operation, Outcome, vma_flags};
-use crate::trace::kinds::{ENTER_UNSEEN, NO_VALUE};
+use crate::flush::MmId;
+use crate::machine::{Advice, FileId, Operation, Outcome, VmFlags};
+use crate::trace::kinds::ENTER_UNSEEN;
 use crate::trace::{Event, EventKind};
 
 // include/uapi/asm-generic/mman-common.h, mman.h, linux/mman.h (v6.18).
@@ -84,16 +85,16 @@ impl Driver<'_> {
             return Ok(());
         }
         let Some(task) = self.ensure_running(event.task, event.cpu)? else { return Ok(()) };
-        let Some(mm) = self.machine.task_mm(task) else { return Ok(()) };
+        let mm = self.machine.task_mm(task)?;
         let (addr, len) = (event.ret.cast_unsigned(), page_up(event.a1));
         let flags = event.a3;
         let fixed = flags & MAP_FIXED != 0;
         if !fixed {
             // The kernel found the place free: what the machine has there it only guessed.
-            self.forget_range(mm, addr, addr + len);
+            self.forget_range(mm, addr, addr + len)?;
         }
         let shared = flags & MAP_TYPE & MAP_SHARED != 0 && flags & MAP_TYPE != 2;
-        let file = if flags & MAP_ANONYMOUS != 0 { None } else { Some(self.file_of(event, mm)?) };
+        let file = if flags & MAP_ANONYMOUS != 0 { None } else { Some(self.file_of(event, mm)?.0) };
         self.expect_done(&Operation::Mmap {
             task,
             addr,
@@ -110,7 +111,7 @@ impl Driver<'_> {
     }
 
     /// The file that an mmap maps. In a scenario it has a name; else it is known by its descriptor only.
-    fn file_of(&mut self, event: &Event, mm: u32) -> Result<u32> {
+    fn file_of(&mut self, event: &Event, mm: MmId) -> Result<FileId> {
         if let Some(name) = self.step_files.remove(&event.task) {
             return self.file_by_name(name, None);
         }
@@ -118,7 +119,7 @@ impl Driver<'_> {
         if let Some(&file) = self.files_by_fd.get(&key) {
             return Ok(file);
         }
-        let file = self.id(&Operation::CreateFile { shmem: false, nr_pages: None })?;
+        let file = self.new_file(None)?;
         self.files_by_fd.insert(key, file);
         Ok(file)
     }
@@ -137,7 +138,7 @@ impl Driver<'_> {
         }
         let Some(task) = self.ensure_running(event.task, event.cpu)? else { return Ok(()) };
         let len = page_up(event.a1);
-        self.adopt_holes(task, event.a0, event.a0 + len);
+        self.adopt_holes(task, event.a0, event.a0 + len)?;
         self.expect_done(&Operation::Mprotect { task, addr: event.a0, len, prot: (event.a2 & PROT_ALL) as u32 })
     }
 
@@ -146,17 +147,17 @@ impl Driver<'_> {
             return Ok(());
         }
         let Some(task) = self.ensure_running(event.task, event.cpu)? else { return Ok(()) };
-        let Some(mm) = self.machine.task_mm(task) else { return Ok(()) };
+        let mm = self.machine.task_mm(task)?;
         let (old_len, new_len) = (page_up(event.a1), page_up(event.a2));
         let new = event.ret.cast_unsigned();
         let flags = event.a3;
         let moved = new != event.a0 || flags & MREMAP_DONTUNMAP != 0;
-        self.adopt_holes(task, event.a0, event.a0 + old_len.min(new_len).max(PAGE_SIZE));
+        self.adopt_holes(task, event.a0, event.a0 + old_len.min(new_len).max(PAGE_SIZE))?;
         if flags & 2 == 0 && moved {
-            self.forget_range(mm, new, new + new_len);
+            self.forget_range(mm, new, new + new_len)?;
         }
         if !moved && new_len > old_len {
-            self.forget_range(mm, new + old_len, new + new_len);
+            self.forget_range(mm, new + old_len, new + new_len)?;
         }
         self.expect_done(&Operation::Mremap {
             task,
@@ -173,11 +174,11 @@ impl Driver<'_> {
     /// The recording tells where the heap is; the machine's own brk is not used.
     fn brk(&mut self, event: &Event) -> Result<()> {
         let Some(task) = self.ensure_running(event.task, event.cpu)? else { return Ok(()) };
-        let Some(mm) = self.machine.task_mm(task) else { return Ok(()) };
+        let mm = self.machine.task_mm(task)?;
         let end = page_up(event.ret.cast_unsigned());
         let (start, old) = *self.heaps.entry(mm).or_insert((end, end));
         if end > old {
-            self.forget_range(mm, old, end);
+            self.forget_range(mm, old, end)?;
             self.expect_done(&Operation::Mmap {
                 task,
                 addr: old,
@@ -209,7 +210,7 @@ impl Driver<'_> {
         let Some(task) = self.ensure_running(event.task, event.cpu)? else { return Ok(()) };
         let len = page_up(event.a1);
         if event.ret == 0 {
-            self.adopt_holes(task, event.a0, event.a0 + len);
+            self.adopt_holes(task, event.a0, event.a0 + len)?;
         }
         let outcome = self.run(&Operation::Madvise { task, addr: event.a0, len, advice })?;
         if matches!(outcome, Outcome::Errno(_)) && event.ret == 0 {
@@ -231,11 +232,11 @@ impl Driver<'_> {
     /// Locked memory is faulted in, writable private memory by writing.
     fn mlock(&mut self, event: &Event) -> Result<()> {
         let Some(task) = self.ensure_running(event.task, event.cpu)? else { return Ok(()) };
-        let Some(mm) = self.machine.task_mm(task) else { return Ok(()) };
+        let mm = self.machine.task_mm(task)?;
         let (start, end) = (event.a0 & !(PAGE_SIZE - 1), page_up(event.a0 + event.a1));
-        self.adopt_holes(task, start, end);
+        self.adopt_holes(task, start, end)?;
         let writable = self.machine.vma_at(mm, VirtAddr(start)).is_some_and(|vma| {
-            vma.flags & (vma_flags::WRITE | vma_flags::SHARED) == vma_flags::WRITE
+            vma.flags & (VmFlags::WRITE | VmFlags::SHARED) == VmFlags::WRITE
         });
         let advice = if writable { Advice::PopulateWrite } else { Advice::PopulateRead };
         self.run(&Operation::Madvise { task, addr: start, len: end - start, advice })?;
@@ -256,43 +257,56 @@ impl Driver<'_> {
             return Ok(());
         }
         let Some(task) = self.ensure_running(event.task, event.cpu)? else { return Ok(()) };
-        let Some(mm) = self.machine.task_mm(task) else { return Ok(()) };
+        let mm = self.machine.task_mm(task)?;
         let Some(vma) = self.machine.vma_at(mm, VirtAddr(event.a0)) else { return Ok(()) };
         let (start, end) = (vma.start.0, vma.end.0);
         self.expect_done(&Operation::Munmap { task, addr: start, len: end - start })
     }
 
     /// Takes over what must have been mapped where a call worked although the recording did not show it being mapped.
-    pub(super) fn adopt_holes(&mut self, task: u32, start: u64, end: u64) {
-        let Some(mm) = self.machine.task_mm(task) else { return };
+    pub(super) fn adopt_holes(&mut self, task: u32, start: u64, end: u64) -> Result<()> {
+        let mm = self.machine.task_mm(task)?;
         let mut at = start;
         while at < end {
             let next = self.machine.next_vma(mm, VirtAddr(at)).map(|vma| (vma.start.0, vma.end.0));
             let hole_end = next.map_or(end, |(vma_start, _)| vma_start.min(end));
             if at < hole_end {
-                self.note("mapping made before the recording, taken over");
-                self.machine.adopt_vma(mm, &AdoptVma::unknown(VirtAddr(at), VirtAddr(hole_end)));
+                self.adopt_unknown(mm, VaRange::new(VirtAddr(at), VirtAddr(hole_end)), false)?;
             }
             at = next.map_or(end, |(_, vma_end)| vma_end);
         }
+        Ok(())
+    }
+
+    /// Takes over a private mapping that was made before the recording began, or by exec: all rights, and a file of its
+    /// own unless it must be anonymous.
+    pub(super) fn adopt_unknown(&mut self, mm: MmId, range: VaRange, anonymous: bool) -> Result<()> {
+        self.note("mapping made before the recording or by exec, taken over");
+        let file = if anonymous { None } else { Some(self.new_file(None)?) };
+        let pgoff = if anonymous { range.start.vpn().0 } else { 0 };
+        self.machine.adopt_vma(mm, range.start, range.end, VmFlags::ACCESS, file, pgoff)
     }
 
     /// Drops what the machine only guessed to be there.
-    pub(super) fn forget_range(&mut self, mm: u32, start: u64, end: u64) {
+    pub(super) fn forget_range(&mut self, mm: MmId, start: u64, end: u64) -> Result<()> {
         if self.machine.next_vma(mm, VirtAddr(start)).is_some_and(|vma| vma.start.0 < end) {
             self.note("mapping that was only guessed, dropped");
-            self.machine.forget_range(mm, VirtAddr(start), VirtAddr(end));
+            self.machine.forget_range(mm, VaRange::new(VirtAddr(start), VirtAddr(end)))?;
         }
+        Ok(())
     }
 
     /// The file of a name, made with a size if it was not known.
-    pub(super) fn file_by_name(&mut self, name: u64, nr_pages: Option<u64>) -> Result<u32> {
-        debug_assert_ne!(name, NO_VALUE);
+    pub(super) fn file_by_name(&mut self, name: u64, nr_pages: Option<u64>) -> Result<FileId> {
         if let Some(&file) = self.files_by_name.get(&name) {
             return Ok(file);
         }
-        let file = self.id(&Operation::CreateFile { shmem: false, nr_pages })?;
+        let file = self.new_file(nr_pages)?;
         self.files_by_name.insert(name, file);
         Ok(file)
+    }
+
+    fn new_file(&mut self, nr_pages: Option<u64>) -> Result<FileId> {
+        Ok(FileId(self.id(&Operation::CreateFile { shmem: false, nr_pages })?))
     }
 }

@@ -9,7 +9,8 @@ use super::flushed::Predicted;
 use super::ledger::Ledger;
 use super::tasks::Tasks;
 use crate::error::Result;
-use crate::machine::{Counters, Machine, MachineConfig, Operation, Outcome};
+use crate::flush::MmId;
+use crate::machine::{Counters, FileId, Machine, MachineConfig, Operation, Outcome};
 use crate::program::CompiledKernel;
 use crate::trace::{Event, EventKind, Recording};
 
@@ -58,11 +59,11 @@ pub(super) struct Driver<'a> {
     pub(super) machine: Machine,
     pub(super) tasks: Tasks,
     /// Files by address space and descriptor.
-    pub(super) files_by_fd: FxHashMap<(u32, u64), u32>,
+    pub(super) files_by_fd: FxHashMap<(MmId, u64), FileId>,
     /// Files of a scenario, by name index.
-    pub(super) files_by_name: FxHashMap<u64, u32>,
+    pub(super) files_by_name: FxHashMap<u64, FileId>,
     /// The heap of each address space, as the recording's brk calls tell it: start, end.
-    pub(super) heaps: FxHashMap<u32, (u64, u64)>,
+    pub(super) heaps: FxHashMap<MmId, (u64, u64)>,
     /// The file that the current step of a task maps: name index, shared.
     pub(super) step_files: FxHashMap<u32, u64>,
     /// Pages that reclaim took in a row: task, row of the first, places.
@@ -84,7 +85,7 @@ impl<'a> Driver<'a> {
     fn new(recording: &'a Recording, kernel: &Arc<CompiledKernel>, config: &MachineConfig) -> Result<Self> {
         Ok(Self {
             recording,
-            machine: Machine::new(config.clone(), Arc::clone(kernel))?,
+            machine: Machine::new(config, Arc::clone(kernel))?,
             tasks: Tasks::new(recording.tasks.len(), config.nr_cpus as usize),
             files_by_fd: FxHashMap::default(),
             files_by_name: FxHashMap::default(),
@@ -166,7 +167,7 @@ impl<'a> Driver<'a> {
     /// Books what the machine flushed since the last time on the current cause.
     pub(super) fn book(&mut self) {
         let (row, task) = self.cause;
-        let (requests, events) = self.machine.take_flush_log();
+        let (requests, events) = self.machine.engine_mut().take_log();
         let counts = operation_counts(self.recording.events.get(row).kind());
         if requests.is_empty() && !counts {
             return;
@@ -180,7 +181,7 @@ impl<'a> Driver<'a> {
             self.ledger.operation(&kind);
         }
         let mut rest = &events[..];
-        let first = self.machine.nr_requests() - requests.len() as u64;
+        let first = self.machine.engine().counters().nr_flush_requests - requests.len() as u64;
         for (index, request) in requests.iter().enumerate() {
             self.ledger.request(&kind, request);
             let number = i64::try_from(first + index as u64).unwrap_or(i64::MAX);

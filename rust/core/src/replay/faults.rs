@@ -5,9 +5,10 @@
 //! that it thinks absent was mapped read-only (fault-around did, or it was there before the recording began).
 
 use super::driver::Driver;
-use crate::addr::{PAGE_SIZE, VirtAddr};
+use crate::addr::{PAGE_SIZE, VaRange, VirtAddr};
 use crate::error::Result;
-use crate::machine::{AccessKind, AdoptKind, AdoptVma, Operation, Outcome};
+use crate::flush::MmId;
+use crate::machine::{AccessKind, AdoptKind, Operation, Outcome};
 use crate::trace::Event;
 
 const PRESENT: u64 = 1;
@@ -28,7 +29,7 @@ impl Driver<'_> {
             return Ok(()); // the scenario's access faulted by itself
         }
         let Some(task) = self.ensure_running(event.task, event.cpu)? else { return Ok(()) };
-        let Some(mm) = self.machine.task_mm(task) else { return Ok(()) };
+        let mm = self.machine.task_mm(task)?;
         let kind = if event.a1 & WRITE != 0 {
             AccessKind::Write
         } else if event.a1 & FETCH != 0 {
@@ -36,8 +37,8 @@ impl Driver<'_> {
         } else {
             AccessKind::Read
         };
-        self.adopt_for_fault(mm, addr, kind, event.a1 & PRESENT != 0);
-        self.correct(mm, addr, event.a1);
+        self.adopt_for_fault(mm, addr, kind, event.a1 & PRESENT != 0)?;
+        self.correct(mm, addr, event.a1)?;
         if let Outcome::Errno(_) = self.run(&Operation::Fault { task, addr: addr.0, kind })? {
             // The kernel may have killed the task, or the rights were changed by what is not in the recording.
             self.note("fault that the machine answers with a signal");
@@ -48,15 +49,15 @@ impl Driver<'_> {
     }
 
     /// Makes the machine's entry what the error code says it was.
-    fn correct(&mut self, mm: u32, addr: VirtAddr, error_code: u64) {
+    fn correct(&mut self, mm: MmId, addr: VirtAddr, error_code: u64) -> Result<()> {
         let leaf = self.machine.leaf(mm, addr);
         let present = leaf.is_some_and(|(pte, _)| pte.is_hw_present());
         if error_code & PRESENT == 0 {
             if present {
                 self.note("page that fault-around was thought to have mapped");
-                self.machine.forget_page(mm, addr);
+                self.machine.forget_page(mm, addr)?;
             }
-            return;
+            return Ok(());
         }
         let write = error_code & WRITE != 0;
         match leaf {
@@ -70,31 +71,25 @@ impl Driver<'_> {
                 self.note("page mapped before it was seen");
                 let anonymous = self.machine.vma_at(mm, addr).is_some_and(|vma| vma.file.is_none());
                 let kind = if anonymous { AdoptKind::ZeroPage } else { AdoptKind::FileReadOnly };
-                self.machine.adopt_page(mm, addr, kind);
+                self.machine.forget_page(mm, addr)?;
+                self.machine.adopt_page(mm, addr, kind)?;
             }
         }
+        Ok(())
     }
 
     /// Takes a mapping over where one must have been, and rights that it must have had.
-    fn adopt_for_fault(&mut self, mm: u32, addr: VirtAddr, kind: AccessKind, present: bool) {
-        if let Some(vma) = self.machine.vma_at(mm, addr) {
-            let (start, end) = (vma.start, vma.end);
+    fn adopt_for_fault(&mut self, mm: MmId, addr: VirtAddr, kind: AccessKind, present: bool) -> Result<()> {
+        if self.machine.vma_at(mm, addr).is_some() {
             if !self.machine.allows(mm, addr, kind) {
                 self.note("mapping whose rights must have been changed before");
-                self.machine.widen_rights(mm, start, end);
+                self.machine.widen_rights(mm, addr, kind)?;
             }
-            return;
+            return Ok(());
         }
-        self.note("mapping made before the recording, taken over");
-        let start = addr.0 & !(WINDOW - 1);
-        let (low, high) = self.machine.gap_around(mm, addr);
-        let start = VirtAddr(start.max(low.0));
-        let end = VirtAddr((start.0 + WINDOW).min(high.0).min((addr.0 & !(WINDOW - 1)) + WINDOW));
-        let adopted = if kind == AccessKind::Write && !present {
-            AdoptVma::unknown_anonymous(start, end)
-        } else {
-            AdoptVma::unknown(start, end)
-        };
-        self.machine.adopt_vma(mm, &adopted);
+        let start = VirtAddr(addr.0 & !(WINDOW - 1));
+        let window = VaRange::new(start, VirtAddr(start.0 + WINDOW));
+        let range = window.intersect(self.machine.gap_around(mm, addr));
+        self.adopt_unknown(mm, range, kind == AccessKind::Write && !present)
     }
 }

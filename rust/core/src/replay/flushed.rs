@@ -85,8 +85,8 @@ impl Predicted {
             end: request.end.0,
             stride_shift: request.stride_shift,
             freed_tables: request.freed_tables,
-            mask: low_word(request.mask.words()),
-            told: low_word(request.told.words()),
+            mask: low_word(&request.mask.words()),
+            told: low_word(&request.told.words()),
         }
     }
 }

@@ -52,7 +52,7 @@ impl Driver<'_> {
     }
 
     fn on_file(&mut self, event: &Event, operation: impl FnOnce(u32, u32) -> Operation) -> Result<()> {
-        let file = self.file_by_name(event.a0, None)?;
+        let file = self.file_by_name(event.a0, None)?.0;
         if let Some(task) = self.ensure_running(event.task, event.cpu)? {
             self.expect_done(&operation(task, file))?;
         }
@@ -82,14 +82,14 @@ impl Driver<'_> {
     /// A page that reclaim chose; those in a row are one list. Inside madvise the machine chooses by itself.
     fn reclaim_page(&mut self, row: usize, event: &Event) -> Result<()> {
         let place = VirtAddr(event.a0 & !(PAGE_SIZE - 1));
-        let Some(mm) = self.machine.live_mms().into_iter().find(|mm| self.machine.leaf(*mm, place).is_some()) else {
-            return Ok(());
-        };
+        let mut mms = self.machine.live_mms().map(|(mm, _)| mm);
+        let Some(mm) = mms.find(|mm| self.machine.leaf(*mm, place).is_some()) else { return Ok(()) };
+        drop(mms);
         match &mut self.reclaim {
-            Some((task, _, places)) if *task == event.task => places.push((mm, place.0)),
+            Some((task, _, places)) if *task == event.task => places.push((mm.0, place.0)),
             _ => {
                 self.flush_reclaim()?;
-                self.reclaim = Some((event.task, row, vec![(mm, place.0)]));
+                self.reclaim = Some((event.task, row, vec![(mm.0, place.0)]));
             }
         }
         Ok(())

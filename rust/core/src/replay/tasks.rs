@@ -145,11 +145,8 @@ impl Driver<'_> {
         if known && self.tasks.seen(index) == Seen::NotYet {
             let pid = self.recording.tasks[index as usize].pid;
             self.tasks.add(index, pid, machine_task);
-            let parent_mm = self.machine.task_mm(parent);
-            let child_mm = self.machine.task_mm(machine_task);
-            if let (Some(from), Some(to)) = (parent_mm, child_mm)
-                && let Some(&heap) = self.heaps.get(&from)
-            {
+            let (from, to) = (self.machine.task_mm(parent)?, self.machine.task_mm(machine_task)?);
+            if let Some(&heap) = self.heaps.get(&from) {
                 self.heaps.insert(to, heap);
             }
         } else {

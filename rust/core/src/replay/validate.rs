@@ -162,7 +162,7 @@ pub fn validate(recording: &Recording, replayed: &Replayed) -> Validation {
             (row, Compared { row, kind, predicted: Vec::new(), recorded: Vec::new() })
         })
         .collect();
-    let mut entry = |row: usize, compared: &mut BTreeMap<usize, Compared>, predicted: bool, seen: Seen| {
+    let entry = |row: usize, compared: &mut BTreeMap<usize, Compared>, predicted: bool, seen: Seen| {
         let kind = || operation_of.kind(recording, row);
         let operation = compared.entry(row).or_insert_with(|| Compared {
             row,
