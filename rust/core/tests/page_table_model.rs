@@ -4,7 +4,7 @@
 //! nothing of tables; a split takes the bit away. Ranges lie where tables meet: at 1 GiB, 512 GiB, 256 TiB and the end
 //! of user space.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 use tlbcore::addr::{Levels, PAGE_SIZE, PMD_SIZE, PUD_SIZE, PageSize, Pfn, VaRange, VirtAddr, Vpn};
@@ -61,13 +61,15 @@ struct Pair {
     tables: PageTables,
     root: TableId,
     model: BTreeMap<u64, Pte>,
+    /// Pages in use since their last unmap, as VMAs would say: neighbours keep their tables though they are empty.
+    in_use: BTreeSet<u64>,
 }
 
 impl Pair {
     fn new(levels: Levels) -> Self {
         let mut tables = PageTables::new(levels);
         let root = tables.alloc_root();
-        Self { tables, root, model: BTreeMap::new() }
+        Self { tables, root, model: BTreeMap::new(), in_use: BTreeSet::new() }
     }
 
     /// The page number of a place. The last window ends where user space does; each other has a boundary in its middle.
@@ -109,7 +111,6 @@ impl Pair {
         }
         if !pages.end.is_multiple_of(512) {
             self.split_model(pages.end - 1);
-            self.split_model(pages.start);
         }
     }
 
@@ -117,8 +118,8 @@ impl Pair {
     fn change_model(&mut self, range: VaRange, change: impl Fn(Pte) -> Pte) -> RangeSummary {
         self.split_ends(range);
         let mut expected = RangeSummary::default();
-        for vpn in Self::pages(range) {
-            let Some(&old) = self.model.get(&vpn) else { continue };
+        let mapped: Vec<_> = self.model.range(Self::pages(range)).map(|(&vpn, &pte)| (vpn, pte)).collect();
+        for (vpn, old) in mapped {
             let new = change(old);
             note(&mut expected, vpn, old, new);
             if new.is_none() {
@@ -163,6 +164,7 @@ impl Pair {
 
     fn map(&mut self, range: VaRange, pfn: u64, prot: Prot) {
         let mut expected = Some(RangeSummary::default());
+        self.in_use.extend(Self::pages(range));
         for (i, vpn) in Self::pages(range).enumerate() {
             if self.is_huge(vpn) {
                 expected = None;
@@ -185,6 +187,7 @@ impl Pair {
         if result.is_err() {
             return;
         }
+        self.in_use.extend(new..new + nr_pages);
         let range = VaRange::new(Vpn(old).addr(), Vpn(old + nr_pages).addr());
         self.split_ends(range);
         for vpn in old..old + nr_pages {
@@ -201,6 +204,7 @@ impl Pair {
 
     fn set_huge(&mut self, first: Vpn, pfn: u64) {
         let pte = Pte::new(Pfn(pfn), Prot::SHARED).mk_dirty();
+        self.in_use.extend(first.0..first.0 + 512);
         let table_there = self.tables.pte_table(self.root, first.addr()).is_some();
         let result = self.tables.set_huge(self.root, first.addr(), PageSize::Size2M, pte);
         assert_eq!(result.is_ok(), !table_there);
@@ -212,6 +216,7 @@ impl Pair {
 
     fn set_entry(&mut self, vpn: u64, form: usize) {
         let pte = [Pte::NONE, Pte::swap(vpn & 0xff).mk_soft_dirty(), Pte::migration(Pfn(3)).mk_write()][form];
+        self.in_use.insert(vpn);
         let table = self.tables.alloc_pte_table(self.root, Vpn(vpn).addr());
         assert_eq!(table.is_err(), self.is_huge(vpn));
         let Ok(table) = table else { return };
@@ -223,13 +228,14 @@ impl Pair {
         };
     }
 
-    /// munmap: clear, then free the tables that the mapped neighbours leave.
+    /// munmap: clear, then free the tables that the neighbours in use leave.
     fn unmap(&mut self, range: VaRange) {
         let expected = self.change_model(range, |_| Pte::NONE);
         assert_eq!(self.tables.clear_range(self.root, range), expected);
         let pages = Self::pages(range);
-        let floor = self.model.range(..pages.start).next_back().map_or(0, |(vpn, _)| (vpn + 1) * PAGE_SIZE);
-        let ceiling = self.model.range(pages.end..).next().map_or(0, |(vpn, _)| vpn * PAGE_SIZE);
+        self.in_use.retain(|vpn| !pages.contains(vpn));
+        let floor = self.in_use.range(..pages.start).next_back().map_or(0, |vpn| (vpn + 1) * PAGE_SIZE);
+        let ceiling = self.in_use.range(pages.end..).next().map_or(0, |vpn| vpn * PAGE_SIZE);
         self.free(range, floor, ceiling, true);
     }
 
@@ -290,8 +296,8 @@ impl Pair {
             match visit {
                 TableVisit::PteTable { id, range } => {
                     assert_eq!(range, self.tables.range(id));
-                    let used = self.tables.table(id).iter().enumerate().filter(|(_, pte)| !pte.is_none());
-                    found.extend(used.map(|(i, &pte)| (range.start.vpn().0 + i as u64, pte)));
+                    let entries = self.tables.table(id).iter().enumerate().filter(|(_, pte)| !pte.is_none());
+                    found.extend(entries.map(|(i, &pte)| (range.start.vpn().0 + i as u64, pte)));
                 }
                 TableVisit::HugePmd { range, table, index } => {
                     assert_eq!(range.len_bytes(), PMD_SIZE);
@@ -347,7 +353,7 @@ fn levels() -> impl Strategy<Value = Levels> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn tables_follow_the_model(levels in levels(), ops in prop::collection::vec(op(), 1..24)) {
