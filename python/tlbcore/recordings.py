@@ -53,5 +53,6 @@ def machine_config(recording: Recording, machine: dict[str, Any]) -> dict[str, A
         "levels": meta.get("levels") or machine.get("levels", 4),
         "pcid": machine.get("pcid", True) if meta.get("pcid") is None else meta["pcid"],
         "thp": meta.get("thp") or "madvise",
+        "swap": meta["source"] != "perf",  # not in a recording by perf; none is assumed
     }
     return {**machine, **known}

@@ -108,7 +108,7 @@ class DeferredUnmap(Scheme):
             for_each_page(
                 lock("folio_lock"),
                 when(anon & ~page_lazyfree & ~page_in_swap_cache, add_to_swap()),
-                when(page_mapped, unmap),
+                when(page_mapped & (~anon | page_lazyfree | page_in_swap_cache), unmap),
                 when(
                     page_dirty & (anon | page_shmem) & ~page_mapped,
                     try_to_unmap_flush_dirty(),

@@ -163,11 +163,8 @@ fn operation_value(operation: &Compared) -> Value {
 
 fn validation_value(validation: &Validation, recording: &tlbcore::trace::Recording, limit: usize) -> Value {
     let mut object = score_value(&validation.total);
-    let by_operation: Map<String, Value> = validation
-        .by_operation
-        .iter()
-        .map(|(kind, score)| (kind.clone(), Value::Object(score_value(score))))
-        .collect();
+    let by_operation: Map<String, Value> =
+        validation.by_operation.iter().map(|(kind, score)| (kind.clone(), Value::Object(score_value(score)))).collect();
     let disagreements: Vec<Value> = validation
         .disagreements(limit)
         .iter()

@@ -59,7 +59,8 @@ impl Recording {
     /// Where it comes from and what is known about its machine, as a dictionary.
     #[getter]
     fn meta<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        let json = serde_json::to_string(&self.inner.meta).map_err(|error| BindingError::from(Error::Value(error.to_string())))?;
+        let json = serde_json::to_string(&self.inner.meta)
+            .map_err(|error| BindingError::from(Error::Value(error.to_string())))?;
         py.import("json")?.call_method1("loads", (json,))
     }
 

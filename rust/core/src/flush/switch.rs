@@ -40,6 +40,17 @@ impl Engine {
         }
     }
 
+    /// An IPI for `mm` reaches a CPU only now that it has left the mm, although its effect was taken for done when it was
+    /// sent: what `flush_tlb_func` does on the wrong CPU (the lazy rule takes its bit out of the mask).
+    pub fn deliver_late(&mut self, cpu: CpuId, mm: MmId) {
+        let is_lazy_rule = self.rules.mm_cpumask_rule == MmCpumaskRule::Lazy;
+        if !is_lazy_rule || self.cpus[cpu.index()].loaded_mm == mm || !self.has_context(mm) {
+            return;
+        }
+        self.context_mut(mm).mm_cpumask.clear(cpu);
+        self.log.event(NO_REQUEST, cpu, TlbFlushReason::RemoteWrongCpu, 0);
+    }
+
     /// Keeps masks and counts of the mms when a CPU goes from `prev` to `next`.
     fn move_mm_cpumask(&mut self, cpu: CpuId, prev: MmId, next: MmId) {
         let is_eager = self.rules.mm_cpumask_rule == MmCpumaskRule::Eager;

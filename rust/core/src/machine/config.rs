@@ -27,6 +27,9 @@ pub struct MachineConfig {
     /// Whether the contents of TLBs and paging-structure caches are modelled; without, each access walks.
     #[serde(default = "yes")]
     pub tlb_enabled: bool,
+    /// Whether there is a swap device.
+    #[serde(default = "yes")]
+    pub swap: bool,
     /// The arrays of each CPU.
     #[serde(default)]
     pub tlb: TlbGeometry,
@@ -50,6 +53,7 @@ impl Default for MachineConfig {
             pcid: false,
             invlpg_keeps_psc: false,
             tlb_enabled: true,
+            swap: true,
             tlb: TlbGeometry::default(),
             thp: None,
             costs: BTreeMap::new(),

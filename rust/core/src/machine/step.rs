@@ -9,6 +9,7 @@ use crate::error::Result;
 use crate::program::{Condition, Instr, Leaf, Program, Test};
 
 use super::frame::{Frame, StepStatus};
+use super::pages::PageKind;
 use super::{Machine, loops};
 
 impl Machine {
@@ -37,11 +38,7 @@ impl Machine {
                 self.leaf_step(frame, *leaf)?;
                 frame.pc += 1;
             }
-            Instr::BranchUnless {
-                condition,
-                target,
-                asks_for_flush,
-            } => {
+            Instr::BranchUnless { condition, target, asks_for_flush } => {
                 if self.holds(frame, condition) {
                     frame.pc += 1;
                 } else {
@@ -56,12 +53,7 @@ impl Machine {
                 loops::enter(self, frame, *kind)?;
                 frame.pc += 1;
             }
-            Instr::Next {
-                body,
-                on_huge_pmd,
-                on_pmd,
-                exit,
-            } => {
+            Instr::Next { body, on_huge_pmd, on_pmd, exit } => {
                 frame.pc = match loops::next(self, frame)? {
                     loops::Item::Plain => *body,
                     loops::Item::HugePmd => *on_huge_pmd,
@@ -209,7 +201,11 @@ impl Machine {
                 Ok(())
             }
             Leaf::SetPageDirty => self.with_page(frame, |page| page.dirty = true),
-            Leaf::ClearPageDirty | Leaf::Pageout => self.with_page(frame, |page| page.dirty = false),
+            Leaf::ClearPageDirty => self.with_page(frame, |page| page.dirty = false),
+            Leaf::Pageout => {
+                let has_swap = self.has_swap;
+                self.with_page(frame, |page| page.dirty &= !has_swap && page.kind != PageKind::File)
+            }
             Leaf::MarkLazyfree => self.with_page(frame, |page| {
                 page.lazyfree = true;
                 page.dirty = false;
@@ -217,7 +213,9 @@ impl Machine {
             Leaf::IsolateFolio => self.isolate_folio(frame),
             Leaf::AddToSwap => {
                 let page = frame.page()?;
-                self.pages.add_to_swap(page);
+                if self.has_swap {
+                    self.pages.add_to_swap(page);
+                }
                 Ok(())
             }
             Leaf::SetSwapPte => self.set_swap_pte(frame),

@@ -53,7 +53,6 @@ impl Driver<'_> {
         }
         match event.kind() {
             EventKind::Fork => self.fork_call(event),
-            EventKind::Exec => self.exec(event),
             EventKind::Mmap => self.mmap(event),
             EventKind::Munmap => self.munmap(event),
             EventKind::Mprotect => self.mprotect(event),
@@ -235,9 +234,10 @@ impl Driver<'_> {
         let mm = self.machine.task_mm(task)?;
         let (start, end) = (event.a0 & !(PAGE_SIZE - 1), page_up(event.a0 + event.a1));
         self.adopt_holes(task, start, end)?;
-        let writable = self.machine.vma_at(mm, VirtAddr(start)).is_some_and(|vma| {
-            vma.flags & (VmFlags::WRITE | VmFlags::SHARED) == VmFlags::WRITE
-        });
+        let writable = self
+            .machine
+            .vma_at(mm, VirtAddr(start))
+            .is_some_and(|vma| vma.flags & (VmFlags::WRITE | VmFlags::SHARED) == VmFlags::WRITE);
         let advice = if writable { Advice::PopulateWrite } else { Advice::PopulateRead };
         self.run(&Operation::Madvise { task, addr: start, len: end - start, advice })?;
         Ok(())

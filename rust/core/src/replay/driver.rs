@@ -6,6 +6,7 @@ use std::sync::Arc;
 use rustc_hash::FxHashMap;
 
 use super::flushed::Predicted;
+use super::in_flight::InFlight;
 use super::ledger::Ledger;
 use super::tasks::Tasks;
 use crate::error::Result;
@@ -72,6 +73,10 @@ pub(super) struct Driver<'a> {
     pub(super) step_of: FxHashMap<u32, usize>,
     /// Row of the exit call of each task that is in one.
     pub(super) exit_of: FxHashMap<u32, usize>,
+    /// Flushes that may not have arrived yet.
+    pub(super) in_flight: InFlight,
+    /// Row of the execve of each task that is in one which has not yet taken effect.
+    pub(super) exec_of: FxHashMap<u32, usize>,
     pub(super) now_ns: u64,
     /// The event that flushes are booked on, and its task.
     pub(super) cause: (usize, u32),
@@ -94,6 +99,8 @@ impl<'a> Driver<'a> {
             reclaim: None,
             step_of: FxHashMap::default(),
             exit_of: FxHashMap::default(),
+            in_flight: InFlight::new(recording, config.nr_cpus as usize),
+            exec_of: FxHashMap::default(),
             now_ns: recording.events.time_ns.first().copied().unwrap_or(0),
             cause: (0, 0),
             predicted: Vec::new(),
@@ -126,10 +133,12 @@ impl<'a> Driver<'a> {
             self.now_ns = event.time_ns;
             self.machine.set_now_ns(self.now_ns);
         }
-        if self.reclaim.as_ref().is_some_and(|(task, ..)| *task == event.task)
-            && event.kind() != EventKind::ReclaimPage
+        if self.reclaim.as_ref().is_some_and(|(task, ..)| *task == event.task) && event.kind() != EventKind::ReclaimPage
         {
             self.flush_reclaim()?;
+        }
+        if event.kind() != EventKind::Switch {
+            self.finish_exec(&event)?;
         }
         self.cause = (row, event.task);
         self.dispatch(row, &event)?;
@@ -146,6 +155,10 @@ impl<'a> Driver<'a> {
             EventKind::Exit => self.exit(row, event),
             EventKind::ExitCall | EventKind::ExitGroup => {
                 self.exit_of.insert(event.task, row);
+                Ok(())
+            }
+            EventKind::Exec => {
+                self.exec(row, event);
                 Ok(())
             }
             EventKind::Fault => self.fault(event),
@@ -184,6 +197,7 @@ impl<'a> Driver<'a> {
         let first = self.machine.engine().counters().nr_flush_requests - requests.len() as u64;
         for (index, request) in requests.iter().enumerate() {
             self.ledger.request(&kind, request);
+            self.in_flight.sent(request, self.recording.events.time_ns[row]);
             let number = i64::try_from(first + index as u64).unwrap_or(i64::MAX);
             let begin = rest.iter().position(|e| e.request >= number).unwrap_or(rest.len());
             let end = rest.iter().position(|e| e.request > number).unwrap_or(rest.len());

@@ -12,6 +12,7 @@ mod calls;
 mod driver;
 mod faults;
 mod flushed;
+mod in_flight;
 mod ledger;
 mod scenario;
 mod tasks;

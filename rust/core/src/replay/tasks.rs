@@ -3,6 +3,8 @@
 use rustc_hash::FxHashMap;
 
 use super::driver::Driver;
+use crate::addr::{PAGE_SIZE, VaRange, VirtAddr};
+use crate::cpumask::CpuId;
 use crate::error::{Error, Result};
 use crate::machine::{Operation, Outcome};
 use crate::trace::Event;
@@ -85,6 +87,15 @@ impl Driver<'_> {
     /// A context switch.
     pub(super) fn switch(&mut self, event: &Event) -> Result<()> {
         let cpu = u32::from(event.cpu);
+        let late = self.in_flight.arriving(event.cpu, event.time_ns);
+        self.switch_to(event, cpu)?;
+        for mm in late {
+            self.machine.engine_mut().deliver_late(CpuId(event.cpu), mm);
+        }
+        Ok(())
+    }
+
+    fn switch_to(&mut self, event: &Event, cpu: u32) -> Result<()> {
         let next = u32::try_from(event.a0).unwrap_or(TASK_OTHER);
         match next {
             TASK_IDLE | TASK_KTHREAD => {
@@ -156,15 +167,58 @@ impl Driver<'_> {
         Ok(())
     }
 
-    /// execve: a new address space.
-    pub(super) fn exec(&mut self, event: &Event) -> Result<()> {
-        if event.ret < 0 {
-            return Ok(());
+    /// execve begins. The kernel may first move the task to another CPU (`sched_exec`) and read the file, so the new address
+    /// space comes with the task's next sign of life: a fault inside the call, or whatever follows it.
+    pub(super) fn exec(&mut self, row: usize, event: &Event) {
+        if event.ret >= 0 {
+            self.exec_of.insert(event.task, row);
         }
+    }
+
+    /// If the task of this event is in an execve, that has taken effect by now.
+    pub(super) fn finish_exec(&mut self, event: &Event) -> Result<()> {
+        let Some(row) = self.exec_of.remove(&event.task) else { return Ok(()) };
+        self.cause = (row, event.task);
         if let Some(task) = self.ensure_running(event.task, event.cpu)? {
             self.run(&Operation::Exec { task })?;
+            self.set_up_stack(task)?;
         }
+        self.book();
         Ok(())
+    }
+
+    /// execve writes the arguments to a page at the top of user space and then moves it to where the stack shall be
+    /// (`setup_arg_pages()` of fs/exec.c). How many pages the arguments take and where the stack comes to lie is not in
+    /// the recording: one page, some gigabytes further down. What was moved is forgotten; faults tell where the stack is.
+    fn set_up_stack(&mut self, task: u32) -> Result<()> {
+        let top = self.machine.levels().user_end().0 - PAGE_SIZE;
+        let (old, new) = (top - PAGE_SIZE, top - (9 << 30));
+        let page = |addr| Operation::Mmap {
+            task,
+            addr,
+            len: PAGE_SIZE,
+            prot: 3,
+            shared: false,
+            fixed: true,
+            noreplace: false,
+            populate: true,
+            growsdown: false,
+            file: None,
+            pgoff: 0,
+        };
+        self.run(&page(old))?;
+        self.expect_done(&Operation::Mremap {
+            task,
+            old,
+            old_len: PAGE_SIZE,
+            new_len: PAGE_SIZE,
+            maymove: true,
+            fixed: true,
+            dontunmap: false,
+            new,
+        })?;
+        let mm = self.machine.task_mm(task)?;
+        self.machine.forget_range(mm, VaRange::new(VirtAddr(new), VirtAddr(new + PAGE_SIZE)))
     }
 
     /// The task is gone.

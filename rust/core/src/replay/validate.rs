@@ -173,11 +173,7 @@ pub fn validate(recording: &Recording, replayed: &Replayed) -> Validation {
         if predicted { operation.predicted.push(seen) } else { operation.recorded.push(seen) }
     };
     for flush in &replayed.predicted {
-        let size = if is_lab {
-            (flush.kind != ModelKind::LazyMmu).then_some(flush.requested)
-        } else {
-            flush.traced
-        };
+        let size = if is_lab { (flush.kind != ModelKind::LazyMmu).then_some(flush.requested) } else { flush.traced };
         if let Some(size) = size {
             let row = operation_of.row(flush.op_event);
             entry(row, &mut compared, true, Seen { size, told: flush.remote });
