@@ -60,13 +60,20 @@ def kernel_for(spec: str | Kernel, recording: Recording) -> Kernel:
     return kernel.derive(kernel.name, constants={"tlb_single_page_flush_ceiling": int(ceiling)})
 
 
-def replay(recording: Recording, kernel: str | Kernel, machine: Mapping[str, Any]) -> Replay:
+def replay(
+    recording: Recording,
+    kernel: str | Kernel,
+    machine: Mapping[str, Any],
+    *,
+    follow_masks: bool = False,
+) -> Replay:
     """Replays a recording under a kernel on a machine.
 
     Args:
         recording: From `tlbcore.recordings.load`.
         kernel: A name as `tlbcore.kernels.get` understands it, or a `Kernel` of one's own.
         machine: The configuration (`tlbcore.machines`); CPUs, levels and PCID are the recording's where it knows them.
+        follow_masks: Correct mm_cpumask by what each recorded flush shows of it, after that flush was predicted.
 
     Raises:
         InputError: no such kernel, or a machine that cannot be.
@@ -75,5 +82,5 @@ def replay(recording: Recording, kernel: str | Kernel, machine: Mapping[str, Any
     """
     chosen = kernel_for(kernel, recording)
     config = recordings.machine_config(recording, dict(machine))
-    result = _core.replay(recording, chosen.to_json(), json.dumps(config))
+    result = _core.replay(recording, chosen.to_json(), json.dumps(config), follow_masks)
     return Replay(chosen, recording, config, result)

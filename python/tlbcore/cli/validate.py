@@ -25,6 +25,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="K",
         help="a kernel as `tlbcore kernels` lists them (without: the one nearest to the recorded kernel)",
     )
+    parser.add_argument(
+        "--no-follow",
+        dest="follow",
+        action="store_false",
+        help="do not correct mm_cpumask by what each recorded flush shows of it (after it was predicted)",
+    )
     parser.add_argument("--operations", metavar="OUT.csv", type=Path, help="write each operation with both lists of flushes")
     add_machine(parser)
     add_json(parser)
@@ -38,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     recording = recordings.load(args.recording)
     kernel = args.kernel or recordings.kernel_of(recording)
     machine = machines.get(args.machine)
-    validation = validate(recording, kernel, machine.config(), nr_disagreements=NR_DISAGREEMENTS)
+    validation = validate(recording, kernel, machine.config(), follow_masks=args.follow, nr_disagreements=NR_DISAGREEMENTS)
     if args.operations is not None:
         validation.write_operations(args.operations)
     if args.json:

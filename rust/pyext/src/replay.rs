@@ -25,7 +25,13 @@ pub struct Replay {
 ///
 /// Ctrl-C ends it with KeyboardInterrupt.
 #[pyfunction(name = "replay")]
-pub fn py_replay(py: Python<'_>, recording: &Recording, kernel_json: &str, config_json: &str) -> Result<Replay> {
+pub fn py_replay(
+    py: Python<'_>,
+    recording: &Recording,
+    kernel_json: &str,
+    config_json: &str,
+    follow_masks: bool,
+) -> Result<Replay> {
     let kernel = Arc::new(CompiledKernel::from_json(kernel_json)?);
     let config = MachineConfig::from_json(config_json)?;
     let mut interrupted = None;
@@ -34,7 +40,7 @@ pub fn py_replay(py: Python<'_>, recording: &Recording, kernel_json: &str, confi
             interrupted = Python::attach(|py| py.check_signals()).err();
             interrupted.is_some()
         };
-        replay(recording.get(), &kernel, &config, &mut stop)
+        replay(recording.get(), &kernel, &config, follow_masks, &mut stop)
     });
     if let Some(error) = interrupted {
         return Err(error.into());

@@ -51,6 +51,33 @@ impl Engine {
         self.log.event(NO_REQUEST, cpu, TlbFlushReason::RemoteWrongCpu, 0);
     }
 
+    /// A recording shows whether other CPUs are in the mask of `mm` when `cpu` flushes, which may hang on what it does not
+    /// show. Takes CPUs out that do not have the mm loaded, or, with two CPUs, puts the other one in. Tells whether
+    /// anything changed.
+    pub fn correct_mm_cpumask(&mut self, mm: MmId, cpu: CpuId, has_others: bool) -> bool {
+        if self.rules.mm_cpumask_rule != MmCpumaskRule::Lazy || !self.has_context(mm) {
+            return false;
+        }
+        let nr_cpus = self.cpus.len();
+        let loaded: Vec<bool> = self.cpus.iter().map(|state| state.loaded_mm == mm && !state.is_lazy).collect();
+        let mask = &mut self.context_mut(mm).mm_cpumask;
+        if mask.any_but(cpu).is_some() == has_others {
+            return false;
+        }
+        if has_others {
+            let other = CpuId(u16::from(cpu.0 == 0));
+            if nr_cpus == 2 {
+                mask.set(other);
+            }
+            return nr_cpus == 2;
+        }
+        let away: Vec<CpuId> = mask.iter().filter(|other| *other != cpu && !loaded[other.index()]).collect();
+        for other in &away {
+            mask.clear(*other);
+        }
+        !away.is_empty()
+    }
+
     /// Keeps masks and counts of the mms when a CPU goes from `prev` to `next`.
     fn move_mm_cpumask(&mut self, cpu: CpuId, prev: MmId, next: MmId) {
         let is_eager = self.rules.mm_cpumask_rule == MmCpumaskRule::Eager;

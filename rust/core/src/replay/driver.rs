@@ -8,6 +8,7 @@ use rustc_hash::FxHashMap;
 use super::flushed::Predicted;
 use super::in_flight::InFlight;
 use super::ledger::Ledger;
+use super::mask_evidence::MaskEvidence;
 use super::tasks::Tasks;
 use crate::error::Result;
 use crate::flush::MmId;
@@ -32,6 +33,9 @@ pub struct Replayed {
 
 /// Replays a recording under a kernel.
 ///
+/// With `follow_masks`, a recorded flush corrects the model's mm_cpumask afterwards, where it shows the mask to be another
+/// ([`mask_evidence`](super::mask_evidence)); only sensible under the kernel that was recorded.
+///
 /// `stop` is asked now and then; when it says so the replay ends early with what it has.
 ///
 /// # Errors
@@ -41,10 +45,11 @@ pub fn replay(
     recording: &Recording,
     kernel: &Arc<CompiledKernel>,
     config: &MachineConfig,
+    follow_masks: bool,
     stop: &mut dyn FnMut() -> bool,
 ) -> Result<Replayed> {
     recording.verify()?;
-    let mut driver = Driver::new(recording, kernel, config)?;
+    let mut driver = Driver::new(recording, kernel, config, follow_masks)?;
     for row in 0..recording.events.len() {
         if row % 4096 == 0 && stop() {
             break;
@@ -73,6 +78,8 @@ pub(super) struct Driver<'a> {
     pub(super) step_of: FxHashMap<u32, usize>,
     /// Row of the exit call of each task that is in one.
     pub(super) exit_of: FxHashMap<u32, usize>,
+    /// What the recording shows of masks, if it is followed.
+    masks: Option<MaskEvidence>,
     /// Flushes that may not have arrived yet.
     pub(super) in_flight: InFlight,
     /// Row of the execve of each task that is in one which has not yet taken effect.
@@ -87,7 +94,12 @@ pub(super) struct Driver<'a> {
 }
 
 impl<'a> Driver<'a> {
-    fn new(recording: &'a Recording, kernel: &Arc<CompiledKernel>, config: &MachineConfig) -> Result<Self> {
+    fn new(
+        recording: &'a Recording,
+        kernel: &Arc<CompiledKernel>,
+        config: &MachineConfig,
+        follow_masks: bool,
+    ) -> Result<Self> {
         Ok(Self {
             recording,
             machine: Machine::new(config, Arc::clone(kernel))?,
@@ -99,6 +111,7 @@ impl<'a> Driver<'a> {
             reclaim: None,
             step_of: FxHashMap::default(),
             exit_of: FxHashMap::default(),
+            masks: follow_masks.then(|| MaskEvidence::new(recording)),
             in_flight: InFlight::new(recording, config.nr_cpus as usize),
             exec_of: FxHashMap::default(),
             now_ns: recording.events.time_ns.first().copied().unwrap_or(0),
@@ -143,6 +156,7 @@ impl<'a> Driver<'a> {
         self.cause = (row, event.task);
         self.dispatch(row, &event)?;
         self.book();
+        self.follow_mask(row, &event)?;
         Ok(())
     }
 
@@ -165,6 +179,18 @@ impl<'a> Driver<'a> {
             kind if kind.is_call() => self.call(event),
             _ => self.scenario(row, event),
         }
+    }
+
+    /// Corrects the mask of the task's address space by what the recording shows of it.
+    fn follow_mask(&mut self, row: usize, event: &Event) -> Result<()> {
+        let Some(has_others) = self.masks.as_ref().and_then(|masks| masks.after(row)) else { return Ok(()) };
+        let Some(task) = self.tasks.alive(event.task) else { return Ok(()) };
+        let mm = self.machine.task_mm(task)?;
+        let cpu = self.machine.task(task)?.cpu;
+        if self.machine.engine_mut().correct_mm_cpumask(mm, cpu, has_others) {
+            self.note("mm_cpumask found to be another, corrected");
+        }
+        Ok(())
     }
 
     /// Does an operation; its flushes are booked on the current cause.

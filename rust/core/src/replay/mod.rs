@@ -14,6 +14,7 @@ mod faults;
 mod flushed;
 mod in_flight;
 mod ledger;
+mod mask_evidence;
 mod scenario;
 mod tasks;
 pub mod validate;

@@ -36,6 +36,14 @@ impl Tasks {
         self.seen.get(task as usize).copied().unwrap_or(Seen::Gone)
     }
 
+    /// The machine's task, if it was seen and is alive.
+    pub(super) fn alive(&self, task: u32) -> Option<u32> {
+        match self.seen(task) {
+            Seen::Alive(machine_task) => Some(machine_task),
+            Seen::NotYet | Seen::Gone => None,
+        }
+    }
+
     fn add(&mut self, task: u32, pid: u32, machine_task: u32) {
         self.seen[task as usize] = Seen::Alive(machine_task);
         self.of_pid.entry(pid).or_default().push(machine_task);
@@ -89,7 +97,7 @@ impl Driver<'_> {
         let cpu = u32::from(event.cpu);
         let late = self.in_flight.arriving(event.cpu, event.time_ns);
         self.switch_to(event, cpu)?;
-        for mm in late {
+        if let Some(mm) = late {
             self.machine.engine_mut().deliver_late(CpuId(event.cpu), mm);
         }
         Ok(())

@@ -277,7 +277,7 @@ fn requests_of_lab(recording: &Recording) -> Vec<(i64, Seen)> {
 }
 
 /// Each request of which the tracepoint shows something on the CPU that asked.
-fn requests_of_perf(recording: &Recording) -> Vec<(i64, Seen)> {
+pub(super) fn requests_of_perf(recording: &Recording) -> Vec<(i64, Seen)> {
     const LOCAL: [u8; 2] = [2, 3];
     const SEND: u8 = 4;
     let mut requests: Vec<(i64, Seen)> = Vec::new();
