@@ -67,12 +67,7 @@ pub struct PageTables {
 impl PageTables {
     /// An arena without tables, for CPUs that walk `levels` levels.
     pub const fn new(levels: Levels) -> Self {
-        Self {
-            levels,
-            blocks: Vec::new(),
-            meta: Vec::new(),
-            free: Vec::new(),
-        }
+        Self { levels, blocks: Vec::new(), meta: Vec::new(), free: Vec::new() }
     }
 
     /// How many levels the CPUs walk.
@@ -89,13 +84,7 @@ impl PageTables {
     /// A new empty table at `level` for the range that holds `va`, reached from nowhere yet.
     pub(super) fn alloc_table(&mut self, level: u8, va: VirtAddr) -> TableId {
         let base = va.align_down(entry_shift(level) + 9);
-        let meta = Meta {
-            base,
-            defer_gen: 0,
-            nr_used: 0,
-            level,
-            allocated: true,
-        };
+        let meta = Meta { base, defer_gen: 0, nr_used: 0, level, allocated: true };
         if let Some(id) = self.free.pop() {
             self.blocks[id.0 as usize].0.fill(Pte::NONE);
             self.meta[id.0 as usize] = meta;
@@ -141,9 +130,7 @@ impl PageTables {
             return 1;
         }
         let children = self.table(root).iter().filter(|entry| entry.is_table());
-        1 + children
-            .map(|entry| self.nr_tables_under(entry.table_id()))
-            .sum::<usize>()
+        1 + children.map(|entry| self.nr_tables_under(entry.table_id())).sum::<usize>()
     }
 
     /// Whether `id` is a table of this arena that has not been freed.
@@ -309,8 +296,7 @@ impl PageTables {
     /// The PMD entry for `va`: none also when no PMD table is there.
     #[inline]
     pub fn pmd_entry(&self, root: TableId, va: VirtAddr) -> Pte {
-        self.table_at(root, va, PMD_LEVEL)
-            .map_or(Pte::NONE, |pmd| self.get(pmd, table_index(va, PMD_LEVEL)))
+        self.table_at(root, va, PMD_LEVEL).map_or(Pte::NONE, |pmd| self.get(pmd, table_index(va, PMD_LEVEL)))
     }
 
     /// Writes the PMD entry for `va` (`set_pmd_at`), with missing upper tables allocated.
@@ -326,11 +312,7 @@ impl PageTables {
     /// # Errors
     /// When a larger page stands in the way, or a table stands in the place.
     pub fn set_huge(&mut self, root: TableId, va: VirtAddr, size: PageSize, pte: Pte) -> Result<()> {
-        let pte = if pte.is_present() && size != PageSize::Size4K {
-            pte.mk_huge()
-        } else {
-            pte
-        };
+        let pte = if pte.is_present() && size != PageSize::Size4K { pte.mk_huge() } else { pte };
         self.set_upper_entry(root, va, size as u8, pte)
     }
 
@@ -338,9 +320,7 @@ impl PageTables {
         let table = self.alloc_table_at(root, va, level)?;
         let index = table_index(va, level);
         if level > PTE_LEVEL && self.get(table, index).is_table() {
-            return Err(Error::Value(format!(
-                "address {va}: found a table at level {level}, expected none or a page"
-            )));
+            return Err(Error::Value(format!("address {va}: found a table at level {level}, expected none or a page")));
         }
         self.set(table, index, pte);
         Ok(())

@@ -59,11 +59,7 @@ impl TableCursor {
     /// A cursor at the start of `range`.
     #[inline]
     pub const fn new(root: TableId, range: VaRange) -> Self {
-        Self {
-            root,
-            addr: range.start,
-            end: range.end,
-        }
+        Self { root, addr: range.start, end: range.end }
     }
 
     /// The next stop, by address; absent subtrees are passed over at the highest level that lacks them.
@@ -83,26 +79,15 @@ impl TableCursor {
                     debug_assert!(level < P4D_LEVEL, "a page of more than 1 GiB");
                     let range = self.take(level);
                     return Some(if level == PMD_LEVEL {
-                        TableVisit::HugePmd {
-                            range,
-                            table: id,
-                            index,
-                        }
+                        TableVisit::HugePmd { range, table: id, index }
                     } else {
-                        TableVisit::HugePud {
-                            range,
-                            table: id,
-                            index,
-                        }
+                        TableVisit::HugePud { range, table: id, index }
                     });
                 }
                 id = entry.table_id();
                 level -= 1;
             }
-            return Some(TableVisit::PteTable {
-                id,
-                range: self.take(PMD_LEVEL),
-            });
+            return Some(TableVisit::PteTable { id, range: self.take(PMD_LEVEL) });
         }
         None
     }
@@ -111,10 +96,7 @@ impl TableCursor {
     fn skip_none(&mut self, tables: &PageTables, id: TableId, level: u8, index: usize) {
         let shift = entry_shift(level);
         let rest = &tables.table(id)[index..];
-        let nr_none = rest
-            .iter()
-            .position(|entry| !entry.is_none())
-            .unwrap_or(PTRS_PER_TABLE - index);
+        let nr_none = rest.iter().position(|entry| !entry.is_none()).unwrap_or(PTRS_PER_TABLE - index);
         self.addr = VirtAddr(self.addr.align_down(shift).0 + ((nr_none as u64) << shift)).min(self.end);
     }
 

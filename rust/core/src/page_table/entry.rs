@@ -73,7 +73,6 @@ use bits::{
 
 /// A page-table entry of any level. Values, not places: methods return the changed entry.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-#[must_use = "methods return the changed entry and leave this one alone"]
 #[repr(transparent)]
 pub struct Pte(pub u64);
 
@@ -236,11 +235,7 @@ impl Pte {
     /// The swap slot (`swp_offset`), when it is a swap entry.
     #[inline]
     pub const fn swap_slot(self) -> Option<u64> {
-        if self.is_swap() {
-            Some((self.0 & PFN_MASK) >> PFN_SHIFT)
-        } else {
-            None
-        }
+        if self.is_swap() { Some((self.0 & PFN_MASK) >> PFN_SHIFT) } else { None }
     }
 
     /// The same entry for another frame (or slot).
@@ -364,13 +359,8 @@ const PRESENT_FLAGS: [(u64, &str); 12] = [
     (SPECIAL, "SPECIAL"),
 ];
 const SWAP_FLAGS: [(u64, &str); 2] = [(SOFT_DIRTY, "SD"), (UFFD_WP, "UFFD")];
-const MIGRATION_FLAGS: [(u64, &str); 5] = [
-    (RW, "W"),
-    (ACCESSED, "A"),
-    (DIRTY, "D"),
-    (SOFT_DIRTY, "SD"),
-    (UFFD_WP, "UFFD"),
-];
+const MIGRATION_FLAGS: [(u64, &str); 5] =
+    [(RW, "W"), (ACCESSED, "A"), (DIRTY, "D"), (SOFT_DIRTY, "SD"), (UFFD_WP, "UFFD")];
 
 impl fmt::Display for Pte {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -422,21 +412,9 @@ mod tests {
     #[test]
     fn forms_are_told_apart() {
         let protnone = Pte::new(Pfn(0), Prot::NONE);
-        let all = [
-            Pte::NONE,
-            Pte::new(Pfn(0), RW_PROT),
-            protnone,
-            Pte::swap(0),
-            Pte::migration(Pfn(0)),
-        ];
+        let all = [Pte::NONE, Pte::new(Pfn(0), RW_PROT), protnone, Pte::swap(0), Pte::migration(Pfn(0))];
         for (i, pte) in all.into_iter().enumerate() {
-            let forms = [
-                pte.is_none(),
-                pte.is_hw_present(),
-                pte.is_protnone(),
-                pte.is_swap(),
-                pte.is_migration(),
-            ];
+            let forms = [pte.is_none(), pte.is_hw_present(), pte.is_protnone(), pte.is_swap(), pte.is_migration()];
             assert_eq!(forms.iter().filter(|&&form| form).count(), 1, "{pte}");
             assert!(forms[i], "{pte}");
             assert_eq!(pte.is_present(), i == 1 || i == 2, "{pte}");
@@ -457,10 +435,7 @@ mod tests {
         let pte = Pte::new(Pfn(0x123), RW_PROT);
         assert_eq!(pte.to_string(), "P W U A NX pfn=0x123");
         let full = pte.mk_dirty().mk_huge().mk_soft_dirty().mk_uffd_wp().mk_special();
-        assert_eq!(
-            Pte(full.0 | bits::GLOBAL).to_string(),
-            "P W U A D G NX PSE SD UFFD SPECIAL pfn=0x123"
-        );
+        assert_eq!(Pte(full.0 | bits::GLOBAL).to_string(), "P W U A D G NX PSE SD UFFD SPECIAL pfn=0x123");
         assert_eq!(pte.modify(Prot::NONE).to_string(), "PROTNONE A pfn=0x123");
         assert_eq!(Pte::NONE.to_string(), "none");
         assert_eq!(full.to_swap(9).to_string(), "swap slot=9 SD UFFD");
@@ -470,12 +445,7 @@ mod tests {
 
     #[test]
     fn modify_keeps_what_pte_modify_keeps() {
-        let old = Pte::new(Pfn(5), RW_PROT)
-            .mk_dirty()
-            .mk_soft_dirty()
-            .mk_special()
-            .mk_uffd_wp()
-            .mk_huge();
+        let old = Pte::new(Pfn(5), RW_PROT).mk_dirty().mk_soft_dirty().mk_special().mk_uffd_wp().mk_huge();
         let new = old.modify(Prot::READONLY_EXEC);
         assert_eq!(new.to_string(), "P U A D PSE SD UFFD SPECIAL pfn=0x5");
         assert_eq!(old.mk_old().modify(Prot::READONLY_EXEC), new.mk_old());

@@ -46,7 +46,7 @@ impl FreedKind {
 pub struct Freed {
     /// Which table.
     pub kind: FreedKind,
-    /// For a PTE table where the walk stood; for the others where the table's range begins.
+    /// Where the table's range begins: a PTE table's is where the walk stands, which began at a multiple of 2 MiB.
     pub addr: VirtAddr,
 }
 
@@ -110,11 +110,7 @@ impl PageTables {
         if addr >= end {
             return;
         }
-        let mut walk = Walk {
-            floor: floor.0,
-            ceiling: pmd_ceiling,
-            freed,
-        };
+        let mut walk = Walk { floor: floor.0, ceiling: pmd_ceiling, freed };
         if self.levels() == Levels::Five {
             self.free_entries(&mut walk, root, PGD_LEVEL, addr, end);
         } else {
@@ -129,10 +125,7 @@ impl PageTables {
             let next = next_boundary(addr, end, shift);
             self.free_entries(walk, root, P4D_LEVEL, addr, next);
             if let Some(start) = walk.table_may_go(addr, next, shift) {
-                (walk.freed)(Freed {
-                    kind: FreedKind::FoldedP4d,
-                    addr: VirtAddr(start),
-                });
+                (walk.freed)(Freed { kind: FreedKind::FoldedP4d, addr: VirtAddr(start) });
             }
             addr = next;
         }
@@ -156,10 +149,7 @@ impl PageTables {
                 };
                 if let Some(start) = start {
                     self.set(table, index, Pte::NONE);
-                    (walk.freed)(Freed {
-                        kind: freed_kind(child, level - 1),
-                        addr: VirtAddr(start),
-                    });
+                    (walk.freed)(Freed { kind: freed_kind(child, level - 1), addr: VirtAddr(start) });
                 }
             }
             addr = next;
@@ -180,4 +170,104 @@ const fn freed_kind(id: TableId, level: u8) -> FreedKind {
 const fn next_boundary(addr: u64, end: u64, shift: u32) -> u64 {
     let boundary = ((addr >> shift) + 1) << shift;
     if boundary < end { boundary } else { end }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::addr::{Pfn, VaRange};
+    use crate::page_table::Prot;
+
+    const ADDR: u64 = 0x1000_0000_0000;
+    /// A stack top's guard gap below the end of the four-level user half, as a process has it.
+    const CEILING: u64 = 0x7fff_f000_0000;
+
+    fn freed_names(levels: Levels, map: bool, addr: u64, floor: u64, ceiling: u64) -> Vec<(&'static str, u64)> {
+        let mut tables = PageTables::new(levels);
+        let root = tables.alloc_root();
+        let range = VaRange::new(VirtAddr(addr), VirtAddr(addr + 0x1000));
+        if map {
+            tables.map_range(root, range, Pfn(1), Prot::SHARED).expect("free place");
+            assert_eq!(tables.clear_range(root, range).nr_changed, 1);
+        }
+        let (mut names, mut ids) = (Vec::new(), Vec::new());
+        tables.free_pgd_range(root, range.start, range.end, VirtAddr(floor), VirtAddr(ceiling), &mut |freed| {
+            let name = match freed.kind {
+                FreedKind::Pte(_) => "pte",
+                FreedKind::Pmd(_) => "pmd",
+                FreedKind::Pud(_) => "pud",
+                FreedKind::P4d(_) => "p4d",
+                FreedKind::FoldedP4d => "folded",
+            };
+            names.push((name, freed.addr.0));
+            ids.extend(freed.kind.table());
+        });
+        let nr_before = tables.nr_tables();
+        for &id in &ids {
+            assert_eq!(tables.nr_used(id), 0, "a freed table is empty");
+            tables.free_table(id);
+        }
+        assert_eq!(tables.nr_tables(), nr_before - ids.len());
+        assert_eq!(tables.nr_tables_under(root), tables.nr_tables(), "what was not reported is still in the tree");
+        names
+    }
+
+    #[test]
+    fn last_mapping_with_four_levels_frees_all_and_the_folded_p4d() {
+        let freed = freed_names(Levels::Four, true, ADDR, 0, CEILING);
+        assert_eq!(freed, [("pte", ADDR), ("pmd", ADDR), ("pud", ADDR), ("folded", ADDR)]);
+    }
+
+    #[test]
+    fn last_mapping_with_five_levels_keeps_the_p4d_below_a_four_level_ceiling() {
+        assert_eq!(freed_names(Levels::Five, true, ADDR, 0, CEILING), [("pte", ADDR), ("pmd", ADDR), ("pud", ADDR)]);
+        let high = 0x00ff_ffff_ffff_f000;
+        let all = [("pte", ADDR), ("pmd", ADDR), ("pud", ADDR), ("p4d", 0)];
+        assert_eq!(freed_names(Levels::Five, true, ADDR, 0, high), all);
+        assert_eq!(freed_names(Levels::Five, true, ADDR, 0, 0), all);
+    }
+
+    #[test]
+    fn an_untouched_mapping_frees_a_folded_p4d_only() {
+        assert_eq!(freed_names(Levels::Four, false, ADDR, 0, CEILING), [("folded", ADDR)]);
+        assert_eq!(freed_names(Levels::Four, false, ADDR + 0x1234_5000, 0, 0), [("folded", ADDR)]);
+        assert_eq!(freed_names(Levels::Five, false, ADDR, 0, CEILING), []);
+    }
+
+    #[test]
+    fn neighbours_keep_the_tables_that_they_share() {
+        let addr = ADDR + 0x4040_1000; // in the second PUD entry's third PTE table
+        let pte = ("pte", ADDR + 0x4040_0000);
+        let freed = |floor, ceiling| freed_names(Levels::Four, true, addr, floor, ceiling);
+        assert_eq!(freed(addr, 0), [], "a neighbour in the same PTE table below");
+        assert_eq!(freed(0, addr + 0x1000), [], "and above");
+        assert_eq!(freed(ADDR + 0x4040_0000, 0), [pte], "in the PTE table before");
+        assert_eq!(freed(0, ADDR + 0x4060_0000), [pte], "in the PTE table after");
+        let pmd = ("pmd", ADDR + 0x4000_0000);
+        assert_eq!(freed(ADDR + 0x4000_0000, 0), [pte, pmd], "in the PMD table before");
+        assert_eq!(freed(0, ADDR + 0x8000_0000), [pte, pmd], "in the PMD table after");
+        let rest = [("pud", ADDR), ("folded", ADDR)];
+        assert_eq!(freed(ADDR, ADDR + (1 << 39)), [&[pte, pmd][..], &rest].concat(), "in other PUD tables");
+    }
+
+    #[test]
+    fn a_ceiling_below_the_first_table_frees_nothing() {
+        assert_eq!(freed_names(Levels::Four, true, 0x1000, 0, 0x3000), []);
+        assert_eq!(freed_names(Levels::Four, true, 0x1000, 0, 0x20_0000), [("pte", 0)]);
+    }
+
+    #[test]
+    fn a_huge_page_in_the_range_is_passed_over() {
+        let mut tables = PageTables::new(Levels::Four);
+        let root = tables.alloc_root();
+        tables
+            .set_huge(root, VirtAddr(ADDR), crate::addr::PageSize::Size2M, Pte::new(Pfn(0), Prot::SHARED))
+            .expect("none");
+        let mut freed = Vec::new();
+        let end = VirtAddr(ADDR + 0x20_0000);
+        // The floor and ceiling of neighbours in the same PMD table, so that only PTE tables could go.
+        tables.free_pgd_range(root, VirtAddr(ADDR), end, VirtAddr(ADDR), end, &mut |f| freed.push(f));
+        assert_eq!(freed, []);
+        assert!(tables.pmd_entry(root, VirtAddr(ADDR)).huge());
+    }
 }

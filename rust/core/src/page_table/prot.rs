@@ -23,10 +23,7 @@ impl Prot {
     /// as x86 cannot do otherwise. A shared VMA that wants to be told of writes (`vma_wants_writenotify`) passes
     /// `shared = false`, as `vma_set_page_prot` does.
     #[inline]
-    #[expect(
-        clippy::fn_params_excessive_bools,
-        reason = "the four bits that index protection_map, in its order"
-    )]
+    #[expect(clippy::fn_params_excessive_bools, reason = "the four bits that index protection_map, in its order")]
     pub const fn vm_page_prot(read: bool, write: bool, exec: bool, shared: bool) -> Self {
         match (read || write || exec, write && shared, exec) {
             (false, _, _) => Self::NONE,

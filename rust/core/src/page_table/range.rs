@@ -96,9 +96,7 @@ impl PageTables {
             )));
         }
         if let Some(va) = self.first_mapped(root, new) {
-            return Err(Error::Value(format!(
-                "address {va}: found a page mapped, expected a free place to move to"
-            )));
+            return Err(Error::Value(format!("address {va}: found a page mapped, expected a free place to move to")));
         }
         let mut cursor = TableCursor::new(root, old);
         while let Some(visit) = cursor.next(self) {

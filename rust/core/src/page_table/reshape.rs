@@ -29,9 +29,7 @@ impl PageTables {
             }
             _ => {
                 let found = if found.is_table() { "a PTE table" } else { "none" };
-                Err(Error::Value(format!(
-                    "address {va}: found {found}, expected a 2 MiB page"
-                )))
+                Err(Error::Value(format!("address {va}: found {found}, expected a 2 MiB page")))
             }
         }
     }
@@ -42,9 +40,7 @@ impl PageTables {
         let child = self.alloc_table(level - 1, va);
         let small = if level == PMD_LEVEL { pte.clear_huge() } else { pte };
         let (first, step) = (pte.pfn().0, 1 << (9 * u32::from(level - 1)));
-        self.update(child, 0..PTRS_PER_TABLE, |i, _| {
-            small.with_pfn(Pfn(first + i as u64 * step))
-        });
+        self.update(child, 0..PTRS_PER_TABLE, |i, _| small.with_pfn(Pfn(first + i as u64 * step)));
         self.set(table, index, Pte::table(child));
         child
     }
@@ -98,15 +94,10 @@ impl PageTables {
         let shift = entry_shift(level);
         for va in [old, new] {
             if !va.is_aligned(shift) {
-                return Err(Error::Value(format!(
-                    "address {va}: expected a multiple of {:#x}",
-                    1u64 << shift
-                )));
+                return Err(Error::Value(format!("address {va}: expected a multiple of {:#x}", 1u64 << shift)));
             }
         }
-        let from = self
-            .table_at(root, old, level)
-            .map(|table| (table, self.get(table, table_index(old, level))));
+        let from = self.table_at(root, old, level).map(|table| (table, self.get(table, table_index(old, level))));
         let Some((from, entry)) = from.filter(|(_, entry)| !entry.is_none()) else {
             return Err(Error::Value(format!(
                 "address {old}: found none at level {level}, expected a table or a page"
@@ -127,14 +118,8 @@ impl PageTables {
         if found.is_none() {
             return Ok(());
         }
-        let found = if found.is_table() {
-            "a table".to_owned()
-        } else {
-            format!("the page `{found}`")
-        };
-        Err(Error::Value(format!(
-            "address {va}: found {found} at level {level}, expected none"
-        )))
+        let found = if found.is_table() { "a table".to_owned() } else { format!("the page `{found}`") };
+        Err(Error::Value(format!("address {va}: found {found} at level {level}, expected none")))
     }
 
     /// Tells a table and those below it that the addresses they map begin at `base`.

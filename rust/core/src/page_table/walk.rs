@@ -78,37 +78,19 @@ impl PageTables {
     /// the caller, and panics.
     #[inline]
     pub fn walk_from(&self, table: TableId, level: u8, va: VirtAddr) -> Walk {
-        let unread = WalkStep {
-            table,
-            index: 0,
-            level,
-            entry: Pte::NONE,
-        };
-        let mut walk = Walk {
-            steps: [unread; MAX_STEPS],
-            nr_steps: 0,
-            end: WalkEnd::NotPresent,
-        };
+        let unread = WalkStep { table, index: 0, level, entry: Pte::NONE };
+        let mut walk = Walk { steps: [unread; MAX_STEPS], nr_steps: 0, end: WalkEnd::NotPresent };
         let (mut table, mut level) = (table, level);
         loop {
             let index = table_index(va, level);
             let entry = self.get(table, index);
-            walk.steps[usize::from(walk.nr_steps)] = WalkStep {
-                table,
-                index: index as u16,
-                level,
-                entry,
-            };
+            walk.steps[usize::from(walk.nr_steps)] = WalkStep { table, index: index as u16, level, entry };
             walk.nr_steps += 1;
             if !entry.is_hw_present() {
                 return walk;
             }
             if level == PTE_LEVEL || entry.huge() {
-                walk.end = if level <= PUD_LEVEL {
-                    WalkEnd::Leaf(leaf_size(level))
-                } else {
-                    WalkEnd::Garbage
-                };
+                walk.end = if level <= PUD_LEVEL { WalkEnd::Leaf(leaf_size(level)) } else { WalkEnd::Garbage };
                 return walk;
             }
             table = entry.table_id();
@@ -151,5 +133,84 @@ impl PageTables {
     #[inline]
     pub const fn frame_in_leaf(pte: Pte, size: PageSize, va: VirtAddr) -> crate::addr::Pfn {
         crate::addr::Pfn(pte.pfn().0 + ((va.0 & (size.bytes() - 1)) >> entry_shift(PTE_LEVEL)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::addr::{Levels, Pfn, VaRange};
+    use crate::page_table::{PMD_LEVEL, Prot};
+
+    const VA: VirtAddr = VirtAddr(0x1234_5678_9000);
+
+    fn mapped(levels: Levels) -> (PageTables, TableId) {
+        let mut tables = PageTables::new(levels);
+        let root = tables.alloc_root();
+        let range = VaRange::new(VA, VirtAddr(VA.0 + 0x1000));
+        tables.map_range(root, range, Pfn(42), Prot::SHARED).expect("free place");
+        (tables, root)
+    }
+
+    #[test]
+    fn each_level_is_read_once() {
+        for levels in [Levels::Four, Levels::Five] {
+            let (tables, root) = mapped(levels);
+            let walk = tables.walk(root, VA);
+            let read: Vec<u8> = walk.steps().iter().map(|step| step.level).collect();
+            assert_eq!(read, (0..=levels.top()).rev().collect::<Vec<_>>());
+            assert_eq!(walk.steps()[0].table, root);
+            assert_eq!(walk.last().table, tables.pte_table(root, VA).expect("mapped"));
+            assert_eq!(walk.leaf(), Some((Pte::new(Pfn(42), Prot::SHARED), PageSize::Size4K)));
+            let beside = tables.walk(root, VirtAddr(VA.0 + 0x1000));
+            assert_eq!((beside.end, beside.steps().len()), (WalkEnd::NotPresent, walk.steps().len()));
+            assert_eq!(tables.walk(root, VirtAddr(0)).steps().len(), levels as usize - 3, "a none top entry ends it");
+        }
+    }
+
+    #[test]
+    fn a_lower_start_reads_less_and_finds_the_same() {
+        let (tables, root) = mapped(Levels::Four);
+        let full = tables.walk(root, VA);
+        for (nr_above, step) in full.steps().iter().enumerate() {
+            let walk = tables.walk_from(step.table, step.level, VA);
+            assert_eq!(walk.leaf(), full.leaf());
+            assert_eq!(walk.steps(), &full.steps()[nr_above..]);
+        }
+    }
+
+    #[test]
+    fn a_stale_start_reads_what_memory_holds() {
+        let (mut tables, root) = mapped(Levels::Four);
+        let stale = tables.detach_pte_table(root, VA).expect("mapped");
+        assert_eq!(tables.walk(root, VA).end, WalkEnd::NotPresent);
+        tables.free_table(stale);
+        assert!(tables.walk_from(stale, PTE_LEVEL, VA).leaf().is_some(), "freed, not reused yet");
+        assert_eq!(tables.alloc_root(), stale, "last in, first out");
+        assert_eq!(tables.walk_from(stale, PTE_LEVEL, VA).end, WalkEnd::NotPresent);
+        tables.set(stale, table_index(VA, PMD_LEVEL), Pte::new(Pfn(1 << 30), Prot::SHARED));
+        assert_eq!(tables.walk_from(stale, PMD_LEVEL, VA).end, WalkEnd::Garbage);
+    }
+
+    #[test]
+    fn marks_go_to_the_leaf_alone() {
+        let (mut tables, root) = mapped(Levels::Five);
+        let pte = tables.pte_table(root, VA).expect("mapped");
+        let old = Pte::new(Pfn(42), Prot::SHARED).mk_old();
+        tables.set(pte, table_index(VA, PTE_LEVEL), old);
+        assert_eq!(tables.set_accessed(root, 4, VA), Some(old.mk_young()));
+        assert_eq!(tables.set_dirty(pte, 0, VA), Some(old.mk_young().mk_dirty()));
+        assert_eq!(tables.leaf(root, VA), Some((old.mk_young().mk_dirty(), PageSize::Size4K)));
+        tables.set(pte, table_index(VA, PTE_LEVEL), old.wrprotect());
+        assert_eq!(tables.set_dirty(root, 4, VA), None);
+        assert_eq!(tables.set_accessed(root, 4, VirtAddr(0)), None);
+        assert_eq!(tables.leaf(root, VA), Some((old.wrprotect(), PageSize::Size4K)));
+    }
+
+    #[test]
+    fn frames_inside_a_huge_page() {
+        let pte = Pte::new(Pfn(0x400), Prot::SHARED).mk_huge();
+        assert_eq!(PageTables::frame_in_leaf(pte, PageSize::Size2M, VirtAddr(0x20_3fff)), Pfn(0x403));
+        assert_eq!(PageTables::frame_in_leaf(pte, PageSize::Size4K, VirtAddr(0x20_3fff)), Pfn(0x400));
     }
 }
