@@ -22,11 +22,8 @@ pub fn build_profile() -> &'static str {
 /// `debug-assertions`.
 #[pyfunction]
 pub fn build_features() -> Vec<&'static str> {
-    [
-        ("abi3", cfg!(feature = "abi3")),
-        ("debug-assertions", cfg!(debug_assertions)),
-    ]
-    .into_iter()
-    .filter_map(|(name, enabled)| enabled.then_some(name))
-    .collect()
+    [("abi3", cfg!(feature = "abi3")), ("debug-assertions", cfg!(debug_assertions))]
+        .into_iter()
+        .filter_map(|(name, enabled)| enabled.then_some(name))
+        .collect()
 }

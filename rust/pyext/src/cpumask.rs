@@ -5,7 +5,7 @@
 
 use numpy::{PyArray1, PyReadonlyArray1};
 use pyo3::basic::CompareOp;
-use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyIterator, PyList, PyType};
 use tlbcore::cpumask::{CpuId, CpuMask};
