@@ -10,18 +10,21 @@ use super::Machine;
 use super::frame::{Args, Frame, Place};
 use super::vma::{VmFlags, Vma};
 
-impl Machine {
-    pub(super) fn select_range(&mut self, frame: &mut Frame, range: RangeArg) {
-        frame.r.range = match range {
-            RangeArg::Args => frame.args.range,
-            RangeArg::Tail => frame.args.mremap.tail(),
-            RangeArg::New => frame.args.mremap.new_range(),
-            RangeArg::Old => frame.args.mremap.old_range(),
+impl Frame {
+    /// Chooses the range to work on; areas detached for another are forgotten.
+    pub(super) fn select_range(&mut self, range: RangeArg) {
+        self.r.range = match range {
+            RangeArg::Args => self.args.range,
+            RangeArg::Tail => self.args.mremap.tail(),
+            RangeArg::New => self.args.mremap.new_range(),
+            RangeArg::Old => self.args.mremap.old_range(),
         };
-        frame.detached.clear();
-        frame.walks_detached = false;
+        self.detached.clear();
+        self.walks_detached = false;
     }
+}
 
+impl Machine {
     /// Splits the area at `addr`. A huge page cannot belong to two areas: one across the border is split first
     /// (mm/huge_memory.c:`vma_adjust_trans_huge`).
     pub(super) fn split_vma_at(&mut self, by: Initiator, id: MmId, addr: VirtAddr) -> Result<()> {
@@ -34,10 +37,7 @@ impl Machine {
         if !addr.is_aligned(PMD_SHIFT) && !pmd.is_none() && !pmd.is_table() {
             let mut frame = Frame::new(ProgramName::Munmap, by, id, root, Args::default());
             frame.r.addr = addr.align_down(PMD_SHIFT);
-            frame.r.place = self.tables.table_at(root, addr, PMD_LEVEL).map(|table| Place {
-                table,
-                level: PMD_LEVEL,
-            });
+            frame.r.place = self.tables.table_at(root, addr, PMD_LEVEL).map(|table| Place { table, level: PMD_LEVEL });
             self.split_huge_pmd(&mut frame)?;
         }
         self.mm_mut(id)?.vmas.split_at(addr);
@@ -56,10 +56,7 @@ impl Machine {
     }
 
     pub(super) fn mmap_region(&mut self, frame: &mut Frame) -> Result<()> {
-        let vma = frame
-            .args
-            .new_vma
-            .ok_or_else(|| frame.error("the arguments of mmap", "none"))?;
+        let vma = frame.args.new_vma.ok_or_else(|| frame.error("the arguments of mmap", "none"))?;
         let vmas = &mut self.mm_mut(frame.r.mm)?.vmas;
         if !vmas.is_free(vma.range()) {
             return Err(frame.error("free space for the new VMA", "a VMA there"));
@@ -127,11 +124,7 @@ impl Machine {
         let copy = Vma {
             start: range.start,
             end: range.end,
-            pgoff: if never_faulted {
-                args.new.0 >> crate::addr::PAGE_SHIFT
-            } else {
-                old.index_of(args.old)
-            },
+            pgoff: if never_faulted { args.new.0 >> crate::addr::PAGE_SHIFT } else { old.index_of(args.old) },
             flags: old.flags | VmFlags::SOFTDIRTY,
             ..old
         };
