@@ -3,6 +3,7 @@
 pub mod build_info;
 mod cpumask;
 pub mod errors;
+mod machine;
 mod replay;
 mod trace;
 
@@ -15,6 +16,8 @@ mod _core {
     use crate::build_info::{build_features, build_profile};
     #[pymodule_export]
     use crate::cpumask::PyCpuMask;
+    #[pymodule_export]
+    use crate::machine::PyMachine;
     #[pymodule_export]
     use crate::replay::{Replay, py_replay};
     #[pymodule_export]
