@@ -4,12 +4,38 @@ from typing import Final, SupportsIndex, final
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["CpuMask", "__version__", "build_features", "build_profile"]
+__all__ = [
+    "CpuMask",
+    "__version__",
+    "build_features",
+    "build_profile",
+    "condition_names",
+    "program_names",
+    "step_names",
+    "validate_kernel",
+]
 
 __version__: Final[str]
 
 def build_features() -> list[str]: ...
 def build_profile() -> str: ...
+def condition_names() -> list[str]:
+    """The names of all conditions of ``when``."""
+
+def program_names() -> list[str]:
+    """The names of the programs that a kernel has."""
+
+def step_names() -> list[str]:
+    """The names of all steps, control steps first."""
+
+def validate_kernel(json: str) -> None:
+    """Check that every program of a resolved kernel (JSON text) can run.
+
+    Raises:
+        InputError: The structure is not that of a kernel.
+        ProgramError: A step cannot stand where it stands; the message has its path.
+    """
+
 @final
 class CpuMask:
     """An immutable set of the CPUs ``0 .. nr_cpus - 1``, like the kernel's ``struct cpumask``.

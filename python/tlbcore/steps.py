@@ -89,6 +89,7 @@ class Step:
 
 
 Block: TypeAlias = Sequence["Step | Block"]
+"""Steps in their order; a part may be a block itself."""
 
 
 def flatten(block: Block) -> tuple[Step, ...]:
