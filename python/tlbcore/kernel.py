@@ -44,10 +44,12 @@ class Kernel:
         """
         for operation in schemes:
             if operation not in OPERATIONS:
-                raise InputError(f"kernel {name}: found operation {operation}, expected one of {', '.join(OPERATIONS)}")
+                expected = f"{', '.join(OPERATIONS)}{nearest(operation, OPERATIONS)}"
+                raise InputError(f"kernel {name}: found operation {operation}, expected one of {expected}")
         for constant in constants or {}:
             if constant not in self.constants:
-                raise InputError(f"kernel {name}: found constant {constant}, expected one of {', '.join(self.constants)}")
+                expected = f"{', '.join(self.constants)}{nearest(constant, self.constants)}"
+                raise InputError(f"kernel {name}: found constant {constant}, expected one of {expected}")
         return replace(
             self,
             name=name,
@@ -119,7 +121,8 @@ class KernelFamily:
         known = {switch.name: switch for switch in self.switches}
         for name, value in (chosen or {}).items():
             if name not in known:
-                raise InputError(f"kernel {self.name}: found switch {name}, expected one of {', '.join(known) or 'none'}")
+                expected = f"{', '.join(known) or 'none'}{nearest(name, known)}"
+                raise InputError(f"kernel {self.name}: found switch {name}, expected one of {expected}")
             if value not in known[name].values:
                 values = ", ".join(known[name].values)
                 raise InputError(f"kernel {self.name}: switch {name} is {value}, expected one of {values}")

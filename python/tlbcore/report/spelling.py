@@ -225,7 +225,10 @@ PTE_TO_PMD: Final[tuple[tuple[str, str], ...]] = (
     ("folio_dup_anon_rmap_pte(", "folio_dup_anon_rmap_pmd("),
     ("set_pte_at(mm, addr, ptep,", "set_pmd_at(mm, addr, pmd,"),
     ("pte_mkyoung(pmd_modify(pte,", "pmd_mkyoung(pmd_modify(entry,"),
-    ("ptep_set_access_flags(vma, addr, ptep, pte_mkyoung(pte),", "pmdp_set_access_flags(vma, addr, pmd, pmd_mkyoung(entry),"),
+    (
+        "ptep_set_access_flags(vma, addr, ptep, pte_mkyoung(pte),",
+        "pmdp_set_access_flags(vma, addr, pmd, pmd_mkyoung(entry),",
+    ),
     ("wp_page_reuse(vmf, folio);", "pmdp_set_access_flags(vma, addr, pmd, pmd_mkdirty(pmd_mkyoung(entry)), true);"),
 )
 """The same on a huge entry, for steps under `pml`; replaced one after the other."""
