@@ -156,7 +156,7 @@ def test_derive_changes_what_it_names() -> None:
     assert (mine.name, mine.constants["tlb_single_page_flush_ceiling"]) == ("mine", 1)
     assert "set_delay_rmap" not in steps_of(cast("dict[str, object]", mine.resolve()["programs"])["munmap"])
     assert base.constants["tlb_single_page_flush_ceiling"] == 33
-    with pytest.raises(InputError, match="kernel mine: found operation munmp, expected .* did you mean munmap?"):
+    with pytest.raises(InputError, match=r"kernel mine: found operation munmp, expected .* did you mean munmap\?"):
         base.derive("mine", munmp=MmuGather())
     with pytest.raises(InputError, match="found constant tlb_flush_ceiling, expected "):
         base.derive("mine", constants={"tlb_flush_ceiling": 1})

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tlbcore import InputError, ProgramError
-from tlbcore import _core, kernels, program, steps
+from tlbcore import InputError, ProgramError, _core, kernels, program, steps
 from tlbcore.report import spelling
 from tlbcore.report.program_text import condition_text, program_text
 from tlbcore.scheme import OPERATIONS
@@ -151,7 +150,7 @@ def test_program_text_survives_a_step_that_it_has_no_words_for() -> None:
 
 
 def test_what_is_not_a_kernel_is_refused() -> None:
-    with pytest.raises(InputError, match="^kernel is not JSON"):
+    with pytest.raises(InputError, match=r"^kernel is not JSON"):
         _core.validate_kernel("{")
-    with pytest.raises(InputError, match="^kernel: found format nothing, expected tlbcore-kernel$"):
+    with pytest.raises(InputError, match=r"^kernel: found format nothing, expected tlbcore-kernel$"):
         _core.validate_kernel(json.dumps({"name": "x"}))

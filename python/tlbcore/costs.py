@@ -15,16 +15,14 @@ How it adds up, with A = what one request's invalidation takes on one CPU, on av
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from tlbcore.errors import InputError
-from tlbcore.machines.machine import COSTS
+from tlbcore.machines.machine import COSTS, Machine
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    from tlbcore.machines.machine import Machine
 
 __all__ = ["COUNTERS", "LABEL", "CostEstimate", "estimate"]
 
@@ -58,7 +56,7 @@ class CostEstimate:
     @property
     def total_ns(self) -> float:
         """All of it."""
-        return sum(getattr(self, field.name) for field in fields(self))
+        return self.initiator_ns + self.interference_ns + self.refill_ns
 
     @property
     def initiator_ns(self) -> float:
@@ -87,7 +85,7 @@ def estimate(counters: Mapping[str, int], costs: Machine | Mapping[str, float]) 
     >>> round(estimate(one_remote_page, machines.get("skylake_sp")).initiator_ns)
     933
     """
-    costs_ns: Mapping[str, float] = getattr(costs, "costs_ns", costs)  # type: ignore[assignment]
+    costs_ns = costs.costs_ns if isinstance(costs, Machine) else costs
     for what, names, found in (("counter", COUNTERS, counters), ("cost", COSTS, costs_ns)):
         missing = [name for name in names if name not in found]
         if missing:

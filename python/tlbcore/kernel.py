@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from tlbcore.errors import InputError
 from tlbcore.lookup import nearest
 from tlbcore.scheme import OPERATIONS, Scheme
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
 
 #: The plain structure's name and version (`docs/steps.md` section 1).
 FORMAT, VERSION = "tlbcore-kernel", 1

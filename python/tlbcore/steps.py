@@ -95,7 +95,7 @@ Block: TypeAlias = Sequence["Step | Block"]
 def flatten(block: Block) -> tuple[Step, ...]:
     """The steps of a block whose parts may be blocks themselves."""
 
-    def walk(part: Block) -> Iterator[Step]:
+    def walk(part: Sequence[object]) -> Iterator[Step]:
         for item in part:
             if isinstance(item, Step):
                 yield item
@@ -138,7 +138,7 @@ def for_each_pte(*body: Step | Block, filter: str = "present") -> Step:  # noqa:
 
 
 def for_each_extent(*body: Step | Block, on_pmd: Block = (), on_huge_pmd: Block = ()) -> Step:
-    """mremap's pieces inside one source and one destination PTE table; whole tables run `on_pmd`."""
+    """The pieces of mremap inside one source and one destination PTE table; whole tables run `on_pmd`."""
     blocks = {"body": flatten(body), "on_pmd": flatten(on_pmd), "on_huge_pmd": flatten(on_huge_pmd)}
     return Step("for_each_extent", blocks=blocks)
 

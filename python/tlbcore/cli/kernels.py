@@ -43,8 +43,8 @@ def run(args: argparse.Namespace) -> int:
         rows = [(f"  {switch.name}", "|".join(switch.values), switch.help) for switch in family.switches]
         print(columns(rows))
     print(
-        "\nThe first value of a switch is its default. KERNEL:SWITCH=VALUE,... sets switches, KERNEL:none turns all off;"
-        "\nFILE.py:NAME is a kernel of your own."
+        "\nThe first value of a switch is its default. KERNEL:SWITCH=VALUE,... sets switches, KERNEL:none turns all"
+        "\noff; FILE.py:NAME is a kernel of your own."
     )
     return OK
 

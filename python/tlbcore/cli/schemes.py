@@ -63,7 +63,7 @@ def _summary(scheme: Scheme) -> dict[str, object]:
     }
 
 
-def _fields(scheme: Scheme) -> dict[str, str]:
+def _fields(scheme: object) -> dict[str, str]:
     """What can be chosen about the scheme, and what is."""
     if not dataclasses.is_dataclass(scheme):
         return {}
