@@ -26,8 +26,10 @@ def folded(name: str) -> str:
 
     >>> folded("MmuGather") == folded("mmu-gather") == folded("mmu_gather")
     True
+    >>> folded("linux-6.18") == folded("linux_6_18")
+    True
     """
-    return name.replace("-", "").replace("_", "").lower()
+    return "".join(letter for letter in name.lower() if letter not in "-_.")
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
