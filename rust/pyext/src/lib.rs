@@ -4,6 +4,7 @@ pub mod build_info;
 mod cpumask;
 pub mod errors;
 mod machine;
+mod program;
 mod replay;
 mod trace;
 
@@ -22,6 +23,8 @@ mod _core {
     use crate::replay::{Replay, py_replay};
     #[pymodule_export]
     use crate::trace::Recording;
+    #[pymodule_export]
+    use crate::program::{condition_names, program_names, step_names, validate_kernel};
 
     #[pymodule_export]
     #[expect(non_upper_case_globals, reason = "the name is Python's")]
