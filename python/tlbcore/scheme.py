@@ -1,0 +1,67 @@
+"""What a scheme is: for each operation that it serves, the program of steps that does it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from tlbcore.steps import Block, Step, flatten
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+#: The operations that a kernel has a program for (`docs/steps.md` section 1).
+OPERATIONS: tuple[str, ...] = (
+    "mmap",
+    "munmap",
+    "mprotect",
+    "mremap",
+    "madvise_dontneed",
+    "madvise_free",
+    "madvise_cold",
+    "madvise_pageout",
+    "clear_refs_soft_dirty",
+    "fork",
+    "exit_mmap",
+    "fault",
+    "page_mkclean",
+    "shrink_folio_list",
+    "migrate_pages",
+    "change_prot_numa",
+    "unmap_mapping_range",
+    "wp_shared_mapping_range",
+    "collapse_huge_page",
+)
+
+
+class Scheme:
+    """A way to batch TLB flushes.
+
+    A subclass has a method for each operation that it serves, named as in `OPERATIONS`, which returns the program. Its
+    docstring says in one line what is batched and when the flush comes.
+    """
+
+    #: Where Linux has it.
+    where: ClassVar[str] = ""
+
+    @classmethod
+    def title(cls) -> str:
+        """The first line of the docstring."""
+        return (cls.__doc__ or cls.__name__).strip().splitlines()[0]
+
+    def operations(self) -> tuple[str, ...]:
+        """The operations that this scheme has a program for."""
+        return tuple(name for name in OPERATIONS if callable(getattr(self, name, None)))
+
+    def program(self, operation: str) -> tuple[Step, ...]:
+        """The program for an operation.
+
+        Raises:
+            KeyError: the scheme does not serve it; the message lists what it serves.
+
+        """
+        build: Callable[[], Block] | None = getattr(self, operation, None) if operation in OPERATIONS else None
+        if build is None:
+            serves = ", ".join(self.operations()) or "nothing"
+            msg = f"scheme {type(self).__name__} has no program for {operation}, it serves {serves}"
+            raise KeyError(msg)
+        return flatten(build())

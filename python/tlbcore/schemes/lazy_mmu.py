@@ -1,0 +1,48 @@
+"""Scheme 3: the lazy-MMU sections around page-table changes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from tlbcore.scheme import Scheme
+from tlbcore.steps import Block, Step, arch_enter_lazy_mmu_mode, arch_leave_lazy_mmu_mode
+
+#: What an architecture batches inside the section, and how much of it. TLB_BATCH_NR of arch/sparc/include/asm/
+#: tlbflush_64.h, PPC64_TLB_BATCH_NR of arch/powerpc/include/asm/book3s/64/tlbflush-hash.h, MC_BATCH of
+#: arch/x86/xen/multicalls.c (Linux v6.18).
+ARCHITECTURES: dict[str, tuple[str, int]] = {
+    "native": ("none", 0),
+    "sparc64": ("per_pte", 192),
+    "powerpc-hash": ("per_pte", 192),
+    "xen-pv": ("multicall", 32),
+}
+
+
+@dataclass(frozen=True)
+class LazyMmu(Scheme):
+    """Batch per CPU what the architecture must be told of each PTE change; drain at leave.
+
+    On sparc64 and hash powerpc the hardware has a second copy of each translation, so that each changed PTE is an
+    invalidation of its own, and range flushes do nothing. On Xen PV a PTE change is a multicall. Native x86 has nothing
+    to batch here.
+    """
+
+    arch: str = "native"
+    where: ClassVar[str] = "arch_enter_lazy_mmu_mode() around each walk of a PTE table"
+
+    def __post_init__(self) -> None:
+        """Refuse an architecture that is not known."""
+        if self.arch not in ARCHITECTURES:
+            msg = f"lazy_mmu is {self.arch!r}, expected one of {', '.join(ARCHITECTURES)}"
+            raise ValueError(msg)
+
+    def constants(self) -> dict[str, str | int]:
+        """What the kernel's constants say of it."""
+        kind, batch = ARCHITECTURES[self.arch]
+        return {"lazy_mmu": kind, "lazy_mmu_batch": batch}
+
+    @staticmethod
+    def section(*steps: Step | Block) -> Block:
+        """`steps` inside a lazy-MMU section; the caller holds the page-table lock."""
+        return [arch_enter_lazy_mmu_mode(), *steps, arch_leave_lazy_mmu_mode()]

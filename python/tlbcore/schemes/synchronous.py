@@ -1,0 +1,278 @@
+"""No batching: operations that flush for each entry, or once at their end because nothing is to be freed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from tlbcore.scheme import Scheme
+from tlbcore.schemes.lazy_mmu import LazyMmu
+from tlbcore.steps import (
+    Block,
+    Step,
+    alloc_anon_page,
+    anon,
+    clear_page_dirty,
+    collapse_copy,
+    copy_user_page,
+    cow_mapping,
+    dirty,
+    do_huge_pmd_anonymous_page,
+    dup_mm,
+    dup_vma,
+    find_get_page,
+    flush_tlb_mm,
+    for_each_mapping,
+    for_each_page,
+    for_each_pte,
+    for_each_table,
+    for_each_vma,
+    huge_fault_fits,
+    lock,
+    map_around,
+    mmap_unlock,
+    mmap_write_lock,
+    none,
+    page_dup_rmap,
+    page_remove_rmap,
+    page_shared,
+    pmd_is_huge,
+    pmd_lock,
+    pmd_unlock,
+    pmdp_collapse_flush,
+    pmdp_invalidate,
+    present,
+    protnone,
+    pte_alloc,
+    pte_mkclean,
+    pte_offset_map_lock,
+    pte_unmap_unlock,
+    pte_wrprotect,
+    ptep_clear_flush,
+    ptep_set_access_flags,
+    ptep_set_wrprotect,
+    put_old_page,
+    set_page_dirty,
+    set_pmd_at,
+    set_pmd_at_child,
+    set_pmd_huge,
+    set_pte_anon,
+    set_pte_at,
+    set_pte_at_child,
+    set_pte_file,
+    set_pte_numa,
+    set_pte_swap_in,
+    set_pte_zero,
+    split_huge_pmd,
+    swap,
+    swap_duplicate,
+    swap_in,
+    unlock,
+    vma_anonymous,
+    vma_dontcopy,
+    vma_needs_copy,
+    vma_shared,
+    when,
+    wp_page_reuse,
+    write,
+    write_fault,
+    zero_page,
+)
+
+
+def under_ptl(*steps: Step | Block) -> Block:
+    """`steps` with the PTE table locked."""
+    return [pte_offset_map_lock(), *steps, pte_unmap_unlock()]
+
+
+def under_pml(*steps: Step | Block) -> Block:
+    """`steps` with the PMD table locked."""
+    return [pmd_lock(), *steps, pmd_unlock()]
+
+
+@dataclass(frozen=True)
+class Synchronous(Scheme):
+    """Flush each entry as it changes (copy on write, page_mkclean), or the whole mm once (fork)."""
+
+    where: ClassVar[str] = "page faults, fork, page_mkclean, collapse"
+
+    def fault(self) -> Block:
+        """`__handle_mm_fault()` (mm/memory.c)."""
+        return [
+            lock("vma_lock", "read"),
+            when(
+                huge_fault_fits,
+                under_pml(do_huge_pmd_anonymous_page()),
+                otherwise=[pte_alloc(), when(pmd_is_huge, self._huge_entry(), otherwise=self._entry())],
+            ),
+            unlock("vma_lock"),
+        ]
+
+    def _entry(self) -> Block:
+        return [
+            when(
+                none,
+                self._none(),
+                otherwise=[
+                    when(
+                        swap,
+                        swap_in(),
+                        under_ptl(set_pte_swap_in()),
+                        otherwise=[
+                            when(
+                                protnone,
+                                under_ptl(set_pte_numa()),
+                                otherwise=[
+                                    when(
+                                        present & write_fault & ~write,
+                                        self._write_protected(),
+                                        otherwise=[when(present, under_ptl(ptep_set_access_flags()))],
+                                    ),
+                                ],
+                            ),
+                        ],
+                    ),
+                ],
+            ),
+        ]
+
+    @staticmethod
+    def _none() -> Block:
+        anonymous = when(
+            write_fault,
+            alloc_anon_page(),
+            under_ptl(set_pte_anon()),
+            otherwise=under_ptl(set_pte_zero()),
+        )
+        of_a_file = when(
+            ~write_fault,
+            find_get_page(),
+            under_ptl(map_around()),
+            otherwise=[
+                find_get_page(),
+                when(
+                    vma_shared,
+                    set_page_dirty(),
+                    under_ptl(set_pte_file(write=True)),
+                    otherwise=[alloc_anon_page(), copy_user_page(), under_ptl(set_pte_anon())],
+                ),
+            ],
+        )
+        return [when(vma_anonymous, anonymous, otherwise=[of_a_file])]
+
+    def _write_protected(self) -> Block:
+        """`do_wp_page()`: in place if nobody else has the page, else a copy, with a flush of the one page."""
+        return [
+            when(
+                vma_shared,
+                set_page_dirty(),
+                under_ptl(wp_page_reuse()),
+                otherwise=[when(anon & ~page_shared & ~zero_page, under_ptl(wp_page_reuse()), otherwise=self.copy())],
+            ),
+        ]
+
+    @staticmethod
+    def copy() -> Block:
+        """`wp_page_copy()`: the old translation is flushed before the new one is set."""
+        return [
+            alloc_anon_page(),
+            copy_user_page(),
+            under_ptl(ptep_clear_flush(), set_pte_anon(), page_remove_rmap()),
+            put_old_page(),
+        ]
+
+    def _huge_entry(self) -> Block:
+        """`do_huge_pmd_wp_page()`: a huge page of one's own is written in place, else it is split first."""
+        return [
+            when(
+                protnone,
+                under_pml(set_pte_numa()),
+                otherwise=[
+                    when(
+                        write_fault & ~write,
+                        when(
+                            anon & ~page_shared & ~zero_page,
+                            under_pml(wp_page_reuse()),
+                            otherwise=[under_pml(split_huge_pmd()), pte_alloc(), self._entry()],
+                        ),
+                        otherwise=under_pml(ptep_set_access_flags()),
+                    ),
+                ],
+            ),
+        ]
+
+    def fork(self) -> Block:
+        """`dup_mmap()`, `copy_page_range()`: write-protect what is shared from now on, one full flush at the end."""
+        return [
+            mmap_write_lock(),
+            dup_mm(),
+            for_each_vma(
+                when(
+                    ~vma_dontcopy,
+                    dup_vma(),
+                    when(
+                        vma_needs_copy,
+                        for_each_table(
+                            pte_offset_map_lock(),
+                            LazyMmu.section(
+                                for_each_pte(
+                                    when(
+                                        present,
+                                        page_dup_rmap(),
+                                        when(cow_mapping & write, ptep_set_wrprotect()),
+                                        set_pte_at_child(),
+                                        otherwise=[swap_duplicate()],
+                                    ),
+                                    filter="not_none",
+                                ),
+                            ),
+                            pte_unmap_unlock(),
+                            on_huge_pmd=under_pml(
+                                page_dup_rmap(),
+                                when(cow_mapping & write, pte_wrprotect(), set_pmd_at()),
+                                set_pmd_at_child(),
+                            ),
+                        ),
+                    ),
+                ),
+            ),
+            flush_tlb_mm(),
+            mmap_unlock(),
+        ]
+
+    def page_mkclean(self) -> Block:
+        """`folio_clear_dirty_for_io()` with `page_vma_mkclean_one()` (mm/rmap.c): one flush for each mapping."""
+        return [
+            for_each_page(
+                lock("folio_lock"),
+                lock("rmap_lock", "read"),
+                for_each_mapping(
+                    under_ptl(
+                        when(
+                            present & (dirty | write),
+                            ptep_clear_flush(),
+                            pte_wrprotect(),
+                            pte_mkclean(),
+                            set_pte_at(),
+                        ),
+                    ),
+                    on_huge_pmd=under_pml(
+                        when(dirty | write, pmdp_invalidate(), pte_wrprotect(), pte_mkclean(), set_pmd_at()),
+                    ),
+                    shared_only=True,
+                ),
+                unlock("rmap_lock"),
+                clear_page_dirty(),
+                unlock("folio_lock"),
+            ),
+        ]
+
+    def collapse_huge_page(self) -> Block:
+        """`collapse_huge_page()` (mm/khugepaged.c)."""
+        return [
+            mmap_write_lock(),
+            under_pml(pmdp_collapse_flush()),
+            collapse_copy(),
+            under_pml(set_pmd_huge()),
+            mmap_unlock(),
+        ]
