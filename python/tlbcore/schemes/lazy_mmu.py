@@ -40,7 +40,12 @@ class LazyMmu(Scheme):
     def constants(self) -> dict[str, str | int]:
         """What the kernel's constants say of it."""
         kind, batch = ARCHITECTURES[self.arch]
-        return {"lazy_mmu": kind, "lazy_mmu_batch": batch}
+        constants: dict[str, str | int] = {"lazy_mmu": kind, "lazy_mmu_batch": batch}
+        if kind == "per_pte":
+            # Without generations nothing tells a CPU that comes back what it missed, so its bit must stay in the mask
+            # (switch_mm() of sparc64 and of hash powerpc does not clear it).
+            constants |= {"mm_cpumask_rule": "lazy", "trim_cpumask_interval_ns": 2**63}
+        return constants
 
     @staticmethod
     def section(*steps: Step | Block) -> Block:

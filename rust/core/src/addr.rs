@@ -120,10 +120,7 @@ impl VaRange {
     /// The part that both ranges share (empty if none).
     #[inline]
     pub fn intersect(self, other: Self) -> Self {
-        Self {
-            start: self.start.max(other.start),
-            end: self.end.min(other.end),
-        }
+        Self { start: self.start.max(other.start), end: self.end.min(other.end) }
     }
 }
 

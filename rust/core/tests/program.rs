@@ -17,18 +17,14 @@ fn constants() -> Value {
 }
 
 fn kernel(program: &str, steps: &Value) -> Value {
-    let mut programs: serde_json::Map<String, Value> = program_names()
-        .iter()
-        .map(|name| ((*name).to_owned(), json!([])))
-        .collect();
+    let mut programs: serde_json::Map<String, Value> =
+        program_names().iter().map(|name| ((*name).to_owned(), json!([]))).collect();
     programs.insert(program.to_owned(), steps.clone());
     json!({"format": "tlbcore-kernel", "version": 1, "name": "test", "constants": constants(), "programs": programs})
 }
 
 fn refusal(program: &str, steps: &Value) -> String {
-    CompiledKernel::from_value(&kernel(program, steps))
-        .expect_err("must be refused")
-        .to_string()
+    CompiledKernel::from_value(&kernel(program, steps)).expect_err("must be refused").to_string()
 }
 
 #[test]
@@ -41,32 +37,11 @@ fn a_loop_jumps_back_and_out() {
     ]);
     let kernel = CompiledKernel::from_value(&kernel("munmap", &steps)).expect("fits");
     let code = &kernel.program(ProgramName::Munmap).code;
-    assert_eq!(
-        code[0],
-        Instr::Leaf(Leaf::TlbGatherMmu {
-            fullmm: false,
-            light: false
-        })
-    );
+    assert_eq!(code[0], Instr::Leaf(Leaf::TlbGatherMmu { fullmm: false, light: false }));
     assert_eq!(code[1], Instr::Enter(LoopKind::Vma));
-    assert_eq!(
-        code[2],
-        Instr::Next {
-            body: 3,
-            on_huge_pmd: 2,
-            on_pmd: 2,
-            exit: 5
-        }
-    );
+    assert_eq!(code[2], Instr::Next { body: 3, on_huge_pmd: 2, on_pmd: 2, exit: 5 });
     assert_eq!(code[4], Instr::Jump(2));
-    assert!(matches!(
-        &code[5],
-        Instr::BranchUnless {
-            target: 8,
-            asks_for_flush: false,
-            ..
-        }
-    ));
+    assert!(matches!(&code[5], Instr::BranchUnless { target: 8, asks_for_flush: false, .. }));
     assert_eq!(code[7], Instr::Jump(9));
     assert_eq!(code[9], Instr::Leaf(Leaf::TlbFinishMmu));
     assert_eq!(code[10], Instr::End);
@@ -87,47 +62,17 @@ fn an_offending_step_is_named_by_its_path() {
 #[test]
 fn impossible_steps_are_refused() {
     let cases = [
-        (
-            json!([{"step": "tlb_finish_mmu"}]),
-            "munmap[0]: tlb_finish_mmu needs an open mmu_gather",
-        ),
-        (
-            json!([{"step": "tlb_gather_mmu"}]),
-            "munmap[1]: the mmu_gather is still open at the end",
-        ),
-        (
-            json!([{"step": "lock", "lock": "ptl", "mode": "write"}]),
-            "munmap[1]: ptl is still held at the end",
-        ),
+        (json!([{"step": "tlb_finish_mmu"}]), "munmap[0]: tlb_finish_mmu needs an open mmu_gather"),
+        (json!([{"step": "tlb_gather_mmu"}]), "munmap[1]: the mmu_gather is still open at the end"),
+        (json!([{"step": "lock", "lock": "ptl", "mode": "write"}]), "munmap[1]: ptl is still held at the end"),
         (json!([{"step": "unlock", "lock": "ptl"}]), "munmap[0]: ptl is not held"),
-        (
-            json!([{"step": "ptep_get_and_clear"}]),
-            "munmap[0]: ptep_get_and_clear needs a current entry",
-        ),
-        (
-            json!([{"step": "dup_mm"}]),
-            "munmap[0]: dup_mm has no meaning in munmap, only in fork",
-        ),
-        (
-            json!([{"step": "for_each_pte", "filter": "present", "body": []}]),
-            "for_each_pte cannot stand here",
-        ),
-        (
-            json!([{"step": "inc_tlb_flush_pending"}]),
-            "tlb_flush_pending is still raised at the end",
-        ),
-        (
-            json!([{"step": "flush_tlb_range", "range": "all"}]),
-            "range: found all, expected one of vma, table",
-        ),
-        (
-            json!([{"step": "flush_tlb_mm", "hard": true}]),
-            "found argument hard, expected no arguments",
-        ),
-        (
-            json!([{"step": "when", "if": "sunny", "then": []}]),
-            "found condition sunny",
-        ),
+        (json!([{"step": "ptep_get_and_clear"}]), "munmap[0]: ptep_get_and_clear needs a current entry"),
+        (json!([{"step": "dup_mm"}]), "munmap[0]: dup_mm has no meaning in munmap, only in fork"),
+        (json!([{"step": "for_each_pte", "filter": "present", "body": []}]), "for_each_pte cannot stand here"),
+        (json!([{"step": "inc_tlb_flush_pending"}]), "tlb_flush_pending is still raised at the end"),
+        (json!([{"step": "flush_tlb_range", "range": "all"}]), "range: found all, expected one of vma, table"),
+        (json!([{"step": "flush_tlb_mm", "hard": true}]), "found argument hard, expected no arguments"),
+        (json!([{"step": "when", "if": "sunny", "then": []}]), "found condition sunny"),
         (
             json!([{"step": "when", "if": "dirty", "then": [{"step": "tlb_gather_mmu"}]}]),
             "the two ways of when do not end alike: gather open against nothing held",
@@ -141,10 +86,7 @@ fn impossible_steps_are_refused() {
                 {"step": "for_each_pte", "filter": "present", "body": [{"step": "ptep_get_and_clear"}]}]}]}]),
             "ptep_get_and_clear needs ptl or pml held",
         ),
-        (
-            json!({"step": "flush_tlb_mm"}),
-            "found no list, expected a list of steps",
-        ),
+        (json!({"step": "flush_tlb_mm"}), "found no list, expected a list of steps"),
         (json!(["flush_tlb_mm"]), "found no object, expected a step"),
     ];
     for (steps, expected) in cases {
@@ -158,10 +100,7 @@ fn impossible_steps_are_refused() {
 fn a_wrong_structure_is_refused() {
     let mut future = kernel("munmap", &json!([]));
     future["version"] = json!(2);
-    assert_eq!(
-        CompiledKernel::from_value(&future).unwrap_err().to_string(),
-        "kernel: found version 2, expected 1"
-    );
+    assert_eq!(CompiledKernel::from_value(&future).unwrap_err().to_string(), "kernel: found version 2, expected 1");
     let mut incomplete = kernel("munmap", &json!([]));
     incomplete["programs"].as_object_mut().expect("object").remove("fork");
     assert_eq!(
@@ -170,18 +109,8 @@ fn a_wrong_structure_is_refused() {
     );
     let mut odd = kernel("munmap", &json!([]));
     odd["constants"]["fault_around_pages"] = json!(3);
-    assert!(
-        CompiledKernel::from_value(&odd)
-            .unwrap_err()
-            .to_string()
-            .contains("fault_around_pages is 3")
-    );
-    assert!(
-        CompiledKernel::from_json("{")
-            .unwrap_err()
-            .to_string()
-            .starts_with("kernel is not JSON")
-    );
+    assert!(CompiledKernel::from_value(&odd).unwrap_err().to_string().contains("fault_around_pages is 3"));
+    assert!(CompiledKernel::from_json("{").unwrap_err().to_string().starts_with("kernel is not JSON"));
 }
 
 #[test]

@@ -1,7 +1,20 @@
 //! The binding `tlbcore._core`: converts, releases the interpreter lock, maps errors; no semantics live here.
 
+pub mod build_info;
+mod cpumask;
+pub mod errors;
+
 use pyo3::prelude::*;
 
 /// The compiled part of tlbcore. Not for direct use: `tlbcore` re-exports what is public.
 #[pymodule(gil_used = false)]
-mod _core {}
+mod _core {
+    #[pymodule_export]
+    use crate::build_info::{build_features, build_profile};
+    #[pymodule_export]
+    use crate::cpumask::PyCpuMask;
+
+    #[pymodule_export]
+    #[expect(non_upper_case_globals, reason = "the name is Python's")]
+    const __version__: &str = crate::build_info::VERSION;
+}

@@ -25,11 +25,7 @@ fn emit_block(block: &Block, code: &mut Vec<Instr>) {
 fn emit(node: &Node, code: &mut Vec<Instr>) {
     match node {
         Node::Leaf(leaf) => code.push(Instr::Leaf(*leaf)),
-        Node::When {
-            condition,
-            then,
-            otherwise,
-        } => {
+        Node::When { condition, then, otherwise } => {
             let branch = code.len();
             code.push(Instr::Jump(0));
             emit_block(then, code);
@@ -47,12 +43,7 @@ fn emit(node: &Node, code: &mut Vec<Instr>) {
                 asks_for_flush: asks_for_flush(condition),
             };
         }
-        Node::Loop {
-            kind,
-            body,
-            on_huge_pmd,
-            on_pmd,
-        } => {
+        Node::Loop { kind, body, on_huge_pmd, on_pmd } => {
             code.push(Instr::Enter(*kind));
             let next = here(code);
             code.push(Instr::Jump(0));
@@ -69,12 +60,7 @@ fn emit(node: &Node, code: &mut Vec<Instr>) {
             let on_huge_pmd = emit_part(on_huge_pmd);
             let on_pmd = emit_part(on_pmd);
             let exit = here(code);
-            code[next as usize] = Instr::Next {
-                body,
-                on_huge_pmd,
-                on_pmd,
-                exit,
-            };
+            code[next as usize] = Instr::Next { body, on_huge_pmd, on_pmd, exit };
         }
     }
 }

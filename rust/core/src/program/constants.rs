@@ -153,10 +153,7 @@ impl Constants {
             ));
         }
         if self.tlb_nr_dyn_asids > 4094 {
-            return Err(format!(
-                "constant tlb_nr_dyn_asids is {}, expected at most 4094",
-                self.tlb_nr_dyn_asids
-            ));
+            return Err(format!("constant tlb_nr_dyn_asids is {}, expected at most 4094", self.tlb_nr_dyn_asids));
         }
         if self.lazy_mmu != LazyMmu::None && self.lazy_mmu_batch == 0 {
             return Err("constant lazy_mmu_batch is 0, expected at least 1 with a lazy_mmu".to_owned());

@@ -84,57 +84,30 @@ impl CompiledKernel {
     /// # Errors
     /// As [`Self::from_json`].
     pub fn from_value(value: &Value) -> Result<Self> {
-        let object = value
-            .as_object()
-            .ok_or_else(|| Error::Value("kernel is not an object".to_owned()))?;
-        let known = [
-            "format",
-            "version",
-            "name",
-            "title",
-            "source",
-            "switches",
-            "constants",
-            "schemes",
-            "programs",
-        ];
+        let object = value.as_object().ok_or_else(|| Error::Value("kernel is not an object".to_owned()))?;
+        let known = ["format", "version", "name", "title", "source", "switches", "constants", "schemes", "programs"];
         for key in object.keys() {
             if !known.contains(&key.as_str()) {
-                return Err(Error::Value(format!(
-                    "kernel: unknown key {key}, expected one of {}",
-                    known.join(", ")
-                )));
+                return Err(Error::Value(format!("kernel: unknown key {key}, expected one of {}", known.join(", "))));
             }
         }
         let format = object.get("format").and_then(Value::as_str).unwrap_or("nothing");
         if format != FORMAT_NAME {
-            return Err(Error::Value(format!(
-                "kernel: found format {format}, expected {FORMAT_NAME}"
-            )));
+            return Err(Error::Value(format!("kernel: found format {format}, expected {FORMAT_NAME}")));
         }
         let version = object.get("version").and_then(Value::as_u64);
         if version != Some(FORMAT_VERSION) {
-            let found = object
-                .get("version")
-                .map_or_else(|| "none".to_owned(), ToString::to_string);
-            return Err(Error::Value(format!(
-                "kernel: found version {found}, expected {FORMAT_VERSION}"
-            )));
+            let found = object.get("version").map_or_else(|| "none".to_owned(), ToString::to_string);
+            return Err(Error::Value(format!("kernel: found version {found}, expected {FORMAT_VERSION}")));
         }
-        let name = object
-            .get("name")
-            .and_then(Value::as_str)
-            .unwrap_or_default()
-            .to_owned();
+        let name = object.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
         if name.is_empty() {
             return Err(Error::Value("kernel: found no name, expected a text".to_owned()));
         }
         let constants = object.get("constants").cloned().unwrap_or(Value::Null);
         let constants: Constants =
             serde_json::from_value(constants).map_err(|e| Error::Value(format!("kernel {name}: constants: {e}")))?;
-        constants
-            .validate()
-            .map_err(|e| Error::Value(format!("kernel {name}: {e}")))?;
+        constants.validate().map_err(|e| Error::Value(format!("kernel {name}: {e}")))?;
         let programs = object
             .get("programs")
             .and_then(Value::as_object)
@@ -156,11 +129,7 @@ impl CompiledKernel {
                 Ok(compile(&block))
             })
             .collect::<Result<Vec<_>>>()?;
-        Ok(Self {
-            name,
-            constants,
-            programs,
-        })
+        Ok(Self { name, constants, programs })
     }
 
     /// The program of an operation.

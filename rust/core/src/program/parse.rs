@@ -49,27 +49,17 @@ pub struct Path {
 impl Path {
     /// The path of a program's top block.
     pub fn root(kernel: &str, program: &str) -> Self {
-        Self {
-            kernel: kernel.to_owned(),
-            program: program.to_owned(),
-            steps: program.to_owned(),
-        }
+        Self { kernel: kernel.to_owned(), program: program.to_owned(), steps: program.to_owned() }
     }
 
     /// The path of the block's step number `index`.
     pub fn step(&self, index: usize) -> Self {
-        Self {
-            steps: format!("{}[{index}]", self.steps),
-            ..self.clone()
-        }
+        Self { steps: format!("{}[{index}]", self.steps), ..self.clone() }
     }
 
     /// The path of a block inside the step.
     pub fn block(&self, name: &str) -> Self {
-        Self {
-            steps: format!("{}.{name}", self.steps),
-            ..self.clone()
-        }
+        Self { steps: format!("{}.{name}", self.steps), ..self.clone() }
     }
 
     /// An error at this place.
@@ -84,19 +74,12 @@ impl Path {
 
 /// Reads a list of steps.
 pub fn parse_block(value: &Value, path: &Path) -> Result<Block> {
-    let list = value
-        .as_array()
-        .ok_or_else(|| path.error("found no list, expected a list of steps"))?;
-    list.iter()
-        .enumerate()
-        .map(|(index, step)| parse_step(step, &path.step(index)))
-        .collect()
+    let list = value.as_array().ok_or_else(|| path.error("found no list, expected a list of steps"))?;
+    list.iter().enumerate().map(|(index, step)| parse_step(step, &path.step(index))).collect()
 }
 
 fn parse_step(value: &Value, path: &Path) -> Result<Node> {
-    let object = value
-        .as_object()
-        .ok_or_else(|| path.error("found no object, expected a step"))?;
+    let object = value.as_object().ok_or_else(|| path.error("found no object, expected a step"))?;
     let name = object
         .get("step")
         .and_then(Value::as_str)
@@ -104,9 +87,7 @@ fn parse_step(value: &Value, path: &Path) -> Result<Node> {
     let node = match name {
         "when" => {
             expect_keys(object, &["if", "then", "else"], path)?;
-            let condition = object
-                .get("if")
-                .ok_or_else(|| path.error("found no key if, expected a condition"))?;
+            let condition = object.get("if").ok_or_else(|| path.error("found no key if, expected a condition"))?;
             Node::When {
                 condition: parse_condition(condition, path)?,
                 then: parse_part(object, "then", "when", path)?,
@@ -132,29 +113,14 @@ fn loop_kind(name: &str, object: &Map<String, Value>, path: &Path) -> Result<Opt
         "for_each_rmap_vma" => (LoopKind::RmapVma, &["body"]),
         "for_each_table" => (LoopKind::Table, &["body", "on_huge_pmd"]),
         "for_each_pte" => {
-            let filter = choice(
-                object,
-                "filter",
-                PteFilter::ALL,
-                PteFilter::parse,
-                PteFilter::name,
-                path,
-            )?;
+            let filter = choice(object, "filter", PteFilter::ALL, PteFilter::parse, PteFilter::name, path)?;
             (LoopKind::Pte(filter), &["body", "filter"])
         }
         "for_each_extent" => (LoopKind::Extent, &["body", "on_pmd", "on_huge_pmd"]),
-        "for_each_page" => (
-            LoopKind::Page {
-                keep: flag(object, "keep", path)?,
-            },
-            &["body", "keep"],
-        ),
+        "for_each_page" => (LoopKind::Page { keep: flag(object, "keep", path)? }, &["body", "keep"]),
         "for_each_mapping" => {
             let shared_only = flag(object, "shared_only", path)?;
-            (
-                LoopKind::Mapping { shared_only },
-                &["body", "on_huge_pmd", "shared_only"],
-            )
+            (LoopKind::Mapping { shared_only }, &["body", "on_huge_pmd", "shared_only"])
         }
         _ => return Ok(None),
     };
@@ -163,9 +129,7 @@ fn loop_kind(name: &str, object: &Map<String, Value>, path: &Path) -> Result<Opt
 }
 
 fn parse_part(object: &Map<String, Value>, key: &str, label: &str, path: &Path) -> Result<Block> {
-    object
-        .get(key)
-        .map_or_else(|| Ok(Block::new()), |value| parse_block(value, &path.block(label)))
+    object.get(key).map_or_else(|| Ok(Block::new()), |value| parse_block(value, &path.block(label)))
 }
 
 fn parse_leaf(name: &str, object: &Map<String, Value>, path: &Path) -> Result<Leaf> {
@@ -177,84 +141,47 @@ fn parse_leaf(name: &str, object: &Map<String, Value>, path: &Path) -> Result<Le
         "lock" => {
             expect_keys(object, &["lock", "mode"], path)?;
             let lock = lock_name(object, path)?;
-            Leaf::Lock {
-                lock,
-                mode: choice(object, "mode", LockMode::ALL, LockMode::parse, LockMode::name, path)?,
-            }
+            Leaf::Lock { lock, mode: choice(object, "mode", LockMode::ALL, LockMode::parse, LockMode::name, path)? }
         }
         "unlock" => {
             expect_keys(object, &["lock"], path)?;
-            Leaf::Unlock {
-                lock: lock_name(object, path)?,
-            }
+            Leaf::Unlock { lock: lock_name(object, path)? }
         }
         "downgrade" => {
             expect_keys(object, &["lock"], path)?;
-            Leaf::Downgrade {
-                lock: lock_name(object, path)?,
-            }
+            Leaf::Downgrade { lock: lock_name(object, path)? }
         }
         "select_range" => {
             expect_keys(object, &["range"], path)?;
-            Leaf::SelectRange {
-                range: choice(object, "range", RangeArg::ALL, RangeArg::parse, RangeArg::name, path)?,
-            }
+            Leaf::SelectRange { range: choice(object, "range", RangeArg::ALL, RangeArg::parse, RangeArg::name, path)? }
         }
         "pte_modify" => {
             expect_keys(object, &["prot"], path)?;
             Leaf::PteModify {
-                prot: choice(
-                    object,
-                    "prot",
-                    ProtSource::ALL,
-                    ProtSource::parse,
-                    ProtSource::name,
-                    path,
-                )?,
+                prot: choice(object, "prot", ProtSource::ALL, ProtSource::parse, ProtSource::name, path)?,
             }
         }
         "pte_mkwrite" => {
             expect_keys(object, &["only_if"], path)?;
-            let only_if = choice(
-                object,
-                "only_if",
-                MkWriteRule::ALL,
-                MkWriteRule::parse,
-                MkWriteRule::name,
-                path,
-            )?;
+            let only_if = choice(object, "only_if", MkWriteRule::ALL, MkWriteRule::parse, MkWriteRule::name, path)?;
             Leaf::PteMkwrite { only_if }
         }
         "flush_tlb_range" => {
             expect_keys(object, &["range"], path)?;
-            let range = choice(
-                object,
-                "range",
-                FlushScope::ALL,
-                FlushScope::parse,
-                FlushScope::name,
-                path,
-            )?;
+            let range = choice(object, "range", FlushScope::ALL, FlushScope::parse, FlushScope::name, path)?;
             Leaf::FlushTlbRange { range }
         }
         "tlb_gather_mmu" => {
             expect_keys(object, &["fullmm", "light"], path)?;
-            Leaf::TlbGatherMmu {
-                fullmm: flag(object, "fullmm", path)?,
-                light: flag(object, "light", path)?,
-            }
+            Leaf::TlbGatherMmu { fullmm: flag(object, "fullmm", path)?, light: flag(object, "light", path)? }
         }
         "set_pte_file" => {
             expect_keys(object, &["write"], path)?;
-            Leaf::SetPteFile {
-                write: flag(object, "write", path)?,
-            }
+            Leaf::SetPteFile { write: flag(object, "write", path)? }
         }
         _ => {
             debug_assert!(!LEAVES_WITH_ARGUMENTS.contains(&name), "{name} has no arm");
-            return Err(path.error(format!(
-                "found step {name}, expected a step of the language (see docs/steps.md)"
-            )));
+            return Err(path.error(format!("found step {name}, expected a step of the language (see docs/steps.md)")));
         }
     };
     Ok(leaf)
@@ -266,11 +193,8 @@ fn lock_name(object: &Map<String, Value>, path: &Path) -> Result<LockName> {
 
 fn parse_condition(value: &Value, path: &Path) -> Result<Condition> {
     if let Some(name) = value.as_str() {
-        let test = Test::parse(name).ok_or_else(|| {
-            path.error(format!(
-                "found condition {name}, expected one of docs/steps.md section 4"
-            ))
-        })?;
+        let test = Test::parse(name)
+            .ok_or_else(|| path.error(format!("found condition {name}, expected one of docs/steps.md section 4")))?;
         return Ok(Condition::Test(test));
     }
     let single = value.as_object().filter(|o| o.len() == 1).and_then(|o| o.iter().next());
@@ -283,9 +207,7 @@ fn parse_condition(value: &Value, path: &Path) -> Result<Condition> {
 }
 
 fn parse_conditions(value: &Value, path: &Path) -> Result<Vec<Condition>> {
-    let list = value
-        .as_array()
-        .ok_or_else(|| path.error("found no list, expected a list of conditions"))?;
+    let list = value.as_array().ok_or_else(|| path.error("found no list, expected a list of conditions"))?;
     list.iter().map(|c| parse_condition(c, path)).collect()
 }
 
@@ -315,11 +237,7 @@ fn flag(object: &Map<String, Value>, key: &str, path: &Path) -> Result<bool> {
 fn expect_keys(object: &Map<String, Value>, keys: &[&str], path: &Path) -> Result<()> {
     for key in object.keys() {
         if key != "step" && key != "source" && !keys.contains(&key.as_str()) {
-            let expected = if keys.is_empty() {
-                "no arguments".to_owned()
-            } else {
-                keys.join(", ")
-            };
+            let expected = if keys.is_empty() { "no arguments".to_owned() } else { keys.join(", ") };
             return Err(path.error(format!("found argument {key}, expected {expected}")));
         }
     }

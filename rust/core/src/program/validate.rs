@@ -19,16 +19,14 @@ struct State {
 }
 
 #[derive(Clone, Copy, Default)]
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "each is one thing that the walk has around it"
-)]
+#[expect(clippy::struct_excessive_bools, reason = "each is one thing that the walk has around it")]
 struct Place {
     in_vma: bool,
     in_table: bool,
     in_entry: bool,
     in_page: bool,
     in_extent: bool,
+    at_huge: bool,
 }
 
 /// Checks a program.
@@ -41,12 +39,7 @@ pub fn validate(block: &Block, program: ProgramName, path: &Path) -> Result<()> 
     match program {
         // The fault's VMA, address and entry stand for the whole program.
         ProgramName::Fault | ProgramName::CollapseHugePage => {
-            place = Place {
-                in_vma: true,
-                in_entry: true,
-                in_page: true,
-                ..place
-            };
+            place = Place { in_vma: true, in_entry: true, in_page: true, ..place };
         }
         _ => {}
     }
@@ -93,24 +86,11 @@ fn check(node: &Node, program: ProgramName, place: Place, state: &mut State, pat
                 describe(&other)
             )))
         }
-        Node::Loop {
-            kind,
-            body,
-            on_huge_pmd,
-            on_pmd,
-        } => {
+        Node::Loop { kind, body, on_huge_pmd, on_pmd } => {
             check_loop(*kind, place, path)?;
             let inner = enter(*kind, place);
-            let huge = Place {
-                in_entry: true,
-                in_page: true,
-                ..inner
-            };
-            let parts = [
-                (body, kind.name(), inner),
-                (on_huge_pmd, "on_huge_pmd", huge),
-                (on_pmd, "on_pmd", huge),
-            ];
+            let huge = Place { in_entry: true, in_page: true, ..inner };
+            let parts = [(body, kind.name(), inner), (on_huge_pmd, "on_huge_pmd", huge), (on_pmd, "on_pmd", huge)];
             for (part, name, place) in parts {
                 let mut after = state.clone();
                 check_block(part, program, place, &mut after, &path.block(name))?;
@@ -130,48 +110,25 @@ fn check(node: &Node, program: ProgramName, place: Place, state: &mut State, pat
 fn check_loop(kind: LoopKind, place: Place, path: &Path) -> Result<()> {
     let (fits, expected) = match kind {
         LoopKind::Vma | LoopKind::RmapVma => (!place.in_vma, "outside any other walk"),
-        LoopKind::Table => (
-            place.in_vma && !place.in_table,
-            "inside for_each_vma or for_each_rmap_vma",
-        ),
-        LoopKind::Pte(_) => (
-            (place.in_table || place.in_extent) && !place.in_entry,
-            "inside for_each_table or for_each_extent",
-        ),
+        LoopKind::Table => (place.in_vma && !place.in_table, "inside for_each_vma or for_each_rmap_vma"),
+        LoopKind::Pte(_) => {
+            ((place.in_table || place.in_extent) && !place.in_entry, "inside for_each_table or for_each_extent")
+        }
         LoopKind::Extent => (!place.in_extent && !place.in_table, "outside any table walk"),
-        LoopKind::Page { .. } => (!place.in_entry && !place.in_page, "outside any entry"),
-        LoopKind::Mapping { .. } => (place.in_page && !place.in_entry, "inside for_each_page"),
+        LoopKind::Page { .. } => (place.at_huge || !(place.in_entry || place.in_page), "outside any entry"),
+        LoopKind::Mapping { .. } => (place.in_page, "inside for_each_page"),
     };
-    if fits {
-        Ok(())
-    } else {
-        Err(path.error(format!("{} cannot stand here, expected {expected}", kind.name())))
-    }
+    if fits { Ok(()) } else { Err(path.error(format!("{} cannot stand here, expected {expected}", kind.name()))) }
 }
 
 fn enter(kind: LoopKind, place: Place) -> Place {
     match kind {
         LoopKind::Vma | LoopKind::RmapVma => Place { in_vma: true, ..place },
-        LoopKind::Table => Place {
-            in_table: true,
-            ..place
-        },
-        LoopKind::Pte(_) => Place {
-            in_entry: true,
-            in_page: true,
-            ..place
-        },
-        LoopKind::Extent => Place {
-            in_extent: true,
-            in_vma: true,
-            ..place
-        },
-        LoopKind::Page { .. } => Place { in_page: true, ..place },
-        LoopKind::Mapping { .. } => Place {
-            in_entry: true,
-            in_vma: true,
-            ..place
-        },
+        LoopKind::Table => Place { in_table: true, ..place },
+        LoopKind::Pte(_) => Place { in_entry: true, in_page: true, ..place },
+        LoopKind::Extent => Place { in_extent: true, in_vma: true, ..place },
+        LoopKind::Page { .. } => Place { in_page: true, in_entry: false, at_huge: false, ..place },
+        LoopKind::Mapping { .. } => Place { in_entry: true, in_vma: true, ..place },
     }
 }
 
@@ -185,10 +142,7 @@ fn check_place(leaf: Leaf, program: ProgramName, place: Place, state: &State, pa
             programs.join(", ")
         )));
     }
-    let locked = state
-        .held
-        .iter()
-        .any(|(lock, _)| matches!(lock, LockName::Ptl | LockName::Pml));
+    let locked = state.held.iter().any(|(lock, _)| matches!(lock, LockName::Ptl | LockName::Pml));
     let missing = match leaf.needs() {
         Needs::Nothing => None,
         Needs::Entry => miss(place.in_entry, "a current entry").or_else(|| miss(locked, "ptl or pml held")),
@@ -241,10 +195,7 @@ fn apply(leaf: Leaf, state: &mut State, path: &Path) -> Result<()> {
         }
         Leaf::TlbFinishMmu => (state.gather, state.light) = (false, false),
         Leaf::TlbRemovePage | Leaf::FreePgtables if state.light => {
-            return Err(path.error(format!(
-                "{} needs a gather with a page list, found a light one",
-                leaf.name()
-            )));
+            return Err(path.error(format!("{} needs a gather with a page list, found a light one", leaf.name())));
         }
         Leaf::ArchEnterLazyMmuMode => {
             if state.lazy_mmu {
@@ -271,11 +222,7 @@ fn apply(leaf: Leaf, state: &mut State, path: &Path) -> Result<()> {
 }
 
 fn describe(state: &State) -> String {
-    let mut parts: Vec<_> = state
-        .held
-        .iter()
-        .map(|(lock, _)| format!("{} held", lock.name()))
-        .collect();
+    let mut parts: Vec<_> = state.held.iter().map(|(lock, _)| format!("{} held", lock.name())).collect();
     if state.gather {
         parts.push("gather open".to_owned());
     }
@@ -285,9 +232,5 @@ fn describe(state: &State) -> String {
     if state.pending > 0 {
         parts.push(format!("tlb_flush_pending + {}", state.pending));
     }
-    if parts.is_empty() {
-        "nothing held".to_owned()
-    } else {
-        parts.join(", ")
-    }
+    if parts.is_empty() { "nothing held".to_owned() } else { parts.join(", ") }
 }

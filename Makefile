@@ -1,0 +1,86 @@
+# Every target sets itself up in .venv. Needed beforehand: Python >= 3.11, stable Rust with rustfmt and clippy, make.
+
+PYTHON ?= python3
+PYTEST_ARGS ?= -n auto
+
+VENV := .venv
+BIN := $(VENV)/bin
+# One profile serves tests, lint and demo, so that a clone compiles the core and its dependencies once: dev-opt is fast
+# enough for the heavy differential loops and keeps the debug assertions and overflow checks that should watch them.
+# Only benchmarks need (and get) the release build.
+PROFILE := dev-opt
+DEV := $(VENV)/.dev
+DOCS := $(VENV)/.docs
+CORE := $(VENV)/.core-$(PROFILE)
+CORE_RELEASE := $(VENV)/.core-release
+RUST_SOURCES := Cargo.toml Cargo.lock $(shell find rust -type f)
+BENCH_SCRIPTS := $(sort $(wildcard benches/*.py))
+BENCH_RUST := $(wildcard rust/core/benches/*.rs)
+
+DEMO_RECORDING := data/apache.perf.txt.zst
+DEMO_KERNELS := linux-5.10 linux-6.18 consolidated
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export PIP_QUIET := 1
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.PHONY: help demo test lint bench docs build clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(CORE) ## Compare kernels on a real recording, then hold the model against what was recorded
+	$(BIN)/tlbcore compare $(DEMO_RECORDING) $(addprefix --kernel ,$(DEMO_KERNELS))
+	$(BIN)/tlbcore validate $(DEMO_RECORDING) --kernel linux-6.18
+
+# The binding has no Rust tests of its own (they would have to link an interpreter): pytest tests it through Python.
+test: $(CORE) ## Run the tests of the Rust core, then those of the Python package
+	cargo test --workspace --exclude tlbcore-py --profile $(PROFILE) --locked --quiet
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(CORE) ## Check formats, lints, types, import rules and the stub of the binding
+	cargo fmt --all --check
+	$(BIN)/python tools/check_imports.py
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/python -m mypy.stubtest tlbcore._core
+	PYO3_PYTHON=$(CURDIR)/$(BIN)/python cargo clippy --workspace --all-targets --locked -- -D warnings
+
+bench: $(if $(BENCH_SCRIPTS)$(BENCH_RUST),$(CORE_RELEASE)) ## Run the benchmarks on a release build
+	@$(if $(BENCH_SCRIPTS)$(BENCH_RUST),:,echo 'there are no benchmarks')
+	@set -e; for script in $(BENCH_SCRIPTS); do echo "$$script"; $(BIN)/python "$$script"; done
+	$(if $(BENCH_RUST),cargo bench -p tlbcore --bench '*' --locked)
+
+docs: $(DOCS) ## Build the documentation into docs/_build, warnings are errors
+	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going docs docs/_build
+	RUSTDOCFLAGS='-D warnings' cargo doc -p tlbcore --no-deps --locked --quiet
+
+build: $(DEV) ## Build a wheel and a source distribution into dist
+	$(BIN)/maturin build --release --sdist --out dist
+
+clean: ## Remove everything that was built
+	rm -rf $(VENV) dist docs/_build .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -f python/tlbcore/_core.*.so
+	find python tests tools benches -type d -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
+	cargo clean
+
+$(DEV): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit("tlbcore needs Python >= 3.11, found " + sys.version.split()[0] \
+		if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --upgrade 'pip>=25.1' # the first that knows --group
+	$(BIN)/python -m pip install --group dev
+	@touch $@
+
+$(DOCS): $(DEV)
+	$(BIN)/python -m pip install --group docs
+	@touch $@
+
+# Both profiles install the same file, so each build takes the other's stamp away.
+$(CORE) $(CORE_RELEASE): $(VENV)/.core-%: $(DEV) $(RUST_SOURCES)
+	@rm -f $(CORE) $(CORE_RELEASE)
+	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/maturin develop --quiet --profile $*
+	@touch $@

@@ -1,0 +1,33 @@
+"""Measure and check TLB-flush batching schemes of Linux before writing the kernel patch.
+
+A scheme is a short program of kernel-level steps for each mm operation; a kernel says which scheme serves which
+operation; a machine is CPUs, TLBs and the way a flush travels. Replaying a recording of a real program tells what a
+scheme would cost, exploring every interleaving tells whether it is safe. ``tlbcore --help`` lists the commands; bad
+input raises a subclass of :class:`TlbcoreError` whose message is one line.
+"""
+
+import warnings
+
+from tlbcore import _core
+from tlbcore._core import CpuMask, __version__, build_features, build_profile
+from tlbcore.errors import InputError, ProgramError, TlbcoreError
+
+__all__ = ["CpuMask", "InputError", "ProgramError", "TlbcoreError", "__version__", "build_features", "build_profile"]
+
+
+def _warn_if_unoptimised(profile: str) -> None:
+    """Say so when the compiled core was not optimised: whatever is timed with it means nothing.
+
+    Args:
+        profile: What ``build_profile()`` says.
+    """
+    if profile == "debug":
+        warnings.warn(
+            f"{_core.__file__} is an unoptimised debug build, many times slower than a release; build it with"
+            " `make test` or `maturin develop --release`",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+
+
+_warn_if_unoptimised(build_profile())

@@ -1,0 +1,80 @@
+from collections.abc import Iterable, Iterator
+from typing import Final, SupportsIndex, final
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["CpuMask", "__version__", "build_features", "build_profile"]
+
+__version__: Final[str]
+
+def build_features() -> list[str]: ...
+def build_profile() -> str: ...
+@final
+class CpuMask:
+    """An immutable set of the CPUs ``0 .. nr_cpus - 1``, like the kernel's ``struct cpumask``.
+
+    ``CpuMask(nr_cpus, cpus=())`` holds the given CPUs; both have to be in range (at most 8192 CPUs), else
+    ``ValueError``. Masks combine like sets (``| & - ^``, ``<= < >= >``) with masks of the same ``nr_cpus`` only.
+    """
+
+    def __new__(cls, nr_cpus: SupportsIndex, cpus: Iterable[SupportsIndex] = ()) -> CpuMask: ...
+    @classmethod
+    def from_cpulist(cls, text: str, nr_cpus: SupportsIndex) -> CpuMask:
+        """The mask that a kernel list such as ``"0-3,8"`` or ``"0-31:2/4"`` names."""
+    @classmethod
+    def from_hex_mask(cls, text: str, nr_cpus: SupportsIndex) -> CpuMask:
+        """The mask that hexadecimal groups of 32 bits such as ``"ff,00000003"`` stand for."""
+    @classmethod
+    def from_numpy(
+        cls, array: npt.NDArray[np.bool_] | npt.NDArray[np.uint64], nr_cpus: SupportsIndex | None = None
+    ) -> CpuMask:
+        """The mask of a bool array with one element for each CPU, or of a uint64 array as ``words()`` gives it."""
+    def to_numpy(self) -> npt.NDArray[np.bool_]:
+        """A bool array of ``nr_cpus`` elements."""
+    def words(self) -> npt.NDArray[np.uint64]:
+        """The bits as a uint64 array, 64 CPUs an element, the lowest CPU in the lowest bit of the first."""
+    def cpus(self) -> npt.NDArray[np.uint16]:
+        """The CPUs of the mask as an ascending uint16 array."""
+    @property
+    def nr_cpus(self) -> int:
+        """How many CPUs the machine has: the width of the mask."""
+    @property
+    def cpulist(self) -> str:
+        """The mask as a kernel list, such as ``"0-3,8"``."""
+    @property
+    def hex_mask(self) -> str:
+        """The mask as hexadecimal groups of 32 bits, the highest first, such as ``"ff,00000003"``."""
+    def weight(self) -> int:
+        """How many CPUs the mask holds."""
+    def weight_and(self, other: CpuMask) -> int:
+        """How many CPUs both masks hold."""
+    def first(self) -> int | None:
+        """The lowest CPU, or None."""
+    def next(self, after: SupportsIndex) -> int | None:
+        """The lowest CPU above ``after``, or None."""
+    def any_but(self, cpu: SupportsIndex) -> int | None:
+        """The lowest CPU other than ``cpu``, or None."""
+    def intersects(self, other: CpuMask) -> bool:
+        """Whether some CPU is in both masks."""
+    def isdisjoint(self, other: CpuMask) -> bool:
+        """Whether no CPU is in both masks."""
+    def with_cpu(self, cpu: SupportsIndex) -> CpuMask:
+        """This mask and ``cpu``."""
+    def without_cpu(self, cpu: SupportsIndex) -> CpuMask:
+        """This mask without ``cpu``."""
+    def __len__(self) -> int: ...
+    def __contains__(self, cpu: SupportsIndex) -> bool: ...
+    def __iter__(self) -> Iterator[int]: ...
+    def __or__(self, other: CpuMask) -> CpuMask: ...
+    def __and__(self, other: CpuMask) -> CpuMask: ...
+    def __sub__(self, other: CpuMask) -> CpuMask: ...
+    def __xor__(self, other: CpuMask) -> CpuMask: ...
+    def __eq__(self, other: object) -> bool: ...
+    def __ne__(self, other: object) -> bool: ...
+    def __le__(self, other: CpuMask) -> bool: ...
+    def __lt__(self, other: CpuMask) -> bool: ...
+    def __ge__(self, other: CpuMask) -> bool: ...
+    def __gt__(self, other: CpuMask) -> bool: ...
+    def __hash__(self) -> int: ...
+    def __reduce__(self) -> tuple[object, tuple[str, int]]: ...

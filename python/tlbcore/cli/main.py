@@ -1,0 +1,112 @@
+"""The entry point of ``tlbcore``: finds the command, imports only its module, turns errors into one line and a status.
+
+A command raises :class:`tlbcore.TlbcoreError` or ``OSError`` for bad input; it never prints an error itself. Any other
+exception is a bug and keeps its traceback.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from typing import Final, NamedTuple, Protocol, cast
+
+import tlbcore
+from tlbcore.cli import USAGE
+
+INTERRUPTED: Final = 130
+"""Exit status after Ctrl-C: 128 + SIGINT, as a shell reports it."""
+
+BROKEN_PIPE: Final = 141
+"""Exit status when the reader of our output went away: 128 + SIGPIPE, as a shell reports it."""
+
+
+class CommandModule(Protocol):
+    """What the module of a command offers."""
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Add the command's options and arguments to its parser."""
+
+    def run(self, args: argparse.Namespace) -> int:
+        """Do the work and return the exit status."""
+
+
+class Command(NamedTuple):
+    """A command as the list in ``tlbcore --help`` needs it, known without importing its module."""
+
+    module: str
+    summary: str
+
+
+COMMANDS: Final[Mapping[str, Command]] = {}
+"""The commands, in the order in which ``--help`` lists them."""
+
+
+def main(argv: Sequence[str] | None = None, commands: Mapping[str, Command] = COMMANDS) -> int:
+    """Run one command line.
+
+    Args:
+        argv: The arguments after the program's name; ``sys.argv`` if not given.
+        commands: The commands to offer.
+
+    Returns:
+        The exit status: 0 fine, 1 a negative verdict, 2 a usage or input error.
+
+    Raises:
+        SystemExit: From argparse, after ``--help``, ``--version`` or a usage error.
+    """
+    try:
+        try:
+            return _run(sys.argv[1:] if argv is None else argv, commands)
+        finally:
+            sys.stdout.flush()  # here, so that a reader who went away is noticed where we can handle it
+    except BrokenPipeError:
+        # Nobody reads any more. What is still buffered goes nowhere, or the interpreter would complain as it exits.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except (tlbcore.TlbcoreError, OSError) as error:
+        print(f"tlbcore: error: {_one_line(error)}", file=sys.stderr)
+        return USAGE
+
+
+def _run(argv: Sequence[str], commands: Mapping[str, Command]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="tlbcore",
+        description="Measure and check TLB-flush batching schemes of Linux before writing the kernel patch.",
+        epilog="Exit status: 0 fine, 1 a negative verdict, 2 a usage or input error.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=_version())
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    # No option before the command takes a value, so the first word is the command. Only its module is imported:
+    # `tlbcore --help` should not wait for numpy.
+    chosen = next((word for word in argv if not word.startswith("-")), None)
+    module: CommandModule | None = None
+    for name, command in commands.items():
+        subparser = subparsers.add_parser(
+            name, help=command.summary, description=f"{command.summary}.", allow_abbrev=False
+        )
+        if name == chosen:
+            module = cast("CommandModule", import_module(command.module))
+            module.add_arguments(subparser)
+    args = parser.parse_args(argv)
+    if module is None:
+        message = f"argparse accepted the unknown command {chosen!r}"
+        raise AssertionError(message)
+    return module.run(args)
+
+
+def _version() -> str:
+    features = ", ".join(tlbcore.build_features()) or "no features"
+    return f"tlbcore {tlbcore.__version__} ({tlbcore.build_profile()} build; {features})"
+
+
+def _one_line(error: Exception) -> str:
+    """Put an error on one line; an ``OSError`` without its number, the file first."""
+    if isinstance(error, OSError) and error.strerror is not None:
+        text = error.strerror if error.filename is None else f"{os.fsdecode(error.filename)}: {error.strerror}"
+    else:
+        text = str(error) or type(error).__name__
+    return " ".join(text.split())
