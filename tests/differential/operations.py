@@ -162,7 +162,7 @@ class Generator:
     def mmap(self, _task: Task, mm: Mm) -> Operation:
         """A mapping; mostly readable and writable, often near others."""
         rng = self.rng
-        where = rng.random()
+        where = rng.random()  # address 0 asks for a choice, whatever the flags say
         addr = 0 if where < 0.3 else rng.choice(BASES) + rng.choice([0, 1, 7, 256, 500, 511, 512, 1024]) * PAGE
         if where > 0.9 and mm.vmas.vmas:
             addr = rng.choice(mm.vmas.vmas).end
