@@ -204,7 +204,7 @@ class Engine:
             self.tlbs[cpu.id].flush_pcid(self.pcid(cpu.slot))
             pages = -1
         slot.tlb_gen = wanted
-        if cpu.id == info.initiating_cpu and pages:
+        if cpu.id == info.initiating_cpu and reached != wanted:
             self.counters["nr_local_flushes"] += 1
         if cpu.id != info.initiating_cpu:
             reason = REMOTE_SHOOTDOWN
@@ -304,6 +304,8 @@ class Engine:
         return None
 
     def _caches_any(self, cpu: Cpu, mm: Mm | None, start: int, end: int) -> bool:
+        if not self.config.tlb_enabled:
+            return True  # unknown: nobody is called idle
         pcid = self.pcid(cpu.slot) if mm is None else self._pcid_of(cpu, mm)
         return pcid is not None and self.tlbs[cpu.id].caches_any(pcid, start, end)
 
@@ -353,8 +355,8 @@ class Engine:
             count["nr_flush_pages"] += (info.end - info.start) >> info.stride_shift if pages is None else pages
         count["nr_flush_remote"] += info.row["remote"]
         count["nr_ipis"] += weight(info.told)
-        count["nr_told_lazy"] += weight(info.lazy_left)
-        count["nr_told_gone"] += weight(info.gone)
+        count["nr_told_lazy"] += weight(info.lazy_left & info.told)
+        count["nr_told_gone"] += weight(info.gone & info.told)
         count["nr_told_nothing_cached"] += weight(info.nothing_cached)
         count["nr_lazy_skipped"] += weight(info.lazy_skipped)
 

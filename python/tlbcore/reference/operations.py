@@ -484,9 +484,9 @@ def _do_fault(m: ReferenceMachine, task: Task, mm: Mm, addr: int, kind: str) -> 
         if not vma.has(v.VM_GROWSDOWN) or grow > vma.pgoff:
             raise ErrnoError("SIGSEGV")
         vma.start, vma.pgoff = page_start, vma.pgoff - grow
-    m.tallies["nr_faults"] += 1
     if vma.file is not None and not _file(m, vma.file).reaches(vma.index_of(page_start)):
         raise ErrnoError("SIGBUS")
+    m.tallies["nr_faults"] += 1
     frame = m.frame(task, mm, {"kind": kind}, (page_start, page_start + PAGE_SIZE))
     frame.vma, frame.vma_range = vma, frame.range
     frame.read(page_start)
