@@ -236,7 +236,11 @@ class Generator:
 
     def wp_shared_mapping_range(self, _task: Task, _mm: Mm) -> Operation:
         """A part of a file."""
-        return {"file": self.some_file() or 1, "from_page": self.rng.randrange(10), "nr_pages": self.rng.choice([1, 60])}
+        return {
+            "file": self.some_file() or 1,
+            "from_page": self.rng.randrange(10),
+            "nr_pages": self.rng.choice([1, 60]),
+        }
 
     def clear_refs(self, _task: Task, _mm: Mm) -> Operation:
         """Accessed or soft-dirty bits."""

@@ -33,7 +33,11 @@ def test_a_remote_cpu_is_told_and_catches_up() -> None:
     bench.do("mprotect", addr=A, len=PAGE, prot=1)
     row = bench.machine.flushes()[-1]
     assert (row["mask"], row["told"], row["remote"], row["nothing_cached"]) == ("0-1", "1", True, "")
-    assert [(e["cpu"], e["reason"], e["pages"]) for e in bench.machine.tlb_events()[-3:]] == [(0, 4, 1), (0, 3, 1), (1, 1, 1)]
+    assert [(e["cpu"], e["reason"], e["pages"]) for e in bench.machine.tlb_events()[-3:]] == [
+        (0, 4, 1),
+        (0, 3, 1),
+        (1, 1, 1),
+    ]
     assert bench.machine.state()["cpus"][1]["ctxs"][0] == [2, 2]
 
 
