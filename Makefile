@@ -17,7 +17,7 @@ RUST_SOURCES := Cargo.toml Cargo.lock $(shell find rust -type f)
 BENCH_SCRIPTS := $(sort $(wildcard benches/*.py))
 BENCH_RUST := $(wildcard rust/core/benches/*.rs)
 
-DEMO_RECORDING := data/apache.perf.txt.zst
+DEMO_RECORDING := data/recordings/apache.perf.txt.zst
 DEMO_KERNELS := linux-5.10 linux-6.18 consolidated
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1

@@ -1,16 +1,21 @@
+import os
 from collections.abc import Iterable, Iterator
-from typing import Final, SupportsIndex, final
+from typing import Any, Final, SupportsIndex, final
 
 import numpy as np
 import numpy.typing as npt
 
 __all__ = [
     "CpuMask",
+    "Machine",
+    "Recording",
+    "Replay",
     "__version__",
     "build_features",
     "build_profile",
     "condition_names",
     "program_names",
+    "replay",
     "step_names",
     "validate_kernel",
 ]
@@ -24,6 +29,14 @@ def condition_names() -> list[str]:
 
 def program_names() -> list[str]:
     """The names of the programs that a kernel has."""
+
+def replay(
+    recording: Recording, kernel_json: str, config_json: str, follow_masks: bool
+) -> Replay:
+    """Replays a recording under a resolved kernel on a machine (both as JSON text).
+
+    Ctrl-C ends it with KeyboardInterrupt.
+    """
 
 def step_names() -> list[str]:
     """The names of all steps, control steps first."""
@@ -108,3 +121,104 @@ class CpuMask:
     def __gt__(self, value: CpuMask, /) -> bool: ...
     def __hash__(self) -> int: ...
     def __reduce__(self) -> tuple[object, tuple[str, int]]: ...
+
+@final
+class Machine:
+    """A machine that runs one kernel."""
+
+    def __new__(cls, config_json: str, kernel_json: str) -> Machine: ...
+    def apply(self, op_json: str) -> str:
+        """Does one operation; ``{"value": ...}`` or ``{"errno": NAME}`` as JSON text."""
+    def apply_many(self, ops_json: str) -> str:
+        """Does a list of operations, in order; a list of results.
+
+        An operation that raises ends the list: those before it are done.
+        """
+    def state(self) -> str:
+        """All of the state, as JSON text."""
+    def flushes(self) -> str:
+        """The flush requests since the start or `clear_log`, as JSON text."""
+    def tlb_events(self) -> str:
+        """The hits of the tracepoint ``tlb:tlb_flush`` since the start or `clear_log`, as JSON text."""
+    def counters(self) -> str:
+        """Sums since the start, as JSON text."""
+    def clear_log(self) -> None:
+        """Forgets flushes and events; counters stay."""
+    def check_consistency(self) -> None:
+        """Checks reverse maps, references and tables against each other."""
+
+@final
+class Recording:
+    """A recording: what programs did to their address spaces, and the flushes that the kernel did for it."""
+
+    @staticmethod
+    def open(path: str | os.PathLike[str]) -> Recording:
+        """Reads any file that is understood: a recording, perf script text, lab records, a scenario."""
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes it as a ``.tlbr`` file, whole or not at all."""
+    def verify(self) -> None:
+        """Checks that all that refers to something does (kinds, tasks, names, rows)."""
+    @staticmethod
+    def verify_file(path: str | os.PathLike[str]) -> None:
+        """Reads all of a ``.tlbr`` file, compares its checksums and checks its content."""
+    @property
+    def meta(self) -> dict[str, Any]:
+        """Where it comes from and what is known about its machine."""
+    @property
+    def tasks(self) -> list[tuple[int, int, str]]:
+        """Its threads: tid, pid, name."""
+    @property
+    def names(self) -> list[str]:
+        """Names that events refer to by index."""
+    @property
+    def nr_events(self) -> int:
+        """How many events there are."""
+    @property
+    def nr_flushes(self) -> int:
+        """How many records of the kernel's flush code there are."""
+    @staticmethod
+    def event_columns() -> list[str]:
+        """The names of the columns of events."""
+    @staticmethod
+    def flush_columns() -> list[str]:
+        """The names of the columns of flush records."""
+    @staticmethod
+    def event_kinds() -> list[tuple[int, str]]:
+        """The kinds of events: number, name."""
+    @staticmethod
+    def flush_kinds() -> list[tuple[int, str]]:
+        """The kinds of flush records: number, name."""
+    @staticmethod
+    def attributions() -> list[tuple[int, str]]:
+        """How a flush record found its event: number, name."""
+    def column(self, name: str) -> npt.NDArray[Any]:
+        """A column of events, read-only, without a copy."""
+    def flush_column(self, name: str) -> npt.NDArray[Any]:
+        """A column of flush records, read-only, without a copy."""
+
+@final
+class Replay:
+    """What a recording gave under a kernel."""
+
+    @property
+    def nr_events(self) -> int:
+        """Events replayed."""
+    @property
+    def counters(self) -> dict[str, int]:
+        """The machine's counters, by name."""
+    @property
+    def by_operation(self) -> dict[str, dict[str, int]]:
+        """Sums per kind of operation: name -> counter -> value."""
+    @property
+    def notes(self) -> dict[str, int]:
+        """What had to be assumed or passed over: text -> how often."""
+    def flushes(self) -> dict[str, npt.NDArray[Any]]:
+        """The flushes that the model did, as columns: name -> array."""
+    def validate(self, recording: Recording, limit: int) -> dict[str, Any]:
+        """Holds the replay against the flushes of its recording.
+
+        A plain structure with ``matched``, ``missed``, ``extra``, ``score``, ``by_operation``, ``disagreements`` (the
+        `limit` largest groups), ``nr_unattributed``, ``has_truth``.
+        """
+    def operations(self, recording: Recording) -> list[dict[str, Any]]:
+        """The operations with both lists of flushes: row, kind, predicted, recorded, matched, missed, extra."""
