@@ -20,11 +20,11 @@ mod _core {
     #[pymodule_export]
     use crate::machine::PyMachine;
     #[pymodule_export]
+    use crate::program::{condition_names, program_names, step_names, validate_kernel};
+    #[pymodule_export]
     use crate::replay::{Replay, py_replay};
     #[pymodule_export]
     use crate::trace::Recording;
-    #[pymodule_export]
-    use crate::program::{condition_names, program_names, step_names, validate_kernel};
 
     #[pymodule_export]
     #[expect(non_upper_case_globals, reason = "the name is Python's")]
