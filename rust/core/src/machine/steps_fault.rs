@@ -124,7 +124,7 @@ impl Machine {
         let table_start = addr.align_down(PMD_SHIFT);
         let window = u64::from(self.kernel.constants.fault_around_pages) * PAGE_SIZE;
         let start = VirtAddr(addr.0 / window * window).max(table_start).max(vma.start);
-        let end = VirtAddr(addr.0 / window * window + window).min(VirtAddr(table_start.0 + PMD_SIZE)).min(vma.end);
+        let end = VirtAddr(start.0 + window).min(VirtAddr(table_start.0 + PMD_SIZE)).min(vma.end);
         let prot = self.page_prot(&vma);
         for number in start.0 >> PAGE_SHIFT..end.0 >> PAGE_SHIFT {
             let at = VirtAddr(number << PAGE_SHIFT);
