@@ -142,8 +142,9 @@ fn next_rmap_vma(
 
 fn next_table(machine: &Machine, frame: &mut Frame, at: &mut VirtAddr, stop: &mut TableStop) -> Item {
     if *stop == TableStop::Table && frame.r.reached < frame.r.table_range.end && frame.break_pte {
-        frame.r.table_range.start = frame.r.reached;
+        let reached = frame.r.reached;
         begin_table(frame);
+        frame.r.reached = reached;
         return Item::Plain;
     }
     if *stop == TableStop::HugePmd {

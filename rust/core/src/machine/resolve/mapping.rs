@@ -22,7 +22,8 @@ impl Machine {
         if len == 0 || shared && growsdown || !VirtAddr(addr).is_aligned(PAGE_SHIFT) {
             return Ok(Outcome::Errno(Errno::Einval));
         }
-        let is_fixed = fixed || noreplace;
+        // Address 0 asks for a choice even of a fixed mapping.
+        let is_fixed = (fixed || noreplace) && addr != 0;
         let range = match self.choose_range(mm, addr, len, is_fixed)? {
             Ok(range) => range,
             Err(errno) => return Ok(Outcome::Errno(errno)),

@@ -33,12 +33,9 @@ impl Machine {
     ) -> Result<Outcome> {
         let args = Args { proactive, ..Args::default() };
         let list_len = self.kernel.constants.swap_cluster_max as usize;
-        let mut places = pages.iter().peekable();
-        while places.peek().is_some() {
+        for places in pages.chunks(list_len) {
             let mut frame = self.frame(ProgramName::ShrinkFolioList, by, mm, args)?;
-            while frame.page_list.len() < list_len
-                && let Some((id, addr)) = places.next()
-            {
+            for (id, addr) in places {
                 if let Some(pfn) = self.mapped_page(*id, *addr) {
                     self.list_page(&mut frame, pfn);
                 }
