@@ -1,0 +1,431 @@
+"""The simulator driven by hand, on both machines; facts of real kernels where the comment says so.
+
+"Lab" are flushes recorded from an unmodified Linux 6.1.192 (5 levels of page tables, no PCID), which is what the tests
+of those facts run.
+"""
+
+from __future__ import annotations
+
+import doctest
+import errno
+import signal
+
+import pytest
+
+import tlbcore.simulator
+import tlbcore.units
+from tlbcore import InputError, ProgramError, kernels
+from tlbcore.calls import FaultError
+from tlbcore.flush_log import FLUSH_ALL
+from tlbcore.simulator import DEFAULT_MACHINE, File, Simulator
+from tlbcore.units import PAGE, PMD
+
+BASE = 0x1000_0000_0000
+LAB = DEFAULT_MACHINE | {"levels": 5, "pcid": False}
+
+
+@pytest.fixture(params=["core", "reference"])
+def backend(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
+@pytest.fixture
+def lab(backend: str) -> Simulator:
+    return Simulator(LAB, "linux-6.1", backend=backend)
+
+
+def brief(sim: Simulator, base: int = BASE) -> list[str]:
+    """Name each flush by operation, first page from `base` and pages, and whether tables are freed; then forget them."""
+    found = []
+    for flush in sim.flushes:
+        what = "all" if flush.is_full else f"{(flush.start - base) // PAGE}:{flush.nr_pages}"
+        found.append(f"{flush.operation} {what}{' freed' if flush.freed_tables else ''}")
+    sim.clear()
+    return found
+
+
+def test_the_examples_in_the_docstrings_run() -> None:
+    for module in (tlbcore.simulator, tlbcore.units):
+        outcome = doctest.testmod(module)
+        assert outcome.attempted > 0
+        assert outcome.failed == 0
+
+
+# --- facts of the lab ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("nr_pages", "expected"), [(1, "munmap 10:1"), (33, "munmap 10:33"), (34, "munmap all")])
+def test_more_than_33_pages_become_a_full_flush(lab: Simulator, nr_pages: int, expected: str) -> None:  # lab rule 1
+    process = lab.process()
+    process.mmap(64 * PAGE, addr=BASE)
+    process.touch(BASE, 64, write=True)
+    process.munmap(BASE + 10 * PAGE, nr_pages * PAGE)
+    assert brief(lab) == [expected]
+
+
+@pytest.mark.parametrize(("ceiling", "expected"), [(10, "munmap all"), (11, "munmap 0:11")])
+def test_the_ceiling_is_a_constant_of_the_kernel(backend: str, ceiling: int, expected: str) -> None:
+    kernel = kernels.get("linux-6.1").derive("mine", constants={"tlb_single_page_flush_ceiling": ceiling})
+    sim = Simulator(LAB, kernel, backend=backend)
+    process = sim.process()
+    process.mmap(64 * PAGE, addr=BASE)
+    process.touch(BASE, 64, write=True)
+    process.munmap(BASE, 11 * PAGE)
+    assert brief(sim) == [expected]
+
+
+def test_munmap_flushes_what_was_touched(lab: Simulator) -> None:  # lab rule 2
+    process = lab.process()
+    process.mmap(64 * PAGE, addr=BASE)
+    process.munmap(BASE + 8 * PAGE, 8 * PAGE)
+    assert brief(lab) == []
+    process.touch(BASE + 22 * PAGE, 3, write=True, stride_pages=2)
+    process.touch(BASE, 1)
+    process.munmap(BASE + 20 * PAGE, 20 * PAGE)
+    assert brief(lab) == ["munmap 22:5"]
+
+
+def test_freed_tables_pull_the_start_down(lab: Simulator) -> None:  # lab rule 3
+    process = lab.process()
+    process.mmap(PAGE, addr=BASE)
+    process.touch(BASE)
+    second = process.mmap(4 * PAGE, addr=BASE + PMD + 10 * PAGE)
+    process.touch(second, 4, write=True)
+    process.munmap(second, 4 * PAGE)
+    assert brief(lab) == ["munmap 512:14 freed"]
+    process.munmap(BASE, PAGE)
+    assert brief(lab) == ["munmap all freed"]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "expected"),
+    [
+        ("r", None, ["mprotect 0:4"]),
+        ("r", "rw", ["mprotect 0:4", "mprotect 0:4"]),
+        ("none", None, ["mprotect 0:4"]),
+        ("none", "rw", ["mprotect 0:4"]),
+        ("r", "r", ["mprotect 0:4"]),
+        ("rwx", None, ["mprotect 0:4"]),
+    ],
+)
+def test_mprotect_flushes_changes_that_matter(
+    lab: Simulator, first: str, second: str | None, expected: list[str]
+) -> None:  # lab rule 5
+    process = lab.process()
+    process.mmap(8 * PAGE, addr=BASE)
+    process.touch(BASE, 4, write=True)
+    process.mprotect(BASE, 8 * PAGE, first)
+    if second is not None:
+        process.mprotect(BASE, 8 * PAGE, second)
+    assert brief(lab) == expected
+
+
+def test_mprotect_of_the_zero_page(lab: Simulator) -> None:  # lab rule 5
+    process = lab.process()
+    process.mmap(4 * PAGE, addr=BASE)
+    process.touch(BASE, 4)
+    process.mprotect(BASE, 4 * PAGE, "r")
+    assert brief(lab) == []
+    process.mprotect(BASE, 4 * PAGE, "none")
+    assert brief(lab) == ["mprotect 0:4"]
+
+
+@pytest.mark.parametrize("advice", ["dontneed", "free", "cold"])
+def test_madvise_flushes_once_and_not_again(lab: Simulator, advice: str) -> None:  # lab rule 6
+    process = lab.process()
+    process.mmap(16 * PAGE, addr=BASE)
+    process.touch(BASE + 2 * PAGE, 8, write=True)
+    process.madvise(BASE, 16 * PAGE, advice)
+    assert brief(lab) == [f"madvise_{advice} 2:8"]
+    process.madvise(BASE, 16 * PAGE, advice)
+    assert brief(lab) == []
+
+
+def test_mremap_flushes_each_table(lab: Simulator) -> None:  # lab rule 7
+    process = lab.process()
+    process.mmap(2 * PMD, addr=BASE)
+    process.touch(BASE + 500 * PAGE, 24, write=True)
+    target = BASE + (1 << 32)
+    moved = process.mremap(BASE + 508 * PAGE, 8 * PAGE, 8 * PAGE, new_addr=target)
+    assert moved == target
+    assert brief(lab) == ["mremap 508:4 freed", "mremap 512:4 freed"]
+
+
+def test_fork_and_copy_on_write(lab: Simulator) -> None:  # lab rule 8
+    process = lab.process()
+    process.mmap(8 * PAGE, addr=BASE)
+    process.touch(BASE, 2, write=True)
+    child = process.fork(cpu=1)
+    assert brief(lab) == ["fork all freed"]
+    process.touch(BASE, 2, write=True)
+    assert brief(lab) == ["write 0:1", "write 1:1"]
+    child.touch(BASE, 2, write=True)
+    assert brief(lab) == []
+    assert child.mm != process.mm
+
+
+def test_the_first_write_to_a_zero_page(lab: Simulator) -> None:  # lab rule 8
+    process = lab.process()
+    process.mmap(8 * PAGE, addr=BASE)
+    process.touch(BASE, 2)
+    process.touch(BASE, 3, write=True)
+    assert brief(lab) == ["write 0:1", "write 1:1"]
+
+
+def test_msync_flushes_each_dirty_page(lab: Simulator) -> None:  # lab rule 8
+    process = lab.process()
+    file = lab.file(16)
+    process.mmap(16 * PAGE, addr=BASE, file=file, shared=True)
+    process.touch(BASE, 4, write=True, stride_pages=3)
+    brief(lab)
+    process.msync(BASE, 16 * PAGE)
+    assert brief(lab) == ["msync 0:1", "msync 3:1", "msync 6:1", "msync 9:1"]
+    process.fsync(file)
+    assert brief(lab) == []
+
+
+def test_clear_refs(lab: Simulator) -> None:  # lab rule 8
+    process = lab.process()
+    process.mmap(8 * PAGE, addr=BASE)
+    process.touch(BASE, 2, write=True)
+    process.clear_refs(1)
+    assert brief(lab) == []
+    process.clear_refs(4)
+    assert [text.split()[:2] for text in brief(lab)] == [["clear_refs", "all"]]
+
+
+def test_reclaim_on_one_cpu_flushes_each_page(lab: Simulator) -> None:  # lab rule 10
+    process = lab.process()
+    process.mmap(8 * PAGE, addr=BASE)
+    process.touch(BASE, 3, write=True)
+    process.reclaim(BASE, 3)
+    assert brief(lab) == ["reclaim 0:1", "reclaim 1:1", "reclaim 2:1"]
+
+
+def test_reclaim_defers_when_others_have_the_mm(lab: Simulator) -> None:  # lab rule 10
+    process = lab.process(cpu=0)
+    process.thread(cpu=1)
+    process.mmap(8 * PAGE, addr=BASE, file=lab.file(8))
+    process.touch(BASE, 1)
+    brief(lab)
+    process.reclaim(BASE, 8)
+    (flush,) = lab.flushes
+    assert (flush.kind, flush.mm, flush.is_full, flush.told.cpulist) == ("batch", None, True, "1")
+    assert brief(lab) == ["reclaim all"]
+    process.mmap(2 * PAGE, addr=BASE + PMD)
+    process.touch(BASE, 2)
+    process.munmap(BASE, PAGE)
+    assert [text.split()[:2] for text in brief(lab)] == [
+        ["munmap", "all"],
+        ["munmap", "0:1"],
+    ]  # what was pending, first
+    process.munmap(BASE + PAGE, PAGE)
+    assert brief(lab) == ["munmap 1:1"]
+
+
+def test_threads_on_other_cpus_are_told(lab: Simulator) -> None:  # lab rule 11
+    process = lab.process(cpu=0)
+    process.thread(cpu=1)
+    process.thread(cpu=3)
+    process.mmap(64 * PAGE, addr=BASE)
+    process.touch(BASE, 64, write=True)
+    process.munmap(BASE, PAGE)
+    (flush,) = lab.flushes
+    assert (flush.told.cpulist, flush.mask.cpulist, flush.remote) == ("1,3", "0-1,3", True)
+    assert flush.nothing_cached.cpulist == "1,3"
+    assert repr(flush) == "<Flush munmap: cpu 0 mm 1, 0x100000000000 +1 page, told 1,3>"
+    reasons = [(event.cpu, event.reason, event.nr_pages) for event in lab.tlb_events]
+    assert reasons == [(0, 4, 1), (0, 3, 1), (1, 1, 1), (3, 1, 1)]
+
+
+def test_lazy_cpus_are_spared_unless_tables_go(lab: Simulator) -> None:  # lab rule 11
+    process = lab.process(cpu=0)
+    sleeper = process.thread(cpu=1)
+    process.mmap(64 * PAGE, addr=BASE)
+    process.touch(BASE, 64, write=True)
+    sleeper.sleep()
+    assert not sleeper.running
+    process.munmap(BASE, PAGE)
+    process.munmap(BASE, 64 * PAGE)
+    process.mmap(64 * PAGE, addr=BASE)
+    process.touch(BASE, 2, write=True)
+    process.munmap(BASE, PAGE)
+    masks = [(f.mask.cpulist, f.told.cpulist, f.lazy_skipped.cpulist, f.lazy_left.cpulist) for f in lab.flushes]
+    assert masks == [("0-1", "", "1", ""), ("0-1", "1", "", "1"), ("0", "", "", "")]
+    assert str(lab.flushes[1]).endswith("all, freed_tables, told 1, lazy left 1")
+
+
+@pytest.mark.parametrize(("kernel", "mask", "gone"), [("linux-6.1", "0", ""), ("linux-6.18", "0-1", "1")])
+def test_who_switched_away(backend: str, kernel: str, mask: str, gone: str) -> None:  # lab rule 11; 209954cbc7d0
+    sim = Simulator(LAB, kernel, backend=backend)
+    process, other = sim.process(cpu=0), sim.process(cpu=2)
+    process.thread(cpu=1)
+    sim.idle(2)
+    sim.schedule(1, other.main)
+    process.mmap(8 * PAGE, addr=BASE)
+    process.touch(BASE, 8, write=True)
+    process.munmap(BASE, 4 * PAGE)
+    process.munmap(BASE, 8 * PAGE)
+    ranged, full = sim.flushes
+    assert (ranged.mask.cpulist, ranged.told.cpulist) == (mask, "")
+    assert (full.freed_tables, full.told.cpulist, full.gone.cpulist) == (True, gone, gone)
+
+
+def test_huge_pages_are_counted_in_their_own_size(backend: str) -> None:  # lab rule 12
+    sim = Simulator(LAB, "linux-6.1", thp="always", backend=backend)
+    process = sim.process()
+    process.mmap(8 * PMD, addr=BASE)
+    process.touch(BASE, 8, write=True, stride_pages=512)
+    process.munmap(BASE + PMD, 4 * PMD)
+    (flush,) = sim.flushes
+    assert (flush.stride_shift, flush.nr_strides, flush.nr_pages, flush.start) == (21, 4, 2048, BASE + PMD)
+
+
+def test_exit_flushes_everything(lab: Simulator) -> None:  # lab rule 13
+    process = lab.process()
+    process.mmap(8 * PAGE, addr=BASE)
+    process.touch(BASE, 8, write=True)
+    process.exit()
+    assert brief(lab) == ["exit all freed"]
+    assert process.threads == ()
+    with pytest.raises(InputError, match="process: found that it exited"):
+        process.mmap(PAGE)
+
+
+# --- the interface ---------------------------------------------------------------------------------------------------
+
+
+def test_errnos_become_os_errors(lab: Simulator) -> None:
+    process = lab.process()
+    with pytest.raises(OSError, match="mmap at 0x1: EINVAL") as refused:
+        process.mmap(PAGE, addr=1)
+    assert refused.value.errno == errno.EINVAL
+    with pytest.raises(OSError, match="ENOMEM") as hole:
+        process.mprotect(BASE, PAGE, "r")
+    assert hole.value.errno == errno.ENOMEM
+
+
+def test_signals_become_fault_errors(lab: Simulator) -> None:
+    process = lab.process()
+    with pytest.raises(FaultError, match="read at 0x100000000000: SIGSEGV") as segv:
+        process.read(BASE)
+    assert (segv.value.errno, segv.value.signal) == (errno.EFAULT, signal.SIGSEGV)
+    process.mmap(2 * PAGE, addr=BASE, file=lab.file(1), shared=True)
+    process.write(BASE)
+    with pytest.raises(FaultError) as bus:
+        process.write(BASE + PAGE)
+    assert bus.value.signal == signal.SIGBUS
+
+
+def test_what_cannot_be_asked_for_is_an_input_error(lab: Simulator) -> None:
+    process = lab.process(cpu=0)
+    with pytest.raises(InputError, match="cpu: found 4, expected 0 to 3"):
+        lab.process(cpu=4)
+    with pytest.raises(InputError, match="prot: found 'rq', expected letters"):
+        process.mmap(PAGE, "rq")
+    with pytest.raises(InputError, match="offset is 5, expected a multiple of 4096"):
+        process.mmap(PAGE, file=lab.file(1), offset=5)
+    with pytest.raises(InputError):
+        process.mmap(PAGE, file=File(id=99, nr_pages=1, shmem=False))
+    for cpu in (1, 2, 3):
+        lab.process(cpu)
+    with pytest.raises(InputError, match="found a thread on each of the 4 CPUs"):
+        lab.process()
+    with pytest.raises(InputError, match="backend: found 'fast', expected one of core, reference"):
+        Simulator(backend="fast")
+    with pytest.raises(InputError, match=r"found kernel 'linux-6\.17'"):
+        Simulator(kernel="linux-6.17")
+
+
+def test_machines_and_kernels_in_all_their_forms(backend: str) -> None:
+    class Described:
+        def config(self) -> dict[str, object]:
+            return dict(LAB)
+
+    kernel = kernels.get("linux-6.1")
+    for form in (kernel, kernel.resolve(), "linux-6.1"):
+        sim = Simulator(Described(), form, nr_cpus=2, backend=backend)
+        assert repr(sim) == "<Simulator linux-6.1, 2 CPUs>"
+        process = sim.process()
+        process.mmap(PAGE, addr=BASE)
+        process.write(BASE)
+        process.madvise(BASE, PAGE, "dontneed")
+        assert brief(sim) == ["madvise_dontneed 0:1"]
+
+
+def test_a_call_of_a_sleeping_thread_wakes_it(lab: Simulator) -> None:
+    process = lab.process(cpu=2)
+    thread = process.main
+    thread.sleep()
+    assert lab.current(2) is None
+    process.mmap(PAGE, addr=BASE)
+    assert (lab.current(2), thread.running, thread.cpu) == (thread.task, True, 2)
+    thread.schedule(0)
+    assert (lab.current(0), lab.current(2), thread.cpu) == (thread.task, None, 0)
+
+
+def test_a_forked_child_takes_its_parents_cpu_if_it_has_none(lab: Simulator) -> None:
+    parent = lab.process(cpu=1)
+    child = parent.fork()
+    assert parent.main.running
+    child.mmap(PAGE, addr=BASE)
+    assert (child.main.cpu, child.main.running, parent.main.running) == (1, True, False)
+
+
+def test_exec_ends_the_other_threads(lab: Simulator) -> None:
+    process = lab.process(cpu=0)
+    process.thread(cpu=1)
+    process.mmap(PAGE, addr=BASE)
+    old = process.mm
+    process.exec()
+    assert (len(process.threads), lab.current(1)) == (1, None)
+    assert process.mm != old
+    with pytest.raises(FaultError):
+        process.read(BASE)
+
+
+def test_clear_forgets_what_happened_but_not_the_machine(lab: Simulator) -> None:
+    process = lab.process()
+    process.mmap(8 * PAGE, addr=BASE)
+    process.touch(BASE, 8, write=True)
+    process.munmap(BASE, PAGE)
+    assert lab.counters["nr_flush_requests"] == 1
+    before = lab.state()
+    lab.clear()
+    assert (lab.flushes, lab.tlb_events, set(lab.counters.values())) == ([], [], {0})
+    assert lab.state() == before
+    process.munmap(BASE + PAGE, PAGE)
+    assert (lab.counters["nr_flush_requests"], len(lab.flushes), len(lab.tlb_events)) == (1, 1, 1)
+    assert lab.flushes[0].operation == "munmap"
+
+
+def test_heap_and_shared_memory(lab: Simulator) -> None:
+    process = lab.process()
+    start = process.brk()
+    assert process.brk(start + 4 * PAGE) == start + 4 * PAGE
+    process.touch(start, 4, write=True)
+    assert process.brk(start + PAGE) == start + PAGE
+    assert brief(lab, start) == ["brk 1:3"]
+    memory = lab.file(8, shmem=True)
+    process.mmap(8 * PAGE, addr=BASE, file=memory, shared=True, offset=2 * PAGE)
+    process.touch(BASE, 2, write=True)
+    process.truncate(memory, 3, 1)
+    assert brief(lab) == ["truncate 1:1", "truncate 1:1"] or brief(lab) == []
+
+
+def test_a_full_flush_says_so(lab: Simulator) -> None:
+    process = lab.process()
+    process.fork()
+    (flush,) = lab.flushes
+    assert (flush.is_full, flush.nr_pages, flush.nr_strides, flush.end) == (True, None, None, FLUSH_ALL)
+    assert str(flush) == "fork: cpu 0 mm 1, all, freed_tables, told nobody"
+
+
+def test_an_unknown_step_of_a_kernel_is_a_program_error(backend: str) -> None:
+    kernel = kernels.get("linux-6.1").resolve()
+    programs = kernel["programs"]
+    assert isinstance(programs, dict)
+    broken = kernel | {"programs": programs | {"munmap": [{"step": "flush_everything"}]}}
+    with pytest.raises((ProgramError, InputError), match="flush_everything"):
+        Simulator(kernel=broken, backend=backend)
