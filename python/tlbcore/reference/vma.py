@@ -1,0 +1,152 @@
+"""VMAs, and the list of those of one mm: splitting, merging, holes (mm/vma.c)."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+from tlbcore.reference import pte as p
+from tlbcore.reference.config import MMAP_BASE, MMAP_MIN, PAGE_SHIFT
+
+VM_READ, VM_WRITE, VM_EXEC, VM_SHARED = 1, 2, 4, 8
+VM_GROWSDOWN = 0x100
+VM_LOCKED = 0x2000
+VM_DONTCOPY = 0x20000
+VM_SOFTDIRTY = 0x08000000
+VM_HUGEPAGE = 0x20000000
+VM_NOHUGEPAGE = 0x40000000
+VM_ACCESS = VM_READ | VM_WRITE | VM_EXEC
+
+
+@dataclass(eq=False)
+class Vma:
+    """One `vm_area_struct`: bytes start..end, `pgoff` in pages; `file` is a file's id."""
+
+    start: int
+    end: int
+    flags: int
+    file: int | None
+    pgoff: int
+    anon_vma: bool = False
+    defer_gen: int = 0
+    shmem: bool = False
+
+    def has(self, flag: int) -> bool:
+        """Whether the flag is set."""
+        return bool(self.flags & flag)
+
+    def index_of(self, addr: int) -> int:
+        """The page of the file (or of the pgoff space) that `addr` maps."""
+        return self.pgoff + ((addr - self.start) >> PAGE_SHIFT)
+
+    @property
+    def page_prot(self) -> int:
+        """`vm_page_prot` as flags of a PTE."""
+        if not self.flags & VM_ACCESS:
+            return p.PAGE_NONE
+        prot = p.P | p.U | p.A
+        if not self.flags & VM_EXEC:
+            prot |= p.NX
+        writenotify = self.file is not None and not self.shmem
+        if self.flags & VM_SHARED and self.flags & VM_WRITE and not writenotify:
+            prot |= p.W
+        return prot
+
+
+@dataclass
+class VmaTree:
+    """The VMAs of one mm, disjoint and sorted."""
+
+    vmas: list[Vma] = field(default_factory=list)
+
+    def __iter__(self) -> Iterator[Vma]:
+        """By address."""
+        return iter(self.vmas)
+
+    def find(self, addr: int) -> Vma | None:
+        """`find_vma()`: the first VMA with end > addr."""
+        position = bisect_right(self.vmas, addr, key=lambda vma: vma.end)
+        return self.vmas[position] if position < len(self.vmas) else None
+
+    def lookup(self, addr: int) -> Vma | None:
+        """`vma_lookup()`: the VMA that holds addr."""
+        vma = self.find(addr)
+        return vma if vma is not None and vma.start <= addr else None
+
+    def overlapping(self, start: int, end: int) -> list[Vma]:
+        """The VMAs that share a byte with start..end."""
+        found = []
+        vma = self.find(start)
+        while vma is not None and vma.start < end:
+            found.append(vma)
+            vma = self.find(vma.end)
+        return found
+
+    def is_free(self, start: int, end: int) -> bool:
+        """Whether nothing is mapped in start..end."""
+        vma = self.find(start)
+        return vma is None or vma.start >= end
+
+    def first_hole(self, start: int, end: int) -> int | None:
+        """The first address of start..end that no VMA holds."""
+        at = start
+        while at < end:
+            vma = self.lookup(at)
+            if vma is None:
+                return at
+            at = vma.end
+        return None
+
+    def insert(self, vma: Vma) -> None:
+        """Put a VMA where nothing is mapped."""
+        assert self.is_free(vma.start, vma.end)
+        self.vmas.insert(bisect_right(self.vmas, vma.start, key=lambda other: other.start), vma)
+
+    def remove(self, vma: Vma) -> None:
+        """Take a VMA out."""
+        self.vmas.remove(vma)
+
+    def split(self, vma: Vma, addr: int) -> Vma:
+        """Cut `vma` at `addr`: it keeps the left part, the right part is returned."""
+        right = replace(vma, start=addr, pgoff=vma.index_of(addr))
+        vma.end = addr
+        self.insert(right)
+        return right
+
+    def merge(self, vma: Vma) -> Vma:
+        """Join `vma` with its left, then its right neighbour where they continue each other."""
+        position = self.vmas.index(vma)
+        if position > 0 and _continues(self.vmas[position - 1], vma):
+            vma = self._join(self.vmas[position - 1], vma)
+            position -= 1
+        if position + 1 < len(self.vmas) and _continues(vma, self.vmas[position + 1]):
+            vma = self._join(vma, self.vmas[position + 1])
+        return vma
+
+    def _join(self, left: Vma, right: Vma) -> Vma:
+        self.vmas.remove(right)
+        left.end = right.end
+        left.flags |= right.flags & VM_SOFTDIRTY
+        left.anon_vma = left.anon_vma or right.anon_vma
+        left.defer_gen = max(left.defer_gen, right.defer_gen)
+        return left
+
+    def unmapped_area(self, length: int) -> int | None:
+        """The highest free address for `length` bytes below mmap_base."""
+        top = MMAP_BASE
+        for vma in reversed(self.vmas):
+            if vma.end <= top and top - vma.end >= length:
+                break
+            top = min(top, vma.start)
+        at = top - length
+        return at if at >= MMAP_MIN and self.is_free(at, at + length) else None
+
+
+def _continues(left: Vma, right: Vma) -> bool:
+    return (
+        left.end == right.start
+        and (left.flags ^ right.flags) & ~VM_SOFTDIRTY == 0
+        and left.file == right.file
+        and left.index_of(left.end) == right.pgoff
+    )
