@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
 from tlbcore import _core
 from tlbcore.errors import InputError, ProgramError
-from tlbcore.reference import ModelError, ReferenceMachine, UsageError
+from tlbcore.reference import ModelError, ReferenceMachine, StepError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -78,12 +78,16 @@ class _Reference:
     def __init__(self, config: Json, kernel: Mapping[str, object]) -> None:
         try:
             self._machine = ReferenceMachine(config, kernel)
+        except StepError as error:
+            raise ProgramError(str(error)) from error
         except UsageError as error:
             raise InputError(str(error)) from error
 
     def apply(self, operation: Mapping[str, object]) -> Json:
         try:
             return self._machine.apply(operation)
+        except StepError as error:
+            raise ProgramError(str(error)) from error
         except UsageError as error:
             raise InputError(str(error)) from error
         except ModelError as error:

@@ -525,6 +525,16 @@ def _advance_time(m: ReferenceMachine, a: Args) -> None:
     m.engine.now_ns += a["ns"]
 
 
+def _run(m: ReferenceMachine, a: Args) -> None:
+    """A program of the caller's, on a range."""
+    task, mm = _running(m, a)
+    m.check_custom_program(a["steps"])
+    span = _range(m, a["addr"], a["len"])
+    if span[0] == span[1]:
+        raise ErrnoError("EINVAL")
+    m.run_steps(a["steps"], m.frame(task, mm, {"prot": a["prot"]}, span))
+
+
 OPERATIONS: dict[str, Operation] = {
     "create_process": _create_process,
     "create_file": _create_file,
@@ -550,5 +560,6 @@ OPERATIONS: dict[str, Operation] = {
     "migrate": _migrate,
     "access": _access,
     "fault": _fault,
+    "run": _run,
     "advance_time": _advance_time,
 }
