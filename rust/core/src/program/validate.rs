@@ -89,7 +89,9 @@ fn check(node: &Node, program: ProgramName, place: Place, state: &mut State, pat
         Node::Loop { kind, body, on_huge_pmd, on_pmd } => {
             check_loop(*kind, place, path)?;
             let inner = enter(*kind, place);
-            let huge = Place { in_entry: true, in_page: true, ..inner };
+            // What a walk of tables does at a huge PMD may be the work on a list of pages that it has just made.
+            let at_huge = *kind == LoopKind::Table;
+            let huge = Place { in_entry: true, in_page: true, at_huge, ..inner };
             let parts = [(body, kind.name(), inner), (on_huge_pmd, "on_huge_pmd", huge), (on_pmd, "on_pmd", huge)];
             for (part, name, place) in parts {
                 let mut after = state.clone();

@@ -1,0 +1,135 @@
+//! State that evidence proves without an operation: a recording starts in the middle of a process's life, so its areas
+//! and pages are found when something happens to them. Nothing here flushes, faults or counts.
+
+use crate::addr::{PAGE_SHIFT, VaRange, VirtAddr};
+use crate::error::{Error, Result};
+use crate::flush::MmId;
+use crate::page_table::{PTE_LEVEL, Pte, table_index};
+
+use super::Machine;
+use super::frame::Place;
+use super::pages::{FileId, PageKind, ZERO_PFN};
+use super::rmap::Mapping;
+use super::vma::{VmFlags, Vma};
+
+/// What a page that was there before is.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum AdoptKind {
+    /// The zero page.
+    ZeroPage,
+    /// A page of the area's file, mapped without W or D.
+    FileReadOnly,
+    /// An anonymous page of its own; mapped with W and D if `write`.
+    Anon {
+        /// Whether the entry lets write.
+        write: bool,
+    },
+}
+
+impl Machine {
+    /// Inserts an area that was there before; it is merged with no neighbour.
+    ///
+    /// # Errors
+    /// If the mm or file does not exist, the range is not of whole pages in user space, or something is mapped there.
+    pub fn adopt_vma(
+        &mut self,
+        mm: MmId,
+        start: VirtAddr,
+        end: VirtAddr,
+        flags: VmFlags,
+        file: Option<FileId>,
+        pgoff: u64,
+    ) -> Result<()> {
+        let is_sound = start < end
+            && start.is_aligned(PAGE_SHIFT)
+            && end.is_aligned(PAGE_SHIFT)
+            && end <= self.user_end();
+        if !is_sound {
+            return Err(Error::Value(format!(
+                "area {start} to {end}: expected whole pages below {}",
+                self.user_end()
+            )));
+        }
+        if let Some(id) = file
+            && self.pages.file(id).is_none()
+        {
+            return Err(Error::Value(format!("file {}: found none, expected a file that was created", id.0)));
+        }
+        let range = VaRange::new(start, end);
+        let vmas = &mut self.mm_mut(mm)?.vmas;
+        if !vmas.is_free(range) {
+            return Err(Error::Value(format!("area {start} to {end} of mm {mm}: found an area there, expected none")));
+        }
+        vmas.insert(Vma {
+            flags,
+            ..Vma::new(range, flags, file, pgoff)
+        });
+        Ok(())
+    }
+
+    /// Maps a page that was there before; the entry must be none. The entry is accessed, and dirty only if writable.
+    ///
+    /// # Errors
+    /// If no area holds the address, it has no file for a file page, or something is mapped there.
+    pub fn adopt_page(&mut self, mm: MmId, addr: VirtAddr, kind: AdoptKind) -> Result<()> {
+        let addr = addr.align_down(PAGE_SHIFT);
+        let root = self.mm_ref(mm)?.root;
+        let vma = *self
+            .vma_at(mm, addr)
+            .ok_or_else(|| Error::Value(format!("address {addr} of mm {mm}: found no area, expected one")))?;
+        if let Some((pte, _)) = self.leaf(mm, addr) {
+            return Err(Error::Value(format!("address {addr} of mm {mm}: found `{pte}`, expected no entry")));
+        }
+        let prot = self.page_prot(&vma);
+        let mapping = Mapping { mm, addr };
+        let pte = match kind {
+            AdoptKind::ZeroPage => Pte::new(ZERO_PFN, prot).wrprotect().mk_special(),
+            AdoptKind::FileReadOnly => {
+                let file = vma.file.ok_or_else(|| {
+                    Error::Value(format!("address {addr} of mm {mm}: found anonymous memory, expected a file"))
+                })?;
+                let page = self.pages.find_get_page(file, vma.index_of(addr))?;
+                self.pages.map(page, mapping);
+                Pte::new(page, prot).wrprotect().mk_young()
+            }
+            AdoptKind::Anon { write } => {
+                let page = self.pages.alloc(PageKind::Anon, false)?;
+                self.pages.add_rmap(page, mapping);
+                let vmas = &mut self.mm_mut(mm)?.vmas;
+                vmas.update(Vma { anon_vma: true, ..vma });
+                let pte = Pte::new(page, prot).wrprotect().mk_young();
+                if write { pte.mk_write().mk_dirty().mk_soft_dirty() } else { pte }
+            }
+        };
+        let table = self.tables.alloc_pte_table(root, addr)?;
+        self.tables.set(table, table_index(addr, PTE_LEVEL), pte);
+        Ok(())
+    }
+
+    /// Drops a 4 KiB entry that, by evidence, never was there: its page, its swap slot, and what TLBs hold of it, without
+    /// a flush. Tells whether there was one; huge entries stay.
+    ///
+    /// # Errors
+    /// If there is no such mm.
+    pub fn forget_page(&mut self, mm: MmId, addr: VirtAddr) -> Result<bool> {
+        let addr = addr.align_down(PAGE_SHIFT);
+        let root = self.mm_ref(mm)?.root;
+        let Some(Place { table, level: PTE_LEVEL }) = self.place_at(root, addr) else {
+            return Ok(false);
+        };
+        let index = table_index(addr, PTE_LEVEL);
+        let pte = self.tables.get(table, index);
+        if pte.is_none() {
+            return Ok(false);
+        }
+        self.tables.set(table, index, Pte::NONE);
+        if let Some(page) = Self::page_of(pte) {
+            self.pages.remove_rmap(page, Mapping { mm, addr });
+            self.pages.put_ref_and_swap_cache(page);
+        } else if let Some(slot) = pte.swap_slot() {
+            self.pages.free_swap_and_cache(slot as u32);
+        }
+        self.engine.forget_translation(mm, addr);
+        Ok(true)
+    }
+}

@@ -1,0 +1,141 @@
+//! The hardware's part: a load, store or fetch through the TLB, the walk on a miss, A and D bits, faults
+//! (`docs/machine.md` section 3).
+
+use crate::addr::{PageSize, VirtAddr};
+use crate::cpumask::CpuId;
+use crate::error::{Error, Result};
+use crate::flush::{Initiator, MmId};
+use crate::page_table::{PTE_LEVEL, PageTables, TableId, Walk, WalkEnd};
+use crate::program::LazyMmu;
+use crate::tlb::{PscLevel, PscScope, TlbEntry};
+
+use super::Machine;
+use super::operation::{AccessKind, Outcome};
+
+/// How often an access is tried again after its fault was handled.
+const MAX_FAULTS: u32 = 8;
+
+impl Machine {
+    /// Accesses `addr` on the CPU of `by`, which has `mm` loaded; faults are handled and the access tried again.
+    pub(super) fn access(&mut self, by: Initiator, mm: MmId, addr: VirtAddr, kind: AccessKind) -> Result<Outcome> {
+        for _ in 0..=MAX_FAULTS {
+            if self.try_access(by.cpu, mm, addr, kind)? {
+                return Ok(Outcome::None);
+            }
+            if let errno @ Outcome::Errno(_) = self.fault(by, mm, addr, kind)? {
+                return Ok(errno);
+            }
+        }
+        Err(Error::Value(format!(
+            "access to {addr} of mm {mm}: found a fault after {MAX_FAULTS} that were handled, expected the kernel's fault \
+             program to make the access possible"
+        )))
+    }
+
+    /// One try; false is a page fault.
+    fn try_access(&mut self, cpu: CpuId, mm: MmId, addr: VirtAddr, kind: AccessKind) -> Result<bool> {
+        let root = self.mm_ref(mm)?.root;
+        let pcid = self.engine.loaded_pcid(cpu);
+        let hit = self
+            .engine
+            .tlbs_mut()
+            .and_then(|tlbs| tlbs.lookup(cpu.index(), pcid, addr));
+        let done = match hit {
+            Some((entry, _)) => self.use_entry(cpu, root, pcid, addr, kind, entry),
+            None => self.walk_and_fill(cpu, root, pcid, addr, kind),
+        };
+        if !done && let Some(tlbs) = self.engine.tlbs_mut() {
+            // A CPU drops the translation that made it fault; the paging-structure caches stay.
+            tlbs.invalidate_page_with(cpu.index(), pcid, addr, PscScope::None);
+        }
+        Ok(done)
+    }
+
+    /// An access with a cached translation.
+    fn use_entry(
+        &mut self,
+        cpu: CpuId,
+        root: TableId,
+        pcid: u16,
+        addr: VirtAddr,
+        kind: AccessKind,
+        entry: TlbEntry,
+    ) -> bool {
+        match kind {
+            AccessKind::Read => true,
+            AccessKind::Exec => !entry.nx,
+            AccessKind::Write if !entry.write => false,
+            AccessKind::Write if entry.dirty => true,
+            AccessKind::Write => {
+                // The first write through the entry walks again, to set D in memory.
+                let marked = self.tables.set_dirty(root, self.tables.levels().top(), addr).is_some();
+                if marked && let Some(tlbs) = self.engine.tlbs_mut() {
+                    tlbs.update_dirty(cpu.index(), pcid, addr);
+                }
+                marked
+            }
+        }
+    }
+
+    /// An access without one: walk, set A and D, fill.
+    fn walk_and_fill(&mut self, cpu: CpuId, root: TableId, pcid: u16, addr: VirtAddr, kind: AccessKind) -> bool {
+        let cached = self.engine.tlbs_mut().and_then(|tlbs| tlbs.psc_lookup(cpu.index(), pcid, addr));
+        let (table, level) = cached.map_or((root, self.tables.levels().top()), |(level, table)| {
+            (TableId(table), level.table_level())
+        });
+        let walk = self.tables.walk_from(table, level, addr);
+        let WalkEnd::Leaf(size) = walk.end else {
+            return false;
+        };
+        let leaf = walk.last().entry;
+        let allowed = match kind {
+            AccessKind::Read => true,
+            AccessKind::Write => leaf.write(),
+            AccessKind::Exec => !leaf.nx(),
+        };
+        if !allowed {
+            return false;
+        }
+        if kind == AccessKind::Write {
+            self.tables.set_dirty(table, level, addr);
+        } else {
+            self.tables.set_accessed(table, level, addr);
+        }
+        self.fill(cpu, pcid, addr, &walk, size, kind);
+        true
+    }
+
+    fn fill(&mut self, cpu: CpuId, pcid: u16, addr: VirtAddr, walk: &Walk, size: PageSize, kind: AccessKind) {
+        // A hash MMU has no tree to remember parts of.
+        let keeps_tables = self.kernel.constants.lazy_mmu != LazyMmu::PerPte;
+        let Some(tlbs) = self.engine.tlbs_mut() else {
+            return;
+        };
+        let leaf = walk.last().entry;
+        if keeps_tables {
+            for step in walk.steps().iter().filter(|step| step.level > PTE_LEVEL) {
+                if step.entry.is_table()
+                    && let Some(level) = PscLevel::from_table_level(step.level - 1)
+                {
+                    tlbs.psc_insert(cpu.index(), pcid, level, addr, step.entry.table_id().0);
+                }
+            }
+        }
+        let start = addr.align_down(size.shift());
+        tlbs.insert(
+            cpu.index(),
+            pcid,
+            TlbEntry {
+                vpn: start.vpn(),
+                pfn: PageTables::frame_in_leaf(leaf, size, start),
+                size,
+                write: leaf.write(),
+                user: leaf.user(),
+                dirty: leaf.dirty() || kind == AccessKind::Write,
+                nx: leaf.nx(),
+                global: leaf.global(),
+            },
+        );
+        self.counters.nr_tlb_fills += 1;
+    }
+}

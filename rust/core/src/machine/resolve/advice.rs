@@ -1,0 +1,178 @@
+//! madvise, numa_hint, clear_refs, collapse: what is done to a range or to all of an mm without unmapping it.
+
+use crate::addr::{PAGE_SHIFT, PMD_SHIFT, PMD_SIZE, PTRS_PER_TABLE, VaRange, VirtAddr};
+use crate::error::Result;
+use crate::flush::{Initiator, MmId};
+use crate::page_table::{TableCursor, TableId, TableVisit, table_index};
+use crate::program::ProgramName;
+
+use super::super::Machine;
+use super::super::frame::Args;
+use super::super::operation::{AccessKind, Advice, Errno, Outcome};
+use super::super::vma::{VmFlags, Vma};
+
+impl Machine {
+    pub(super) fn madvise(
+        &mut self,
+        by: Initiator,
+        mm: MmId,
+        addr: u64,
+        len: u64,
+        advice: Advice,
+    ) -> Result<Outcome> {
+        let range = match self.page_range(addr, len, Errno::Enomem) {
+            Ok(range) => range,
+            Err(errno) => return Ok(Outcome::Errno(errno)),
+        };
+        if range.is_empty() {
+            return Ok(Outcome::None);
+        }
+        match advice {
+            Advice::Dontneed => self.madvise_run(ProgramName::MadviseDontneed, by, mm, range),
+            Advice::Free => self.madvise_run(ProgramName::MadviseFree, by, mm, range),
+            Advice::Cold => self.madvise_run(ProgramName::MadviseCold, by, mm, range),
+            Advice::Pageout => self.madvise_run(ProgramName::MadvisePageout, by, mm, range),
+            Advice::Hugepage => self.madvise_flags(by, mm, range, VmFlags::HUGEPAGE, VmFlags::NOHUGEPAGE),
+            Advice::Nohugepage => self.madvise_flags(by, mm, range, VmFlags::NOHUGEPAGE, VmFlags::HUGEPAGE),
+            Advice::Dontfork => self.madvise_flags(by, mm, range, VmFlags::DONTCOPY, VmFlags::empty()),
+            Advice::Dofork => self.madvise_flags(by, mm, range, VmFlags::empty(), VmFlags::DONTCOPY),
+            Advice::PopulateRead => self.madvise_populate(by, mm, range, AccessKind::Read),
+            Advice::PopulateWrite => self.madvise_populate(by, mm, range, AccessKind::Write),
+            Advice::Other => Ok(Outcome::None),
+        }
+    }
+
+    /// Runs a program on a range, up to the first area that the advice does not suit.
+    fn madvise_run(&mut self, program: ProgramName, by: Initiator, mm: MmId, range: VaRange) -> Result<Outcome> {
+        let only_anonymous = program == ProgramName::MadviseFree;
+        let suits =
+            |vma: &Vma| !vma.flags.contains(VmFlags::LOCKED) && (vma.is_anonymous() || !only_anonymous);
+        let vmas = &self.mm_ref(mm)?.vmas;
+        let bad = vmas.overlapping(range).find(|vma| !suits(vma)).map(|vma| vma.start);
+        let end = bad.map_or(range.end, |start| start.max(range.start));
+        let has_hole = self.mapped_until(mm, range)? < range.end;
+        if range.start < end {
+            self.run_on_range(program, by, mm, VaRange::new(range.start, end))?;
+        }
+        Ok(if bad.is_some() {
+            Outcome::Errno(Errno::Einval)
+        } else {
+            hole_outcome(has_hole)
+        })
+    }
+
+    fn madvise_flags(
+        &mut self,
+        by: Initiator,
+        mm: MmId,
+        range: VaRange,
+        set: VmFlags,
+        clear: VmFlags,
+    ) -> Result<Outcome> {
+        let has_hole = self.mapped_until(mm, range)? < range.end;
+        let mut at = range.start;
+        while let Some(vma) = self.mm_ref(mm)?.vmas.find(at).copied().filter(|vma| vma.start < range.end) {
+            let flags = vma.flags.difference(clear) | set;
+            at = vma.end;
+            if flags != vma.flags {
+                self.set_vma_flags(by, mm, vma.range().intersect(range), flags)?;
+            }
+        }
+        Ok(hole_outcome(has_hole))
+    }
+
+    fn madvise_populate(&mut self, by: Initiator, mm: MmId, range: VaRange, kind: AccessKind) -> Result<Outcome> {
+        let end = self.mapped_until(mm, range)?;
+        let touched = self.populate(by, mm, VaRange::new(range.start, end), kind)?;
+        Ok(match touched {
+            Outcome::Errno(_) => Outcome::Errno(Errno::Efault),
+            _ => hole_outcome(end < range.end),
+        })
+    }
+
+    pub(super) fn numa_hint(&mut self, by: Initiator, mm: MmId, addr: u64, len: u64) -> Result<Outcome> {
+        match self.page_range(addr, len, Errno::Enomem) {
+            Ok(range) if !range.is_empty() => self.run_on_range(ProgramName::ChangeProtNuma, by, mm, range)?,
+            Ok(_) => {}
+            Err(errno) => return Ok(Outcome::Errno(errno)),
+        }
+        Ok(Outcome::None)
+    }
+
+    pub(super) fn clear_refs(&mut self, by: Initiator, mm: MmId, kind: u32) -> Result<Outcome> {
+        match kind {
+            1 => self.clear_young(by, mm)?,
+            4 => {
+                let range = self.user_space();
+                self.run_on_range(ProgramName::ClearRefsSoftDirty, by, mm, range)?;
+            }
+            _ => return Ok(Outcome::Errno(Errno::Einval)),
+        }
+        Ok(Outcome::None)
+    }
+
+    /// fs/proc/task_mmu.c:`clear_refs_pte_range`: A goes without a flush, since a stale A only delays aging.
+    fn clear_young(&mut self, by: Initiator, mm: MmId) -> Result<()> {
+        let root = self.mm_ref(mm)?.root;
+        let areas: Vec<VaRange> = self.mm_ref(mm)?.vmas.iter().map(Vma::range).collect();
+        for area in areas {
+            let mut cursor = TableCursor::new(root, area);
+            while let Some(visit) = cursor.next(&self.tables) {
+                match visit {
+                    TableVisit::PteTable { id, range } => {
+                        let mut addr = range.start;
+                        while addr < range.end {
+                            self.clear_young_at(by, mm, id, table_index(addr, 0), addr);
+                            addr = VirtAddr(addr.0 + (1 << PAGE_SHIFT));
+                        }
+                    }
+                    TableVisit::HugePmd { range, table, index } => {
+                        self.clear_young_at(by, mm, table, index, range.start.align_down(PMD_SHIFT));
+                    }
+                    TableVisit::HugePud { .. } => {}
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn clear_young_at(&mut self, by: Initiator, mm: MmId, table: TableId, index: usize, addr: VirtAddr) {
+        let old = self.tables.get(table, index);
+        if old.is_present() && old.young() {
+            self.note_lazy_mmu(by, mm, addr, old, old.mk_old());
+            self.tables.set(table, index, old.mk_old());
+        }
+    }
+
+    pub(super) fn collapse(&mut self, by: Initiator, mm: MmId, addr: VirtAddr) -> Result<Outcome> {
+        let start = addr.align_down(PMD_SHIFT);
+        let range = VaRange::new(start, VirtAddr(start.0 + PMD_SIZE));
+        let state = self.mm_ref(mm)?;
+        let vma = state.vmas.lookup(start).copied();
+        let fits = |vma: &Vma| range.end <= vma.end && vma.is_anonymous() && !vma.is_shared();
+        let (Some(vma), Some(table)) = (vma.filter(fits), self.tables.pte_table(state.root, start)) else {
+            return Ok(Outcome::Errno(Errno::Einval));
+        };
+        let entries = (0..PTRS_PER_TABLE).map(|index| self.tables.get(table, index));
+        let nr_present = entries.clone().filter(|pte| pte.is_present()).count();
+        let has_others = entries.clone().any(|pte| !pte.is_none() && !pte.is_present());
+        if nr_present == 0 || has_others {
+            return Ok(Outcome::Errno(Errno::Einval));
+        }
+        let args = Args {
+            range,
+            addr: start,
+            ..Args::default()
+        };
+        let mut frame = self.frame(ProgramName::CollapseHugePage, by, mm, args)?;
+        frame.r.vma = vma;
+        frame.r.vma_range = range;
+        frame.r.table_range = range;
+        self.run(&mut frame)?;
+        Ok(Outcome::None)
+    }
+}
+
+const fn hole_outcome(has_hole: bool) -> Outcome {
+    if has_hole { Outcome::Errno(Errno::Enomem) } else { Outcome::None }
+}

@@ -1,0 +1,164 @@
+//! Mappings: mmap, munmap, brk, mprotect.
+
+use crate::addr::{PAGE_SHIFT, VaRange, VirtAddr};
+use crate::error::Result;
+use crate::flush::{Initiator, MmId};
+use crate::program::ProgramName;
+
+use super::super::Machine;
+use super::super::frame::Args;
+use super::super::mm::{MMAP_BASE, MMAP_MIN, START_BRK};
+use super::super::operation::{AccessKind, Errno, Operation, Outcome};
+use super::super::vma::{VmFlags, Vma};
+
+impl Machine {
+    pub(super) fn mmap(&mut self, by: Initiator, mm: MmId, operation: &Operation) -> Result<Outcome> {
+        let Operation::Mmap {
+            addr,
+            len,
+            prot,
+            shared,
+            fixed,
+            noreplace,
+            populate,
+            growsdown,
+            file,
+            pgoff,
+            ..
+        } = *operation
+        else {
+            return Ok(Outcome::Errno(Errno::Einval));
+        };
+        let file = file.map(|file| self.file_id(file)).transpose()?;
+        if len == 0 || shared && growsdown || !VirtAddr(addr).is_aligned(PAGE_SHIFT) {
+            return Ok(Outcome::Errno(Errno::Einval));
+        }
+        let is_fixed = fixed || noreplace;
+        let range = match self.choose_range(mm, addr, len, is_fixed)? {
+            Ok(range) => range,
+            Err(errno) => return Ok(Outcome::Errno(errno)),
+        };
+        if noreplace && !self.mm_ref(mm)?.vmas.is_free(range) {
+            return Ok(Outcome::Errno(Errno::Eexist));
+        }
+        let mut flags = VmFlags::from_bits_truncate(prot) & VmFlags::ACCESS;
+        flags.set(VmFlags::SHARED, shared);
+        flags.set(VmFlags::GROWSDOWN, growsdown);
+        let nr_pages = range.len_bytes() >> PAGE_SHIFT;
+        let (file, pgoff) = match (file, shared) {
+            (Some(file), _) => (Some(file), pgoff),
+            // Shared anonymous memory is a file that only its mappings know (shmem_zero_setup).
+            (None, true) => (Some(self.pages.create_file(true, Some(nr_pages))), 0),
+            (None, false) => (None, range.start.0 >> PAGE_SHIFT),
+        };
+        let args = Args {
+            range,
+            new_vma: Some(Vma::new(range, flags, file, pgoff)),
+            populate,
+            ..Args::default()
+        };
+        let mut frame = self.frame(ProgramName::Mmap, by, mm, args)?;
+        self.run(&mut frame)?;
+        if populate {
+            let writes = flags.contains(VmFlags::WRITE) && !shared;
+            let kind = if writes { AccessKind::Write } else { AccessKind::Read };
+            self.populate(by, mm, range, kind)?;
+        }
+        Ok(Outcome::Value(range.start.0))
+    }
+
+    /// Where a new mapping goes: at `addr` if it is fixed or free there, else as high as there is room.
+    pub(super) fn choose_range(
+        &self,
+        mm: MmId,
+        addr: u64,
+        len: u64,
+        fixed: bool,
+    ) -> Result<std::result::Result<VaRange, Errno>> {
+        let range = self.page_range(addr, len, Errno::Enomem);
+        let vmas = &self.mm_ref(mm)?.vmas;
+        if fixed {
+            return Ok(range);
+        }
+        if let (true, Ok(range)) = (addr != 0, range)
+            && vmas.is_free(range)
+        {
+            return Ok(Ok(range));
+        }
+        let Ok(size) = self.page_range(0, len, Errno::Enomem) else {
+            return Ok(Err(Errno::Enomem));
+        };
+        let size = size.len_bytes();
+        let found = vmas.find_gap_topdown(size, MMAP_MIN, MMAP_BASE);
+        Ok(found
+            .map(|start| VaRange::new(start, VirtAddr(start.0 + size)))
+            .ok_or(Errno::Enomem))
+    }
+
+    /// Touches each page of a range in order, till one fails.
+    pub(super) fn populate(&mut self, by: Initiator, mm: MmId, range: VaRange, kind: AccessKind) -> Result<Outcome> {
+        let mut addr = range.start;
+        while addr < range.end {
+            if let errno @ Outcome::Errno(_) = self.access(by, mm, addr, kind)? {
+                return Ok(errno);
+            }
+            addr = VirtAddr(addr.0 + (1 << PAGE_SHIFT));
+        }
+        Ok(Outcome::None)
+    }
+
+    pub(super) fn munmap(&mut self, by: Initiator, mm: MmId, addr: u64, len: u64) -> Result<Outcome> {
+        let range = match self.page_range(addr, len, Errno::Einval) {
+            Ok(range) if len > 0 => range,
+            _ => return Ok(Outcome::Errno(Errno::Einval)),
+        };
+        self.run_on_range(ProgramName::Munmap, by, mm, range)?;
+        Ok(Outcome::None)
+    }
+
+    pub(super) fn brk(&mut self, by: Initiator, mm: MmId, addr: VirtAddr) -> Result<Outcome> {
+        let state = self.mm_ref(mm)?;
+        let old = state.brk;
+        let old_end = state.heap().end;
+        if addr < START_BRK || addr > self.user_end() {
+            return Ok(Outcome::Value(old.0));
+        }
+        let new_end = addr.align_up(PAGE_SHIFT);
+        if new_end < old_end {
+            self.run_on_range(ProgramName::Munmap, by, mm, VaRange::new(new_end, old_end))?;
+        } else if new_end > old_end {
+            let range = VaRange::new(old_end, new_end);
+            let flags = VmFlags::READ | VmFlags::WRITE;
+            let vmas = &mut self.mm_mut(mm)?.vmas;
+            if !vmas.is_free(range) {
+                return Ok(Outcome::Value(old.0));
+            }
+            vmas.insert(Vma::new(range, flags, None, old_end.0 >> PAGE_SHIFT));
+            vmas.merge_at(old_end);
+        }
+        self.mm_mut(mm)?.brk = addr;
+        Ok(Outcome::Value(addr.0))
+    }
+
+    pub(super) fn mprotect(&mut self, by: Initiator, mm: MmId, addr: u64, len: u64, prot: u32) -> Result<Outcome> {
+        let range = match self.page_range(addr, len, Errno::Enomem) {
+            Ok(range) => range,
+            Err(errno) => return Ok(Outcome::Errno(errno)),
+        };
+        let end = self.mapped_until(mm, range)?;
+        if range.start < end {
+            let args = Args {
+                range: VaRange::new(range.start, end),
+                prot: VmFlags::from_bits_truncate(prot) & VmFlags::ACCESS,
+                ..Args::default()
+            };
+            let mut frame = self.frame(ProgramName::Mprotect, by, mm, args)?;
+            self.run(&mut frame)?;
+        }
+        Ok(if end < range.end {
+            Outcome::Errno(Errno::Enomem)
+        } else {
+            Outcome::None
+        })
+    }
+}

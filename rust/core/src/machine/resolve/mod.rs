@@ -1,0 +1,210 @@
+//! From an operation to the programs that do it: arguments checked as the system call checks them, addresses chosen,
+//! areas and pages looked up (`docs/machine.md` section 4). A file for each family of operations.
+
+mod advice;
+mod fault;
+mod file;
+mod mapping;
+mod process;
+mod remap;
+mod reclaim;
+
+use crate::addr::{PAGE_SHIFT, PAGE_SIZE, VaRange, VirtAddr};
+use crate::cpumask::CpuId;
+use crate::error::{Error, Result};
+use crate::flush::{Initiator, MmId};
+use crate::program::ProgramName;
+
+use super::Machine;
+use super::frame::{Args, Frame};
+use super::operation::{Errno, Operation, Outcome};
+use super::pages::FileId;
+
+impl Machine {
+    /// Does one operation, from its arguments to what it returns.
+    ///
+    /// # Errors
+    /// On an operation that makes no sense here: a task, CPU or file that there is not, a task that does not run. What a
+    /// system call would refuse is an [`Outcome::Errno`] instead. A kernel whose programs do not fit together is an
+    /// error too; the machine is not to be used after that.
+    pub fn apply(&mut self, operation: &Operation) -> Result<Outcome> {
+        let outcome = self.resolve(operation);
+        self.nr_ops += 1;
+        outcome
+    }
+
+    fn resolve(&mut self, operation: &Operation) -> Result<Outcome> {
+        match *operation {
+            Operation::CreateProcess {} => Ok(self.create_process()),
+            Operation::CreateFile { shmem, nr_pages } => {
+                Ok(Outcome::Value(u64::from(self.pages.create_file(shmem, nr_pages).0)))
+            }
+            Operation::CloneThread { task } => self.clone_thread(task),
+            Operation::Fork { task } => self.fork(task),
+            Operation::Exec { task } => self.exec(task),
+            Operation::Exit { task } => self.exit(task),
+            Operation::Schedule { cpu, task } => self.schedule(cpu, task),
+            Operation::Mmap { task, .. } => {
+                let (by, mm) = self.running(task)?;
+                self.mmap(by, mm, operation)
+            }
+            Operation::Munmap { task, addr, len } => {
+                let (by, mm) = self.running(task)?;
+                self.munmap(by, mm, addr, len)
+            }
+            Operation::Mprotect { task, addr, len, prot } => {
+                let (by, mm) = self.running(task)?;
+                self.mprotect(by, mm, addr, len, prot)
+            }
+            Operation::Brk { task, addr } => {
+                let (by, mm) = self.running(task)?;
+                self.brk(by, mm, VirtAddr(addr))
+            }
+            Operation::Mremap { task, .. } => {
+                let (by, mm) = self.running(task)?;
+                self.mremap(by, mm, operation)
+            }
+            Operation::Madvise {
+                task,
+                addr,
+                len,
+                advice,
+            } => {
+                let (by, mm) = self.running(task)?;
+                self.madvise(by, mm, addr, len, advice)
+            }
+            Operation::Msync { task, addr, len, sync } => {
+                let (by, mm) = self.running(task)?;
+                self.msync(by, mm, addr, len, sync)
+            }
+            Operation::Fsync { task, file } => {
+                let (by, mm) = self.running(task)?;
+                let file = self.file_id(file)?;
+                self.fsync(by, mm, file)
+            }
+            Operation::Truncate {
+                task,
+                file,
+                from_page,
+                nr_pages,
+            } => {
+                let (by, mm) = self.running(task)?;
+                let file = self.file_id(file)?;
+                self.truncate(by, mm, file, from_page, nr_pages)
+            }
+            Operation::ClearRefs { task, kind } => {
+                let (by, mm) = self.running(task)?;
+                self.clear_refs(by, mm, kind)
+            }
+            Operation::Reclaim {
+                task,
+                ref pages,
+                proactive,
+            } => {
+                let (by, mm) = self.running(task)?;
+                self.reclaim(by, mm, pages, proactive)
+            }
+            Operation::Migrate { task, ref pages } => {
+                let (by, mm) = self.running(task)?;
+                self.migrate(by, mm, pages)
+            }
+            Operation::NumaHint { task, addr, len } => {
+                let (by, mm) = self.running(task)?;
+                self.numa_hint(by, mm, addr, len)
+            }
+            Operation::WpSharedMappingRange {
+                task,
+                file,
+                from_page,
+                nr_pages,
+            } => {
+                let (by, mm) = self.running(task)?;
+                let file = self.file_id(file)?;
+                self.wp_shared_mapping_range(by, mm, file, from_page, nr_pages)
+            }
+            Operation::Collapse { task, addr } => {
+                let (by, mm) = self.running(task)?;
+                self.collapse(by, mm, VirtAddr(addr))
+            }
+            Operation::Access { task, addr, kind } => {
+                let (by, mm) = self.running(task)?;
+                self.access(by, mm, VirtAddr(addr), kind)
+            }
+            Operation::Fault { task, addr, kind } => {
+                let (by, mm) = self.running(task)?;
+                self.fault(by, mm, VirtAddr(addr), kind)
+            }
+            Operation::AdvanceTime { ns } => {
+                self.now_ns = self.now_ns.saturating_add(ns);
+                Ok(Outcome::None)
+            }
+        }
+    }
+
+    /// The byte after the last that user space may map: one guard page below the end (`TASK_SIZE_MAX`).
+    pub(super) fn user_end(&self) -> VirtAddr {
+        VirtAddr(self.tables.levels().user_end().0 - PAGE_SIZE)
+    }
+
+    fn user_space(&self) -> VaRange {
+        VaRange::new(VirtAddr(0), self.user_end())
+    }
+
+    /// The pages from `addr` on, rounded up; `outside` is what a range beyond user space gives.
+    fn page_range(&self, addr: u64, len: u64, outside: Errno) -> std::result::Result<VaRange, Errno> {
+        if !addr.is_multiple_of(PAGE_SIZE) {
+            return Err(Errno::Einval);
+        }
+        let end = self.user_end().0;
+        if addr > end || len > end - addr {
+            return Err(outside);
+        }
+        // User space ends at a page's border, so that rounding up stays inside.
+        let start = VirtAddr(addr);
+        Ok(VaRange::new(start, VirtAddr(addr + len).align_up(PAGE_SHIFT)))
+    }
+
+    fn file_id(&self, file: u32) -> Result<FileId> {
+        if self.pages.file(FileId(file)).is_some() {
+            return Ok(FileId(file));
+        }
+        Err(Error::Value(format!("file {file}: found none, expected a file that was created")))
+    }
+
+    fn cpu_id(&self, cpu: u32) -> Result<CpuId> {
+        if (cpu as usize) < self.cpus.len() {
+            return Ok(CpuId(cpu as u16));
+        }
+        Err(Error::Value(format!(
+            "CPU {cpu}: found {} CPUs, expected a number below that",
+            self.cpus.len()
+        )))
+    }
+
+    /// A program of an operation, at its start.
+    fn frame(&self, program: ProgramName, by: Initiator, mm: MmId, args: Args) -> Result<Frame> {
+        Ok(Frame::new(program, by, mm, self.mm_ref(mm)?.root, args))
+    }
+
+    /// Runs a program over a range of an mm.
+    fn run_on_range(&mut self, program: ProgramName, by: Initiator, mm: MmId, range: VaRange) -> Result<()> {
+        let args = Args {
+            range,
+            ..Args::default()
+        };
+        let mut frame = self.frame(program, by, mm, args)?;
+        self.run(&mut frame)
+    }
+
+    /// The end of what is mapped from the start of a range on without a hole.
+    fn mapped_until(&self, mm: MmId, range: VaRange) -> Result<VirtAddr> {
+        let mut end = range.start;
+        for vma in self.mm_ref(mm)?.vmas.overlapping(range) {
+            if vma.start > end {
+                break;
+            }
+            end = vma.end.min(range.end);
+        }
+        Ok(end)
+    }
+}

@@ -1,0 +1,68 @@
+//! Reclaim and migration: lists of pages by where they are mapped.
+
+use crate::addr::{Pfn, VirtAddr};
+use crate::error::Result;
+use crate::flush::{Initiator, MmId};
+use crate::program::ProgramName;
+
+use super::super::Machine;
+use super::super::frame::{Args, Frame};
+use super::super::operation::Outcome;
+
+impl Machine {
+    /// The page mapped at a place now; not a zero page.
+    fn mapped_page(&self, mm: u32, addr: u64) -> Option<Pfn> {
+        let (pte, _) = self.leaf(MmId(mm), VirtAddr(addr))?;
+        Self::page_of(pte).filter(|pfn| self.pages.get(*pfn).is_some())
+    }
+
+    /// Puts a page on the operation's list, once.
+    fn list_page(&mut self, frame: &mut Frame, pfn: Pfn) {
+        if !frame.page_list.contains(&pfn) {
+            self.pages.get_ref(pfn);
+            frame.page_list.push(pfn);
+        }
+    }
+
+    pub(super) fn reclaim(
+        &mut self,
+        by: Initiator,
+        mm: MmId,
+        pages: &[(u32, u64)],
+        proactive: bool,
+    ) -> Result<Outcome> {
+        let args = Args {
+            proactive,
+            ..Args::default()
+        };
+        let list_len = self.kernel.constants.swap_cluster_max as usize;
+        let mut places = pages.iter().peekable();
+        while places.peek().is_some() {
+            let mut frame = self.frame(ProgramName::ShrinkFolioList, by, mm, args)?;
+            while frame.page_list.len() < list_len
+                && let Some((id, addr)) = places.next()
+            {
+                if let Some(pfn) = self.mapped_page(*id, *addr) {
+                    self.list_page(&mut frame, pfn);
+                }
+            }
+            if !frame.page_list.is_empty() {
+                self.run(&mut frame)?;
+            }
+        }
+        Ok(Outcome::None)
+    }
+
+    pub(super) fn migrate(&mut self, by: Initiator, mm: MmId, pages: &[(u32, u64)]) -> Result<Outcome> {
+        let mut frame = self.frame(ProgramName::MigratePages, by, mm, Args::default())?;
+        for (id, addr) in pages {
+            if let Some(pfn) = self.mapped_page(*id, *addr) {
+                self.list_page(&mut frame, pfn);
+            }
+        }
+        if !frame.page_list.is_empty() {
+            self.run(&mut frame)?;
+        }
+        Ok(Outcome::None)
+    }
+}

@@ -1,0 +1,77 @@
+//! Steps of fork (mm/mmap.c:`dup_mmap`, mm/memory.c:`copy_page_range`).
+
+use crate::error::Result;
+use crate::page_table::{PMD_LEVEL, Pte, table_index};
+
+use super::Machine;
+use super::frame::{Frame, Place};
+use super::rmap::Mapping;
+
+impl Machine {
+    pub(super) fn dup_mm(&mut self, frame: &mut Frame) -> Result<()> {
+        let brk = self.mm_ref(frame.r.mm)?.brk;
+        let child = self.create_mm();
+        self.mm_mut(child)?.brk = brk;
+        frame.child = Some(child);
+        Ok(())
+    }
+
+    fn child(frame: &Frame) -> Result<crate::flush::MmId> {
+        frame.child.ok_or_else(|| frame.error("a child mm (dup_mm)", "none"))
+    }
+
+    pub(super) fn dup_vma(&mut self, frame: &mut Frame) -> Result<()> {
+        let child = Self::child(frame)?;
+        let vma = frame.r.vma;
+        self.mm_mut(child)?.vmas.insert(vma);
+        Ok(())
+    }
+
+    fn child_mapping(frame: &Frame) -> Result<Mapping> {
+        Ok(Mapping {
+            mm: Self::child(frame)?,
+            ..frame.mapping()
+        })
+    }
+
+    pub(super) fn page_dup_rmap(&mut self, frame: &mut Frame) -> Result<()> {
+        let page = frame.page()?;
+        self.pages.map(page, Self::child_mapping(frame)?);
+        Ok(())
+    }
+
+    /// Stores an entry of the child where the parent's stands.
+    fn write_child(&mut self, frame: &Frame, pte: Pte) -> Result<()> {
+        let place = frame.place()?;
+        let mapping = Self::child_mapping(frame)?;
+        let root = self.mm_ref(mapping.mm)?.root;
+        let table = self.tables.alloc_table_at(root, mapping.addr, place.level)?;
+        let place = Place { table, ..place };
+        let index = table_index(mapping.addr, place.level);
+        let old = self.tables.get(table, index);
+        self.note_lazy_mmu(frame.by, mapping.mm, mapping.addr, old, pte);
+        self.tables.set(table, index, pte);
+        Ok(())
+    }
+
+    pub(super) fn set_pte_at_child(&mut self, frame: &mut Frame) -> Result<()> {
+        let mut pte = frame.r.new_pte.mk_old();
+        if frame.r.vma.is_shared() {
+            pte = pte.mk_clean();
+        }
+        debug_assert!(frame.place()?.level <= PMD_LEVEL, "an entry above the PMD");
+        self.write_child(frame, pte)
+    }
+
+    /// A swap slot gets another user; a migration entry that allowed writes stops doing so in both.
+    pub(super) fn swap_duplicate(&mut self, frame: &mut Frame) -> Result<()> {
+        let mut pte = frame.r.pte;
+        if let Some(slot) = pte.swap_slot() {
+            self.pages.swap_duplicate(slot as u32);
+        } else if pte.is_migration() && pte.write() && !frame.r.vma.is_shared() {
+            pte = pte.wrprotect();
+            self.write_entry(frame, pte)?;
+        }
+        self.write_child(frame, pte)
+    }
+}

@@ -1,0 +1,147 @@
+//! Steps on the mmu_gather, and the freeing of page tables (mm/mmu_gather.c, mm/memory.c).
+
+use crate::addr::{PMD_SIZE, VirtAddr};
+use crate::error::Result;
+use crate::flush::TLB_FLUSH_ALL;
+use crate::page_table::FreedKind;
+use crate::program::{LazyMmu, PendingTracking};
+
+use super::Machine;
+use super::frame::{Frame, Loop};
+use super::gather::{GatherLimits, MmuGather};
+
+impl Machine {
+    pub(super) fn tlb_gather_mmu(&mut self, frame: &mut Frame, fullmm: bool, light: bool) -> Result<()> {
+        let constants = &self.kernel.constants;
+        let limits = GatherLimits {
+            bundle: constants.gather_bundle,
+            batch: constants.gather_batch,
+            batch_count: constants.gather_batch_count,
+        };
+        frame.gather = Some(MmuGather::new(limits, fullmm, light));
+        if light {
+            self.counters.nr_light_gathers += 1;
+        } else {
+            self.counters.nr_gathers += 1;
+        }
+        self.mm_mut(frame.r.mm)?.tlb_flush_pending += 1;
+        Ok(())
+    }
+
+    #[inline]
+    pub(super) fn tlb_remove_page(&mut self, frame: &mut Frame) -> Result<()> {
+        let page = frame.page()?;
+        if self.pages.get(page).is_none() {
+            return Ok(());
+        }
+        if frame.gather()?.queue_page(page) {
+            if matches!(frame.loops.last(), Some(Loop::Pte { .. })) {
+                frame.force_flush = true;
+                frame.break_pte = true;
+            } else {
+                // mm/huge_memory.c queues outside a table walk, where nobody would flush (tlb_remove_page_size).
+                self.tlb_flush_mmu(frame)?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn tlb_flush_mmu_tlbonly(&mut self, frame: &mut Frame) -> Result<()> {
+        let flush = frame.gather()?.take_flush();
+        if self.kernel.constants.lazy_mmu == LazyMmu::PerPte {
+            self.lazy_mmu_drain(frame.by);
+        }
+        if let Some(flush) = flush {
+            let (start, end) = flush
+                .range
+                .map_or((VirtAddr(0), TLB_FLUSH_ALL), |range| (range.start, range.end));
+            self.engine.flush_tlb_mm_range(
+                frame.by,
+                frame.r.mm,
+                start,
+                end,
+                flush.stride_shift,
+                flush.freed_tables,
+                self.now_ns,
+            );
+        }
+        Ok(())
+    }
+
+    pub(super) fn tlb_flush_rmaps(&mut self, frame: &mut Frame) -> Result<()> {
+        for (page, mapping) in frame.gather()?.take_delayed() {
+            self.pages.remove_rmap(page, mapping);
+        }
+        Ok(())
+    }
+
+    pub(super) fn tlb_flush_mmu(&mut self, frame: &mut Frame) -> Result<()> {
+        self.tlb_flush_mmu_tlbonly(frame)?;
+        let gather = frame.gather()?;
+        let tables = gather.take_tables();
+        let pages = gather.take_pages();
+        self.counters.nr_table_frees += tables.len() as u64;
+        for table in tables {
+            self.tables.free_table(table);
+        }
+        for page in pages {
+            self.pages.put_ref_and_swap_cache(page);
+        }
+        Ok(())
+    }
+
+    pub(super) fn tlb_finish_mmu(&mut self, frame: &mut Frame) -> Result<()> {
+        let is_nested = self.mm_mut(frame.r.mm)?.tlb_flush_pending > 1;
+        if is_nested && self.kernel.constants.pending_tracking == PendingTracking::Mm {
+            self.counters.nr_nested_finishes += 1;
+            frame.gather()?.force_full();
+        }
+        self.tlb_flush_mmu(frame)?;
+        frame.gather = None;
+        self.dec_tlb_flush_pending(frame)
+    }
+
+    /// mm/memory.c:`free_pgtables` over the areas just walked.
+    pub(super) fn free_pgtables(&mut self, frame: &mut Frame) -> Result<()> {
+        let areas = std::mem::take(&mut frame.detached);
+        let bounds = self.free_bounds(frame, &areas)?;
+        let mut index = 0;
+        while index < areas.len() {
+            let start = areas[index].start;
+            let mut end = areas[index].end;
+            index += 1;
+            // Neighbours within 2 MiB share a PTE table, or could: one walk for all of them.
+            while index < areas.len() && areas[index].start.0 <= end.0 + PMD_SIZE {
+                end = areas[index].end;
+                index += 1;
+            }
+            let ceiling = areas.get(index).map_or(bounds.1, |vma| vma.start);
+            let mut freed = Vec::new();
+            self.tables
+                .free_pgd_range(frame.r.root, start, end, bounds.0, ceiling, &mut |table| freed.push(table));
+            let gather = frame.gather()?;
+            for table in freed {
+                let level = match table.kind {
+                    FreedKind::Pte(_) => 0,
+                    FreedKind::Pmd(_) => 1,
+                    FreedKind::Pud(_) => 2,
+                    FreedKind::P4d(_) | FreedKind::FoldedP4d => 3,
+                };
+                gather.free_table(level, table.addr, table.kind.table());
+            }
+        }
+        frame.detached = areas;
+        Ok(())
+    }
+
+    /// Floor and ceiling of what may be freed: the areas that stay on either side of those taken out (0 = none).
+    fn free_bounds(&self, frame: &Frame, areas: &[super::vma::Vma]) -> Result<(VirtAddr, VirtAddr)> {
+        let (Some(first), Some(last)) = (areas.first(), areas.last()) else {
+            return Ok((VirtAddr(0), VirtAddr(0)));
+        };
+        let vmas = &self.mm_ref(frame.r.mm)?.vmas;
+        let floor = vmas.find_before(first.start).map_or(VirtAddr(0), |vma| vma.end);
+        let ceiling = vmas.find(last.end).map_or(VirtAddr(0), |vma| vma.start);
+        Ok((floor, ceiling))
+    }
+}

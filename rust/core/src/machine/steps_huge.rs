@@ -1,0 +1,87 @@
+//! Steps on huge pages: splitting one into a table, collapsing a table into one (mm/huge_memory.c, mm/khugepaged.c).
+
+use crate::addr::{PAGE_SIZE, PMD_SHIFT, PTRS_PER_TABLE, VirtAddr};
+use crate::error::Result;
+use crate::page_table::{PMD_LEVEL, PTE_LEVEL, Pte, table_index};
+
+use super::Machine;
+use super::frame::{Frame, Place};
+use super::pages::{HUGE_PAGES, HUGE_ZERO_PFN, PageKind, ZERO_PFN, head_of};
+use super::rmap::Mapping;
+
+impl Machine {
+    /// `__split_huge_pmd_locked`: the table that takes the huge entry's place is the current one afterwards.
+    pub(super) fn split_huge_pmd(&mut self, frame: &mut Frame) -> Result<()> {
+        self.pmdp_invalidate(frame, true)?;
+        let huge = frame.r.pte;
+        let mapping = frame.mapping();
+        let table = self.tables.split_huge_pmd_as(frame.r.root, mapping.addr, huge)?;
+        if huge.is_present() && huge.pfn() == HUGE_ZERO_PFN {
+            let small = huge.clear_huge().with_pfn(ZERO_PFN).mk_special();
+            self.tables.update(table, 0..PTRS_PER_TABLE, |_, _| small);
+        } else if huge.is_present() {
+            self.pages.split_mapping(head_of(huge.pfn()), mapping, HUGE_PAGES as u32);
+        }
+        frame.r.place = Some(Place {
+            table,
+            level: PTE_LEVEL,
+        });
+        frame.r.pte = self.tables.get(table, table_index(frame.r.addr, PTE_LEVEL));
+        frame.r.new_pte = frame.r.pte;
+        frame.page = frame.r.pte.is_present().then(|| head_of(frame.r.pte.pfn()));
+        Ok(())
+    }
+
+    pub(super) fn pmdp_collapse_flush(&mut self, frame: &mut Frame) -> Result<()> {
+        frame.set_aside = self.tables.detach_pte_table(frame.r.root, frame.r.addr);
+        frame.r.place = self
+            .tables
+            .table_at(frame.r.root, frame.r.addr, PMD_LEVEL)
+            .map(|table| Place {
+                table,
+                level: PMD_LEVEL,
+            });
+        self.flush_range(frame, frame.pmd_range());
+        Ok(())
+    }
+
+    /// Copies what the table set aside maps into a new huge page, and lets go of it.
+    pub(super) fn collapse_copy(&mut self, frame: &mut Frame) -> Result<()> {
+        let table = frame
+            .set_aside
+            .ok_or_else(|| frame.error("a table set aside", "none"))?;
+        frame.new_page = Some(self.pages.alloc(PageKind::Anon, true)?);
+        let base = frame.r.addr.align_down(PMD_SHIFT);
+        for index in 0..PTRS_PER_TABLE {
+            let pte = self.tables.get(table, index);
+            if pte.is_present() {
+                let page = head_of(pte.pfn());
+                let addr = VirtAddr(base.0 + index as u64 * PAGE_SIZE);
+                self.pages.remove_rmap(page, Mapping { mm: frame.r.mm, addr });
+                self.pages.put_ref_and_swap_cache(page);
+            }
+            self.tables.set(table, index, Pte::NONE);
+        }
+        Ok(())
+    }
+
+    /// Maps the new huge page; the table set aside is freed.
+    pub(super) fn set_pmd_huge(&mut self, frame: &mut Frame) -> Result<()> {
+        let page = frame.new_page()?;
+        let mut pte = Pte::new(page, self.page_prot(&frame.r.vma))
+            .mk_huge()
+            .mk_young()
+            .mk_dirty()
+            .mk_soft_dirty();
+        if frame.r.vma.is_writable() {
+            pte = pte.mk_write();
+        }
+        self.write_entry(frame, pte)?;
+        self.pages.add_rmap(page, frame.mapping());
+        if let Some(table) = frame.set_aside.take() {
+            self.tables.free_table(table);
+            self.counters.nr_table_frees += 1;
+        }
+        Ok(())
+    }
+}

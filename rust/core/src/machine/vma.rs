@@ -1,0 +1,286 @@
+//! Virtual memory areas of one mm, and the tree that keeps them in order (`struct vm_area_struct`, mm/vma.c).
+//!
+//! Invariant: the areas of a tree are page aligned, not empty, disjoint and sorted by address; two neighbours that could
+//! be one are joined by whoever changed them (merging is a step of an operation, not a property of the tree).
+//!
+//! Not here: page tables, locks, the reverse map. Detaching an area touches no PTE.
+
+use std::collections::BTreeMap;
+
+use bitflags::bitflags;
+
+use crate::addr::{PAGE_SHIFT, VaRange, VirtAddr};
+use crate::page_table::Prot;
+
+use super::pages::FileId;
+
+bitflags! {
+    /// `vm_flags` (include/linux/mm.h, where the numbers fit).
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+    pub struct VmFlags: u32 {
+        /// Readable.
+        const READ = 0x1;
+        /// Writable.
+        const WRITE = 0x2;
+        /// Executable.
+        const EXEC = 0x4;
+        /// Changes are shared with every other mapping of the same pages.
+        const SHARED = 0x8;
+        /// A stack: faults below the start extend it.
+        const GROWSDOWN = 0x100;
+        /// Pages stay in memory (`mlock`).
+        const LOCKED = 0x2000;
+        /// Not inherited by `fork` (`MADV_DONTFORK`).
+        const DONTCOPY = 0x2_0000;
+        /// Created or moved since soft-dirty bits were cleared last.
+        const SOFTDIRTY = 0x0800_0000;
+        /// `MADV_HUGEPAGE`.
+        const HUGEPAGE = 0x2000_0000;
+        /// `MADV_NOHUGEPAGE`.
+        const NOHUGEPAGE = 0x4000_0000;
+    }
+}
+
+impl VmFlags {
+    /// The rights that `mmap` and `mprotect` set (`VM_ACCESS_FLAGS`).
+    pub const ACCESS: Self = Self::READ.union(Self::WRITE).union(Self::EXEC);
+}
+
+/// One area of an address space: a range of bytes with the same rights and the same backing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Vma {
+    /// First byte, page aligned.
+    pub start: VirtAddr,
+    /// Byte after the last, page aligned.
+    pub end: VirtAddr,
+    /// Rights and advice.
+    pub flags: VmFlags,
+    /// The file mapped; none for anonymous private memory.
+    pub file: Option<FileId>,
+    /// Page of the file at `start`; for anonymous memory `start >> 12` at creation.
+    pub pgoff: u64,
+    /// Whether anonymous pages were ever mapped here (`vma->anon_vma`): fork copies such areas.
+    pub anon_vma: bool,
+    /// The generation that completes the deferred flushes of this area (consolidated schemes only).
+    pub defer_gen: u64,
+}
+
+impl Vma {
+    /// A new area; soft-dirty as each new mapping is (mm/vma.c:`__mmap_complete`).
+    pub fn new(range: VaRange, flags: VmFlags, file: Option<FileId>, pgoff: u64) -> Self {
+        Self {
+            start: range.start,
+            end: range.end,
+            flags: flags | VmFlags::SOFTDIRTY,
+            file,
+            pgoff,
+            anon_vma: false,
+            defer_gen: 0,
+        }
+    }
+
+    /// The bytes of the area.
+    #[inline]
+    pub const fn range(&self) -> VaRange {
+        VaRange::new(self.start, self.end)
+    }
+
+    /// The file's page that stands at `addr`, or the same count for anonymous memory (`linear_page_index`).
+    #[inline]
+    pub const fn index_of(&self, addr: VirtAddr) -> u64 {
+        self.pgoff + ((addr.0 - self.start.0) >> PAGE_SHIFT)
+    }
+
+    /// Anonymous private memory (`vma_is_anonymous`).
+    #[inline]
+    pub const fn is_anonymous(&self) -> bool {
+        self.file.is_none()
+    }
+
+    /// `VM_SHARED` is set.
+    #[inline]
+    pub const fn is_shared(&self) -> bool {
+        self.flags.contains(VmFlags::SHARED)
+    }
+
+    /// `VM_WRITE` is set.
+    #[inline]
+    pub const fn is_writable(&self) -> bool {
+        self.flags.contains(VmFlags::WRITE)
+    }
+
+    /// `vma->vm_page_prot`; `real_file` says that [`Self::file`] is not shmem: its shared mappings start without W, so that
+    /// the first write is seen (`vma_wants_writenotify`).
+    pub fn page_prot(&self, real_file: bool) -> Prot {
+        let writes_through = self.is_shared() && !real_file;
+        let has = |flag| self.flags.contains(flag);
+        Prot::vm_page_prot(has(VmFlags::READ), has(VmFlags::WRITE), has(VmFlags::EXEC), writes_through)
+    }
+
+    /// Whether `next` continues this area so that both can be one (`can_vma_merge_after`).
+    fn can_merge(&self, next: &Self) -> bool {
+        self.end == next.start
+            && (self.flags ^ next.flags).difference(VmFlags::SOFTDIRTY).is_empty()
+            && self.file == next.file
+            && self.index_of(self.end) == next.pgoff
+    }
+}
+
+/// The areas of one mm.
+#[derive(Clone, Debug, Default)]
+pub struct VmaTree {
+    by_start: BTreeMap<VirtAddr, Vma>,
+}
+
+impl VmaTree {
+    /// How many areas there are (`mm->map_count`).
+    pub fn len(&self) -> usize {
+        self.by_start.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.by_start.is_empty()
+    }
+
+    /// All areas by address.
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = &Vma> {
+        self.by_start.values()
+    }
+
+    /// The area that holds `addr` (`vma_lookup`).
+    #[inline]
+    pub fn lookup(&self, addr: VirtAddr) -> Option<&Vma> {
+        let (_, vma) = self.by_start.range(..=addr).next_back()?;
+        (addr < vma.end).then_some(vma)
+    }
+
+    /// The first area with `end > addr` (`find_vma`).
+    #[inline]
+    pub fn find(&self, addr: VirtAddr) -> Option<&Vma> {
+        self.lookup(addr)
+            .or_else(|| self.by_start.range(addr..).next().map(|(_, vma)| vma))
+    }
+
+    /// The last area with `start < addr`.
+    pub fn find_before(&self, addr: VirtAddr) -> Option<&Vma> {
+        self.by_start.range(..addr).next_back().map(|(_, vma)| vma)
+    }
+
+    /// The areas that share a byte with `range`, by address.
+    pub fn overlapping(&self, range: VaRange) -> impl Iterator<Item = &Vma> {
+        let first = self.find(range.start).map_or(range.end, |vma| vma.start);
+        // An empty range must not reach the map, which refuses a range that ends before it starts.
+        self.by_start
+            .range(first..first.max(range.end))
+            .map(|(_, vma)| vma)
+            .filter(move |vma| !range.is_empty() && vma.start < range.end)
+    }
+
+    /// Whether no area shares a byte with `range`.
+    pub fn is_free(&self, range: VaRange) -> bool {
+        self.overlapping(range).next().is_none()
+    }
+
+    /// Inserts an area over free space.
+    pub fn insert(&mut self, vma: Vma) {
+        debug_assert!(self.is_free(vma.range()), "areas overlap at {}", vma.start);
+        self.by_start.insert(vma.start, vma);
+    }
+
+    /// Replaces the area that starts where `vma` does; used to change flags and marks in place.
+    pub fn update(&mut self, vma: Vma) {
+        let old = self.by_start.insert(vma.start, vma);
+        debug_assert!(
+            old.is_some_and(|old| old.end == vma.end),
+            "no area {:?} to update",
+            vma.range()
+        );
+    }
+
+    /// Splits the area that holds `addr` inside, so that one starts there (`split_vma`).
+    pub fn split_at(&mut self, addr: VirtAddr) {
+        let Some(left) = self.lookup(addr).copied().filter(|vma| vma.start < addr) else {
+            return;
+        };
+        let right = Vma {
+            start: addr,
+            pgoff: left.index_of(addr),
+            ..left
+        };
+        self.by_start.insert(left.start, Vma { end: addr, ..left });
+        self.by_start.insert(addr, right);
+    }
+
+    /// Takes the parts of areas inside `range` out of the tree, by address (`vms_gather_munmap_vmas`).
+    pub fn detach(&mut self, range: VaRange, into: &mut Vec<Vma>) {
+        self.split_at(range.start);
+        self.split_at(range.end);
+        let first = into.len();
+        into.extend(self.overlapping(range).copied());
+        for vma in &into[first..] {
+            self.by_start.remove(&vma.start);
+        }
+    }
+
+    /// Joins the area that starts at `start` with its left, then its right neighbour, where they fit; returns the result.
+    ///
+    /// There must be such an area.
+    pub fn merge_at(&mut self, start: VirtAddr) -> Vma {
+        let mut vma = self.by_start[&start];
+        if let Some(left) = self.find_before(start).copied().filter(|left| left.can_merge(&vma)) {
+            self.by_start.remove(&start);
+            vma = join(&left, &vma);
+        }
+        if let Some(right) = self.by_start.get(&vma.end).copied().filter(|right| vma.can_merge(right)) {
+            self.by_start.remove(&right.start);
+            vma = join(&vma, &right);
+        }
+        self.by_start.insert(vma.start, vma);
+        vma
+    }
+
+    /// Moves the start of the area at `start` down to `new_start`, over free space (`expand_downwards`).
+    pub fn expand_down(&mut self, start: VirtAddr, new_start: VirtAddr) -> Option<Vma> {
+        let old = self.by_start.remove(&start)?;
+        let pages = (start.0 - new_start.0) >> PAGE_SHIFT;
+        let vma = Vma {
+            start: new_start,
+            pgoff: old.pgoff.saturating_sub(pages),
+            ..old
+        };
+        self.by_start.insert(new_start, vma);
+        Some(vma)
+    }
+
+    /// Moves the end of the area at `start` up to `new_end`, over free space (`vma_expand`).
+    pub fn expand_up(&mut self, start: VirtAddr, new_end: VirtAddr) -> Option<Vma> {
+        let vma = self.by_start.get_mut(&start)?;
+        vma.end = new_end;
+        Some(*vma)
+    }
+
+    /// The highest free range of `len` bytes that ends at or below `top` and does not reach below `bottom`
+    /// (`arch_get_unmapped_area_topdown`).
+    pub fn find_gap_topdown(&self, len: u64, bottom: VirtAddr, top: VirtAddr) -> Option<VirtAddr> {
+        let mut gap_end = top;
+        for vma in self.by_start.range(..top).rev().map(|(_, vma)| vma) {
+            let gap_start = vma.end.max(bottom);
+            if gap_end.0.saturating_sub(gap_start.0) >= len {
+                return Some(VirtAddr(gap_end.0 - len));
+            }
+            gap_end = gap_end.min(vma.start);
+        }
+        (gap_end.0.saturating_sub(bottom.0) >= len).then(|| VirtAddr(gap_end.0 - len))
+    }
+}
+
+fn join(left: &Vma, right: &Vma) -> Vma {
+    Vma {
+        end: right.end,
+        flags: left.flags | right.flags,
+        anon_vma: left.anon_vma || right.anon_vma,
+        defer_gen: left.defer_gen.max(right.defer_gen),
+        ..*left
+    }
+}
