@@ -4,7 +4,7 @@ from typing import Final, SupportsIndex, final
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["CpuMask", "__version__", "build_features", "build_profile"]
+__all__ = ["CpuMask", "Machine", "__version__", "build_features", "build_profile"]
 
 __version__: Final[str]
 
@@ -78,3 +78,23 @@ class CpuMask:
     def __gt__(self, other: CpuMask) -> bool: ...
     def __hash__(self) -> int: ...
     def __reduce__(self) -> tuple[object, tuple[str, int]]: ...
+
+@final
+class Machine:
+    """A machine that runs one kernel; everything goes in and out as JSON text (`docs/machine.md`).
+
+    ``Machine(config, kernel)`` takes a machine configuration and a resolved kernel. What cannot be raises
+    ``InputError``, a program of steps that cannot run ``ProgramError``.
+    """
+
+    def __new__(cls, config: str, kernel: str) -> Machine: ...
+    def apply(self, operation: str) -> str:
+        """Do one operation; return ``{"value": ...}`` or ``{"errno": ...}``."""
+    def state(self) -> str:
+        """Everything that the machine holds."""
+    def flushes(self) -> str:
+        """The flush requests so far, a list."""
+    def tlb_events(self) -> str:
+        """The flushes of CPUs so far, a list."""
+    def counters(self) -> str:
+        """What was counted so far."""

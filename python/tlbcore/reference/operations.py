@@ -532,7 +532,8 @@ def _run(m: ReferenceMachine, a: Args) -> None:
     span = _range(m, a["addr"], a["len"])
     if span[0] == span[1]:
         raise ErrnoError("EINVAL")
-    m.run_steps(a["steps"], m.frame(task, mm, {"prot": a["prot"]}, span))
+    ranges = {"args": span, "tail": (0, 0), "new": (0, 0), "old": (0, 0)}
+    m.run_steps(a["steps"], m.frame(task, mm, {"prot": a["prot"], "ranges": ranges}, span))
 
 
 OPERATIONS: dict[str, Operation] = {

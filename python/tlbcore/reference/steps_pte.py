@@ -25,7 +25,7 @@ def _select_range(f: Frame, step: Plain) -> None:
 def _select_range_at(f: Frame, step: Plain) -> None:
     """Other arguments for the rest of a program that is run by hand."""
     span = (step["addr"], step["addr"] + page_align(step["len"]))
-    f.args = {**f.args, "ranges": {"args": span}, "prot": step["prot"]}
+    f.args = {**f.args, "ranges": {**f.args["ranges"], "args": span}, "prot": step["prot"]}
     f.range, f.detached = span, None
 
 

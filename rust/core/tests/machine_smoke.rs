@@ -34,9 +34,7 @@ impl Bench {
     }
 
     fn with(name: &str, config: MachineConfig) -> Self {
-        let mut bench = Self {
-            machine: Machine::new(&config, kernel(name)).unwrap(),
-        };
+        let mut bench = Self { machine: Machine::new(&config, kernel(name)).unwrap() };
         assert_eq!(bench.apply(&Operation::CreateProcess {}), Outcome::Value(0));
         bench.schedule(0, Some(0));
         bench
@@ -92,12 +90,7 @@ impl Bench {
 
 /// What a request asked for: range as given, stride, freed tables.
 fn asked(request: &FlushRequest) -> (u64, u64, u32, bool) {
-    (
-        request.range_start.0,
-        request.range_end.0,
-        request.stride_shift,
-        request.freed_tables,
-    )
+    (request.range_start.0, request.range_end.0, request.stride_shift, request.freed_tables)
 }
 
 fn all_asked(requests: &[FlushRequest]) -> Vec<(u64, u64, u32, bool)> {
@@ -143,10 +136,7 @@ fn a_freed_pte_table_is_in_the_range() {
 fn four_levels_free_a_folded_p4d_even_where_nothing_was_touched() {
     let far = 1 << 40;
     for (levels, expected) in [(4, vec![(far, far + PAGE, 12, true)]), (5, vec![])] {
-        let config = MachineConfig {
-            levels,
-            ..MachineConfig::default()
-        };
+        let config = MachineConfig { levels, ..MachineConfig::default() };
         let mut bench = Bench::with("linux-6.18", config);
         bench.mmap(BASE, PAGE, 3);
         bench.mmap(0x10_0000, PAGE, 3);
@@ -162,13 +152,7 @@ fn a_long_zap_flushes_when_the_gather_is_full() {
     bench.mmap(BASE - MIB, PAGE, 3);
     bench.mmap(BASE, (nr_pages + 600) * PAGE, 3);
     for page in 0..nr_pages {
-        bench.machine
-            .apply(&Operation::Access {
-                task: 0,
-                addr: BASE + page * PAGE,
-                kind: AccessKind::Write,
-            })
-            .unwrap();
+        bench.machine.apply(&Operation::Access { task: 0, addr: BASE + page * PAGE, kind: AccessKind::Write }).unwrap();
     }
     bench.write(BASE + (nr_pages + 599) * PAGE);
     let flushes = bench.munmap(BASE, nr_pages * PAGE);
@@ -176,13 +160,7 @@ fn a_long_zap_flushes_when_the_gather_is_full() {
     let tables = nr_pages / 512;
     assert_eq!(tables, 19);
     // The second flush begins with the rest of the pages, and takes in the PTE tables freed, all of them.
-    assert_eq!(
-        all_asked(&flushes),
-        [
-            (BASE, BASE + full * PAGE, 12, false),
-            (BASE, BASE + nr_pages * PAGE, 12, true),
-        ]
-    );
+    assert_eq!(all_asked(&flushes), [(BASE, BASE + full * PAGE, 12, false), (BASE, BASE + nr_pages * PAGE, 12, true),]);
     assert_eq!(bench.machine.counters().nr_page_frees, nr_pages);
 }
 
@@ -194,12 +172,7 @@ fn mprotect_flushes_what_changed() {
         for page in 2..6 {
             bench.write(BASE + page * PAGE);
         }
-        let protect = |prot| Operation::Mprotect {
-            task: 0,
-            addr: BASE,
-            len: 16 * PAGE,
-            prot,
-        };
+        let protect = |prot| Operation::Mprotect { task: 0, addr: BASE, len: 16 * PAGE, prot };
         let flushes = bench.flushes_of(&protect(1));
         assert_eq!(all_asked(&flushes), [(BASE + 2 * PAGE, BASE + 6 * PAGE, 12, false)], "{name}");
         assert_eq!(bench.access(0, BASE + 2 * PAGE, AccessKind::Write), Outcome::Errno(Errno::Sigsegv));
@@ -215,26 +188,12 @@ fn mprotect_of_5_10_flushes_its_whole_range() {
     let mut bench = Bench::new("linux-5.10");
     bench.mmap(BASE, 16 * PAGE, 3);
     bench.write(BASE + 2 * PAGE);
-    let flushes = bench.flushes_of(&Operation::Mprotect {
-        task: 0,
-        addr: BASE,
-        len: 16 * PAGE,
-        prot: 1,
-    });
+    let flushes = bench.flushes_of(&Operation::Mprotect { task: 0, addr: BASE, len: 16 * PAGE, prot: 1 });
     assert_eq!(all_asked(&flushes), [(BASE, BASE + 16 * PAGE, 12, false)]);
 }
 
 fn mremap(old: u64, old_len: u64, new_len: u64, new: u64) -> Operation {
-    Operation::Mremap {
-        task: 0,
-        old,
-        old_len,
-        new_len,
-        maymove: true,
-        fixed: new != 0,
-        dontunmap: false,
-        new,
-    }
+    Operation::Mremap { task: 0, old, old_len, new_len, maymove: true, fixed: new != 0, dontunmap: false, new }
 }
 
 #[test]
@@ -248,10 +207,7 @@ fn mremap_flushes_each_table() {
     let flushes = bench.flushes_of(&mremap(old, 2 * MIB, 2 * MIB, new));
     assert_eq!(
         all_asked(&flushes)[..2],
-        [
-            (old, BASE + 2 * MIB, 12, true),
-            (BASE + 2 * MIB, BASE + 2 * MIB + PAGE, 12, true),
-        ]
+        [(old, BASE + 2 * MIB, 12, true), (BASE + 2 * MIB, BASE + 2 * MIB + PAGE, 12, true),]
     );
     assert!(bench.machine.leaf(MmId(1), VirtAddr(old)).is_none());
     let moved = bench.machine.leaf(MmId(1), VirtAddr(new)).unwrap().0;
@@ -267,10 +223,7 @@ fn mremap_moves_whole_tables() {
     bench.write(old + 5 * PAGE);
     bench.write(old + 3 * MIB);
     let flushes = bench.flushes_of(&mremap(old, 4 * MIB, 4 * MIB, new));
-    assert_eq!(
-        all_asked(&flushes)[..2],
-        [(old, old + 2 * MIB, 12, true), (old + 2 * MIB, old + 4 * MIB, 12, true)]
-    );
+    assert_eq!(all_asked(&flushes)[..2], [(old, old + 2 * MIB, 12, true), (old + 2 * MIB, old + 4 * MIB, 12, true)]);
     assert!(bench.machine.leaf(MmId(1), VirtAddr(new + 5 * PAGE)).is_some());
     bench.write(new + 3 * MIB);
 }
@@ -306,20 +259,12 @@ fn fork_flushes_once_and_the_first_write_copies() {
     assert_eq!(flushes[0].end, TLB_FLUSH_ALL);
     let page = bench.machine.leaf(MmId(1), VirtAddr(BASE)).unwrap().0.pfn();
     assert_eq!(bench.machine.pages().get(page).unwrap().refcount, 2);
-    let flushes = bench.flushes_of(&Operation::Access {
-        task: 0,
-        addr: BASE,
-        kind: AccessKind::Write,
-    });
+    let flushes = bench.flushes_of(&Operation::Access { task: 0, addr: BASE, kind: AccessKind::Write });
     assert_eq!(all_asked(&flushes), [(BASE, BASE + PAGE, 12, false)]);
     assert_ne!(bench.machine.leaf(MmId(1), VirtAddr(BASE)).unwrap().0.pfn(), page);
     // The child is the only user now: it writes in place.
     bench.schedule(1, Some(1));
-    let write = Operation::Access {
-        task: 1,
-        addr: BASE,
-        kind: AccessKind::Write,
-    };
+    let write = Operation::Access { task: 1, addr: BASE, kind: AccessKind::Write };
     assert!(bench.flushes_of(&write).is_empty());
     assert_eq!(bench.machine.leaf(MmId(2), VirtAddr(BASE)).unwrap().0.pfn(), page);
 }
@@ -373,11 +318,7 @@ fn reclaim_defers_and_the_page_comes_back() {
         for (_, addr) in &pages {
             bench.write(*addr);
         }
-        let flushes = bench.flushes_of(&Operation::Reclaim {
-            task: 0,
-            pages,
-            proactive: false,
-        });
+        let flushes = bench.flushes_of(&Operation::Reclaim { task: 0, pages, proactive: false });
         // Anonymous pages are dirty: each needs its flush before it is written out, and one flush is enough for each.
         assert!(flushes.iter().all(|request| request.kind == FlushKind::Batch), "{name}");
         assert_eq!(flushes.len(), 40, "{name}");
@@ -396,10 +337,7 @@ fn reclaim_defers_and_the_page_comes_back() {
 #[test]
 fn dirty_file_pages_are_cleaned_page_by_page() {
     let mut bench = Bench::new("linux-6.18");
-    let Outcome::Value(file) = bench.apply(&Operation::CreateFile {
-        shmem: false,
-        nr_pages: Some(64),
-    }) else {
+    let Outcome::Value(file) = bench.apply(&Operation::CreateFile { shmem: false, nr_pages: Some(64) }) else {
         panic!("a file has an id");
     };
     let map = Operation::Mmap {
@@ -421,10 +359,7 @@ fn dirty_file_pages_are_cleaned_page_by_page() {
     for page in [3, 20, 40] {
         bench.write(BASE + page * PAGE);
     }
-    let flushes = bench.flushes_of(&Operation::Fsync {
-        task: 0,
-        file: file as u32,
-    });
+    let flushes = bench.flushes_of(&Operation::Fsync { task: 0, file: file as u32 });
     let page_at = |page: u64| (BASE + page * PAGE, BASE + (page + 1) * PAGE, 12, false);
     assert_eq!(all_asked(&flushes), [page_at(3), page_at(20), page_at(40)]);
     assert!(bench.flushes_of(&Operation::Fsync { task: 0, file: file as u32 }).is_empty());
@@ -449,10 +384,7 @@ fn dirty_file_pages_are_cleaned_page_by_page() {
 
 #[test]
 fn huge_pages_fault_split_and_collapse() {
-    let config = MachineConfig {
-        thp: Some(Thp::Always),
-        ..MachineConfig::default()
-    };
+    let config = MachineConfig { thp: Some(Thp::Always), ..MachineConfig::default() };
     let mut bench = Bench::with("linux-6.18", config);
     bench.mmap(BASE, 8 * MIB, 3);
     bench.write(BASE + 5 * PAGE);
@@ -468,18 +400,10 @@ fn huge_pages_fault_split_and_collapse() {
     assert_eq!(asked(&flushes[0]).0, BASE);
     assert_eq!(asked(&flushes[1]), (BASE + PAGE, BASE + 2 * PAGE, 12, false));
     assert_eq!(bench.machine.leaves(MmId(1)).len(), 512);
-    let advice = Operation::Madvise {
-        task: 0,
-        addr: BASE + 4 * MIB,
-        len: 2 * MIB,
-        advice: Advice::Nohugepage,
-    };
+    let advice = Operation::Madvise { task: 0, addr: BASE + 4 * MIB, len: 2 * MIB, advice: Advice::Nohugepage };
     assert_eq!(bench.apply(&advice), Outcome::None);
     bench.write(BASE + 4 * MIB + 7 * PAGE);
-    let collapse = Operation::Collapse {
-        task: 0,
-        addr: BASE + 5 * MIB,
-    };
+    let collapse = Operation::Collapse { task: 0, addr: BASE + 5 * MIB };
     let flushes = bench.flushes_of(&collapse);
     assert_eq!(flushes.len(), 1);
     assert_eq!(asked(&flushes[0]), (BASE + 4 * MIB, BASE + 6 * MIB, 12, true));
@@ -493,11 +417,7 @@ fn steps_can_be_run_one_by_one_and_machines_cloned() {
     bench.mmap(BASE, 4 * PAGE, 3);
     bench.write(BASE);
     let mut other = bench.machine.clone();
-    let munmap = Operation::Munmap {
-        task: 0,
-        addr: BASE,
-        len: 4 * PAGE,
-    };
+    let munmap = Operation::Munmap { task: 0, addr: BASE, len: 4 * PAGE };
     bench.apply(&munmap);
     assert_ne!(bench.machine.state(), other.state());
     other.apply(&munmap).unwrap();
@@ -507,20 +427,12 @@ fn steps_can_be_run_one_by_one_and_machines_cloned() {
 #[test]
 fn what_makes_no_sense_is_an_error_of_the_caller() {
     let mut bench = Bench::new("linux-6.18");
-    let not_running = Operation::Munmap {
-        task: 7,
-        addr: BASE,
-        len: PAGE,
-    };
+    let not_running = Operation::Munmap { task: 7, addr: BASE, len: PAGE };
     let error = bench.machine.apply(&not_running).unwrap_err().to_string();
     assert_eq!(error, "task 7: found none, expected a live task");
     let no_cpu = Operation::Schedule { cpu: 9, task: Some(0) };
     let error = bench.machine.apply(&no_cpu).unwrap_err().to_string();
     assert_eq!(error, "CPU 9: found 4 CPUs, expected a number below that");
-    let unaligned = Operation::Munmap {
-        task: 0,
-        addr: 1,
-        len: PAGE,
-    };
+    let unaligned = Operation::Munmap { task: 0, addr: 1, len: PAGE };
     assert_eq!(bench.apply(&unaligned), Outcome::Errno(Errno::Einval));
 }

@@ -3,6 +3,7 @@
 pub mod build_info;
 mod cpumask;
 pub mod errors;
+mod machine;
 
 use pyo3::prelude::*;
 
@@ -13,6 +14,8 @@ mod _core {
     use crate::build_info::{build_features, build_profile};
     #[pymodule_export]
     use crate::cpumask::PyCpuMask;
+    #[pymodule_export]
+    use crate::machine::PyMachine;
 
     #[pymodule_export]
     #[expect(non_upper_case_globals, reason = "the name is Python's")]

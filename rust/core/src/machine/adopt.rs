@@ -40,15 +40,10 @@ impl Machine {
         file: Option<FileId>,
         pgoff: u64,
     ) -> Result<()> {
-        let is_sound = start < end
-            && start.is_aligned(PAGE_SHIFT)
-            && end.is_aligned(PAGE_SHIFT)
-            && end <= self.user_end();
+        let is_sound =
+            start < end && start.is_aligned(PAGE_SHIFT) && end.is_aligned(PAGE_SHIFT) && end <= self.user_end();
         if !is_sound {
-            return Err(Error::Value(format!(
-                "area {start} to {end}: expected whole pages below {}",
-                self.user_end()
-            )));
+            return Err(Error::Value(format!("area {start} to {end}: expected whole pages below {}", self.user_end())));
         }
         if let Some(id) = file
             && self.pages.file(id).is_none()
@@ -60,10 +55,7 @@ impl Machine {
         if !vmas.is_free(range) {
             return Err(Error::Value(format!("area {start} to {end} of mm {mm}: found an area there, expected none")));
         }
-        vmas.insert(Vma {
-            flags,
-            ..Vma::new(range, flags, file, pgoff)
-        });
+        vmas.insert(Vma { flags, ..Vma::new(range, flags, file, pgoff) });
         Ok(())
     }
 

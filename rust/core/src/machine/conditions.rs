@@ -6,7 +6,7 @@ use crate::program::{Test, Thp};
 use super::Machine;
 use super::frame::Frame;
 use super::operation::AccessKind;
-use super::pages::{Page, PageKind, is_zero_pfn, Pages};
+use super::pages::{Page, PageKind, Pages, is_zero_pfn};
 use super::vma::{VmFlags, Vma};
 
 impl Machine {
@@ -82,8 +82,7 @@ impl Machine {
     /// Whether some TLB may hold the entry (x86 `pte_accessible`): also a protnone one while a flush is outstanding.
     #[inline]
     pub(super) fn pte_accessible(&self, frame: &Frame, pte: Pte) -> bool {
-        pte.is_hw_present()
-            || pte.is_protnone() && self.mm(frame.r.mm).is_some_and(|mm| mm.tlb_flush_pending > 0)
+        pte.is_hw_present() || pte.is_protnone() && self.mm(frame.r.mm).is_some_and(|mm| mm.tlb_flush_pending > 0)
     }
 
     fn vma_huge_allowed(&self, vma: &Vma) -> bool {

@@ -37,10 +37,6 @@ pub struct Counters {
 impl Machine {
     /// The sums so far.
     pub fn counters(&self) -> Counters {
-        Counters {
-            flush: *self.engine.counters(),
-            nr_page_frees: self.pages.nr_freed(),
-            ..self.counters
-        }
+        Counters { flush: *self.engine.counters(), nr_page_frees: self.pages.nr_freed(), ..self.counters }
     }
 }

@@ -36,11 +36,8 @@ impl Machine {
 
     fn dump_mm(&self, id: MmId, mm: &Mm) -> Value {
         let context = self.engine.context(id);
-        let ptes: Vec<Value> = self
-            .leaves(id)
-            .into_iter()
-            .map(|(addr, shift, pte)| json!([addr.0, shift, pte.to_string()]))
-            .collect();
+        let ptes: Vec<Value> =
+            self.leaves(id).into_iter().map(|(addr, shift, pte)| json!([addr.0, shift, pte.to_string()])).collect();
         json!({
             "id": id.0,
             "ctx_id": context.ctx_id,
@@ -103,9 +100,7 @@ impl Machine {
     }
 
     fn dump_tasks(&self) -> Vec<Value> {
-        let live = (0_u32..)
-            .zip(&self.tasks)
-            .filter_map(|(id, task)| Some((id, task.as_ref()?)));
+        let live = (0_u32..).zip(&self.tasks).filter_map(|(id, task)| Some((id, task.as_ref()?)));
         live.map(|(id, task)| {
             json!({
                 "id": id,
@@ -222,24 +217,12 @@ fn dump_table(cached: &CachedTable) -> (u16, u8, u64) {
 
 fn dump_entry(cached: &CachedEntry) -> (u16, u64, u32, u64, String, &'static str) {
     let entry = &cached.entry;
-    let flags = [
-        (entry.write, "W"),
-        (entry.dirty, "D"),
-        (entry.nx, "NX"),
-        (entry.global, "G"),
-    ];
+    let flags = [(entry.write, "W"), (entry.dirty, "D"), (entry.nx, "NX"), (entry.global, "G")];
     let names: Vec<&str> = flags.iter().filter(|(set, _)| *set).map(|(_, name)| *name).collect();
     let place = match (cached.in_l1, cached.in_stlb) {
         (true, true) => "L1+STLB",
         (true, false) => "L1",
         _ => "STLB",
     };
-    (
-        cached.pcid,
-        entry.vpn.0,
-        entry.size.shift(),
-        entry.pfn.0,
-        names.join(" "),
-        place,
-    )
+    (cached.pcid, entry.vpn.0, entry.size.shift(), entry.pfn.0, names.join(" "), place)
 }

@@ -59,10 +59,7 @@ impl MremapArgs {
 
     /// What is cut off when it shrinks.
     pub fn tail(&self) -> VaRange {
-        VaRange::new(
-            VirtAddr(self.old.0 + self.new_len.min(self.old_len)),
-            VirtAddr(self.old.0 + self.old_len),
-        )
+        VaRange::new(VirtAddr(self.old.0 + self.new_len.min(self.old_len)), VirtAddr(self.old.0 + self.old_len))
     }
 }
 
@@ -267,11 +264,7 @@ impl Frame {
         let is_huge = self.r.place.is_some_and(|place| place.level == PMD_LEVEL);
         Mapping {
             mm: self.r.mm,
-            addr: if is_huge {
-                self.r.addr.align_down(crate::addr::PMD_SHIFT)
-            } else {
-                self.r.addr
-            },
+            addr: if is_huge { self.r.addr.align_down(crate::addr::PMD_SHIFT) } else { self.r.addr },
         }
     }
 

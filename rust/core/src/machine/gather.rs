@@ -3,7 +3,7 @@
 //! The gather only remembers; flushing and freeing are the machine's. Its capacity decides where a long zap flushes, so
 //! it follows the kernel's batches exactly: a bundle inside the gather, then batches of one page each.
 
-use crate::addr::{PAGE_SHIFT, PMD_SHIFT, Pfn, PUD_SHIFT, P4D_SHIFT, VaRange, VirtAddr};
+use crate::addr::{P4D_SHIFT, PAGE_SHIFT, PMD_SHIFT, PUD_SHIFT, Pfn, VaRange, VirtAddr};
 use crate::page_table::TableId;
 
 use super::rmap::Mapping;
@@ -150,11 +150,7 @@ impl MmuGather {
         if self.light {
             return true;
         }
-        let GatherLimits {
-            bundle,
-            batch,
-            batch_count,
-        } = self.limits;
+        let GatherLimits { bundle, batch, batch_count } = self.limits;
         let nr_pages = self.pages.len() as u64;
         let Some(in_batches) = nr_pages.checked_sub(u64::from(bundle)) else {
             return false;
@@ -204,7 +200,8 @@ impl MmuGather {
             return None;
         }
         let flush = GatherFlush {
-            range: (!self.fullmm && !self.need_flush_all).then(|| VaRange::new(VirtAddr(self.start), VirtAddr(self.end))),
+            range: (!self.fullmm && !self.need_flush_all)
+                .then(|| VaRange::new(VirtAddr(self.start), VirtAddr(self.end))),
             stride_shift: self.stride_shift(),
             freed_tables: self.freed_tables,
         };
@@ -233,11 +230,7 @@ mod tests {
     use super::*;
     use crate::flush::MmId;
 
-    const LINUX: GatherLimits = GatherLimits {
-        bundle: 8,
-        batch: 510,
-        batch_count: 19,
-    };
+    const LINUX: GatherLimits = GatherLimits { bundle: 8, batch: 510, batch_count: 19 };
 
     fn range(start: u64, end: u64) -> Option<VaRange> {
         Some(VaRange::new(VirtAddr(start), VirtAddr(end)))
@@ -276,18 +269,10 @@ mod tests {
         let mut gather = MmuGather::new(LINUX, false, false);
         assert_eq!(gather.take_flush(), None);
         gather.remove_pmd_tlb_entry(VirtAddr(0x40_1000));
-        let pmd = GatherFlush {
-            range: range(0x40_0000, 0x60_0000),
-            stride_shift: 21,
-            freed_tables: false,
-        };
+        let pmd = GatherFlush { range: range(0x40_0000, 0x60_0000), stride_shift: 21, freed_tables: false };
         assert_eq!(gather.clone().take_flush(), Some(pmd));
         gather.remove_tlb_entry(VirtAddr(0x80_0000));
-        let both = GatherFlush {
-            range: range(0x40_0000, 0x80_1000),
-            stride_shift: 12,
-            freed_tables: false,
-        };
+        let both = GatherFlush { range: range(0x40_0000, 0x80_1000), stride_shift: 12, freed_tables: false };
         assert_eq!(gather.take_flush(), Some(both));
         assert_eq!(gather.take_flush(), None);
     }
@@ -297,32 +282,21 @@ mod tests {
         for (level, shift) in [(0, 21), (1, 30), (2, 39), (3, 12)] {
             let mut gather = MmuGather::new(LINUX, false, false);
             gather.free_table(level, VirtAddr(0x20_0000), None);
-            let flush = GatherFlush {
-                range: range(0x20_0000, 0x20_1000),
-                stride_shift: shift,
-                freed_tables: true,
-            };
+            let flush = GatherFlush { range: range(0x20_0000, 0x20_1000), stride_shift: shift, freed_tables: true };
             assert_eq!(gather.take_flush(), Some(flush));
         }
     }
 
     #[test]
     fn nested_and_fullmm_gathers_ask_for_everything() {
-        let everything = GatherFlush {
-            range: None,
-            stride_shift: 12,
-            freed_tables: true,
-        };
+        let everything = GatherFlush { range: None, stride_shift: 12, freed_tables: true };
         let mut gather = MmuGather::new(LINUX, false, false);
         gather.force_full();
         assert_eq!(gather.take_flush(), Some(everything));
         let mut full = MmuGather::new(LINUX, true, false);
         assert_eq!(full.take_flush(), None);
         full.remove_tlb_entry(VirtAddr(0x1000));
-        let only_entries = GatherFlush {
-            freed_tables: false,
-            ..everything
-        };
+        let only_entries = GatherFlush { freed_tables: false, ..everything };
         assert_eq!(full.take_flush(), Some(only_entries));
         assert_eq!(full.take_flush(), None);
     }
@@ -330,10 +304,7 @@ mod tests {
     #[test]
     fn delayed_rmaps_keep_their_order() {
         let mut gather = MmuGather::new(LINUX, false, false);
-        let mapping = |addr| Mapping {
-            mm: MmId(1),
-            addr: VirtAddr(addr),
-        };
+        let mapping = |addr| Mapping { mm: MmId(1), addr: VirtAddr(addr) };
         gather.note_delayed(Pfn(20), mapping(0x2000));
         gather.note_delayed(Pfn(19), mapping(0x1000));
         let delayed: Vec<u64> = gather.take_delayed().iter().map(|(pfn, _)| pfn.0).collect();

@@ -36,10 +36,7 @@ impl Machine {
     fn try_access(&mut self, cpu: CpuId, mm: MmId, addr: VirtAddr, kind: AccessKind) -> Result<bool> {
         let root = self.mm_ref(mm)?.root;
         let pcid = self.engine.loaded_pcid(cpu);
-        let hit = self
-            .engine
-            .tlbs_mut()
-            .and_then(|tlbs| tlbs.lookup(cpu.index(), pcid, addr));
+        let hit = self.engine.tlbs_mut().and_then(|tlbs| tlbs.lookup(cpu.index(), pcid, addr));
         let done = match hit {
             Some((entry, _)) => self.use_entry(cpu, root, pcid, addr, kind, entry),
             None => self.walk_and_fill(cpu, root, pcid, addr, kind),
@@ -80,9 +77,8 @@ impl Machine {
     /// An access without one: walk, set A and D, fill.
     fn walk_and_fill(&mut self, cpu: CpuId, root: TableId, pcid: u16, addr: VirtAddr, kind: AccessKind) -> bool {
         let cached = self.engine.tlbs_mut().and_then(|tlbs| tlbs.psc_lookup(cpu.index(), pcid, addr));
-        let (table, level) = cached.map_or((root, self.tables.levels().top()), |(level, table)| {
-            (TableId(table), level.table_level())
-        });
+        let (table, level) =
+            cached.map_or((root, self.tables.levels().top()), |(level, table)| (TableId(table), level.table_level()));
         let walk = self.tables.walk_from(table, level, addr);
         let WalkEnd::Leaf(size) = walk.end else {
             return false;

@@ -26,38 +26,21 @@ pub(super) enum Item {
 /// Pushes the state of a loop.
 pub(super) fn enter(machine: &mut Machine, frame: &mut Frame, kind: LoopKind) -> Result<()> {
     let state = match kind {
-        LoopKind::Vma => Loop::Vma {
-            index: 0,
-            at: frame.r.range.start,
-        },
-        LoopKind::RmapVma => Loop::RmapVma {
-            list: machine.vmas_of_file(frame),
-            next: 0,
-            saved: frame.r,
-        },
-        LoopKind::Table => Loop::Table {
-            at: frame.r.vma_range.start,
-            stop: TableStop::Between,
-        },
+        LoopKind::Vma => Loop::Vma { index: 0, at: frame.r.range.start },
+        LoopKind::RmapVma => Loop::RmapVma { list: machine.vmas_of_file(frame), next: 0, saved: frame.r },
+        LoopKind::Table => Loop::Table { at: frame.r.vma_range.start, stop: TableStop::Between },
         LoopKind::Pte(filter) => {
             frame.break_pte = false;
             Loop::Pte { filter }
         }
-        LoopKind::Extent => Loop::Extent {
-            at: frame.r.range.start,
-        },
+        LoopKind::Extent => Loop::Extent { at: frame.r.range.start },
         LoopKind::Page { keep } => Loop::Page { next: 0, keep },
         LoopKind::Mapping { shared_only } => {
             let list = frame
                 .page
                 .and_then(|pfn| machine.pages.get(pfn))
                 .map_or(Vec::new(), |page| page.rmap.as_slice().to_vec());
-            Loop::Mapping {
-                list,
-                next: 0,
-                shared_only,
-                saved: frame.r,
-            }
+            Loop::Mapping { list, next: 0, shared_only, saved: frame.r }
         }
     };
     frame.loops.push(state);
@@ -87,12 +70,7 @@ pub(super) fn next(machine: &mut Machine, frame: &mut Frame) -> Result<Item> {
         Loop::Pte { .. } => Item::End,
         Loop::Extent { at } => next_extent(machine, frame, at)?,
         Loop::Page { next, keep } => next_page(machine, frame, next, *keep),
-        Loop::Mapping {
-            list,
-            next,
-            shared_only,
-            saved,
-        } => {
+        Loop::Mapping { list, next, shared_only, saved } => {
             let mut item = Item::End;
             while item == Item::End && *next < list.len() {
                 item = visit_mapping(machine, frame, list[*next], *shared_only);
@@ -174,10 +152,7 @@ fn next_table(machine: &Machine, frame: &mut Frame, at: &mut VirtAddr, stop: &mu
         *at = frame.r.table_range.start;
         let end = frame.r.table_range.end;
         if let Some(table) = machine.tables.pte_table(frame.r.root, *at) {
-            frame.r.place = Some(Place {
-                table,
-                level: PTE_LEVEL,
-            });
+            frame.r.place = Some(Place { table, level: PTE_LEVEL });
             *at = end;
             *stop = TableStop::Table;
             begin_table(frame);
@@ -185,21 +160,14 @@ fn next_table(machine: &Machine, frame: &mut Frame, at: &mut VirtAddr, stop: &mu
         }
         *at = end;
     }
-    let mut cursor = TableCursor {
-        root: frame.r.root,
-        addr: *at,
-        end: frame.r.vma_range.end,
-    };
+    let mut cursor = TableCursor { root: frame.r.root, addr: *at, end: frame.r.vma_range.end };
     loop {
         let visit = cursor.next(&machine.tables);
         *at = cursor.addr;
         match visit {
             None => return Item::End,
             Some(TableVisit::PteTable { id, range }) => {
-                frame.r.place = Some(Place {
-                    table: id,
-                    level: PTE_LEVEL,
-                });
+                frame.r.place = Some(Place { table: id, level: PTE_LEVEL });
                 frame.r.table_range = range;
                 *stop = TableStop::Table;
                 begin_table(frame);
@@ -227,10 +195,7 @@ fn begin_table(frame: &mut Frame) {
 
 /// Makes the huge entry that maps `addr` the current one.
 fn load_huge(frame: &mut Frame, table: crate::page_table::TableId, addr: VirtAddr, pte: Pte) {
-    frame.r.place = Some(Place {
-        table,
-        level: PMD_LEVEL,
-    });
+    frame.r.place = Some(Place { table, level: PMD_LEVEL });
     frame.r.addr = addr.align_down(PMD_SHIFT);
     frame.r.pte = pte;
     frame.r.new_pte = pte;
@@ -279,10 +244,8 @@ fn next_page(machine: &mut Machine, frame: &mut Frame, next: &mut usize, keep: b
 }
 
 fn visit_mapping(machine: &Machine, frame: &mut Frame, mapping: super::rmap::Mapping, shared_only: bool) -> Item {
-    let still_there = frame
-        .page
-        .and_then(|pfn| machine.pages.get(pfn))
-        .is_some_and(|page| page.rmap.as_slice().contains(&mapping));
+    let still_there =
+        frame.page.and_then(|pfn| machine.pages.get(pfn)).is_some_and(|page| page.rmap.as_slice().contains(&mapping));
     let Some(mm) = machine.mm(mapping.mm).filter(|_| still_there) else {
         return Item::End;
     };
@@ -296,10 +259,7 @@ fn visit_mapping(machine: &Machine, frame: &mut Frame, mapping: super::rmap::Map
     frame.r.root = mm.root;
     frame.r.vma = vma;
     if let Some(table) = machine.tables.pte_table(mm.root, mapping.addr) {
-        frame.r.place = Some(Place {
-            table,
-            level: PTE_LEVEL,
-        });
+        frame.r.place = Some(Place { table, level: PTE_LEVEL });
         frame.r.addr = mapping.addr;
         frame.r.pte = machine.tables.get(table, table_index(mapping.addr, PTE_LEVEL));
         frame.r.new_pte = frame.r.pte;
@@ -345,10 +305,7 @@ fn next_extent(machine: &mut Machine, frame: &mut Frame, at: &mut VirtAddr) -> R
             let new_table = machine.tables.alloc_table_at(root, new, PUD_LEVEL)?;
             if machine.tables.get(new_table, table_index(new, PUD_LEVEL)).is_none() {
                 set_extent(frame, at, PUD_SIZE);
-                frame.new_place = Some(Place {
-                    table: new_table,
-                    level: PUD_LEVEL,
-                });
+                frame.new_place = Some(Place { table: new_table, level: PUD_LEVEL });
                 return Ok(Item::Pmd);
             }
         }
@@ -362,10 +319,7 @@ fn next_extent(machine: &mut Machine, frame: &mut Frame, at: &mut VirtAddr) -> R
             let new_table = machine.tables.alloc_table_at(root, new, PMD_LEVEL)?;
             if machine.tables.get(new_table, table_index(new, PMD_LEVEL)).is_none() {
                 set_extent(frame, at, PMD_SIZE);
-                frame.new_place = Some(Place {
-                    table: new_table,
-                    level: PMD_LEVEL,
-                });
+                frame.new_place = Some(Place { table: new_table, level: PMD_LEVEL });
                 if old_pmd.is_table() {
                     return Ok(Item::Pmd);
                 }
@@ -383,14 +337,8 @@ fn next_extent(machine: &mut Machine, frame: &mut Frame, at: &mut VirtAddr) -> R
         }
         let new_table = machine.tables.alloc_pte_table(root, new)?;
         set_extent(frame, at, len);
-        frame.new_place = Some(Place {
-            table: new_table,
-            level: PTE_LEVEL,
-        });
-        frame.r.place = machine.tables.pte_table(root, old).map(|table| Place {
-            table,
-            level: PTE_LEVEL,
-        });
+        frame.new_place = Some(Place { table: new_table, level: PTE_LEVEL });
+        frame.r.place = machine.tables.pte_table(root, old).map(|table| Place { table, level: PTE_LEVEL });
         begin_table(frame);
         return Ok(Item::Plain);
     }

@@ -159,10 +159,7 @@ impl Machine {
 
     #[inline]
     fn mm_mut(&mut self, id: MmId) -> Result<&mut Mm> {
-        self.mms
-            .get_mut(id.index())
-            .and_then(Option::as_mut)
-            .ok_or_else(|| no_mm(id))
+        self.mms.get_mut(id.index()).and_then(Option::as_mut).ok_or_else(|| no_mm(id))
     }
 
     /// A live task.
@@ -170,17 +167,11 @@ impl Machine {
     /// # Errors
     /// If there is no such task.
     pub fn task(&self, task: u32) -> Result<&Task> {
-        self.tasks
-            .get(task as usize)
-            .and_then(Option::as_ref)
-            .ok_or_else(|| no_task(task))
+        self.tasks.get(task as usize).and_then(Option::as_ref).ok_or_else(|| no_task(task))
     }
 
     fn task_mut(&mut self, task: u32) -> Result<&mut Task> {
-        self.tasks
-            .get_mut(task as usize)
-            .and_then(Option::as_mut)
-            .ok_or_else(|| no_task(task))
+        self.tasks.get_mut(task as usize).and_then(Option::as_mut).ok_or_else(|| no_task(task))
     }
 
     /// The address space of a live task.
@@ -221,22 +212,14 @@ impl Machine {
             mm,
             cpu,
             running: false,
-            tlb_ubc: TlbUbc {
-                cpumask: self.no_cpus.clone(),
-                flush_required: false,
-                writable: false,
-            },
+            tlb_ubc: TlbUbc { cpumask: self.no_cpus.clone(), flush_required: false, writable: false },
         }));
         self.tasks.len() as u32 - 1
     }
 
     /// Who asks for the flushes of the operation that runs now.
     fn initiator(&self, task: u32) -> Result<Initiator> {
-        Ok(Initiator {
-            op: self.nr_ops,
-            task,
-            cpu: self.task(task)?.cpu,
-        })
+        Ok(Initiator { op: self.nr_ops, task, cpu: self.task(task)?.cpu })
     }
 
     /// The same, for an operation that needs its task to run.

@@ -6,7 +6,6 @@
 
 use serde::{Deserialize, Serialize};
 
-
 /// What a memory access does.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -120,12 +119,7 @@ pub enum Operation {
     /// Writes back a file.
     Fsync { task: u32, file: u32 },
     /// Drops pages of a file, from a page on, all or `nr_pages`.
-    Truncate {
-        task: u32,
-        file: u32,
-        from_page: u64,
-        nr_pages: Option<u64>,
-    },
+    Truncate { task: u32, file: u32, from_page: u64, nr_pages: Option<u64> },
     /// Writes `kind` to `/proc/PID/clear_refs`.
     ClearRefs { task: u32, kind: u32 },
     /// Reclaims the pages mapped at these places.
@@ -140,12 +134,7 @@ pub enum Operation {
     /// Marks a range for NUMA hinting faults.
     NumaHint { task: u32, addr: u64, len: u64 },
     /// Write-protects the shared mappings of a part of a file.
-    WpSharedMappingRange {
-        task: u32,
-        file: u32,
-        from_page: u64,
-        nr_pages: u64,
-    },
+    WpSharedMappingRange { task: u32, file: u32, from_page: u64, nr_pages: u64 },
     /// Makes a huge page of the 2 MiB around an address.
     Collapse { task: u32, addr: u64 },
     /// Loads, stores or fetches, through the TLB.

@@ -40,11 +40,7 @@ pub const fn is_zero_pfn(pfn: Pfn) -> bool {
 /// The frame that a page record stands for: its own, or the huge one that a 4 KiB part lies in.
 #[inline]
 pub const fn head_of(pfn: Pfn) -> Pfn {
-    if pfn.0 >= FIRST_HUGE {
-        Pfn(pfn.0 & !(HUGE_PAGES - 1))
-    } else {
-        pfn
-    }
+    if pfn.0 >= FIRST_HUGE { Pfn(pfn.0 & !(HUGE_PAGES - 1)) } else { pfn }
 }
 
 /// What a page holds.
@@ -148,11 +144,7 @@ const fn small_pfn(index: usize) -> Pfn {
 }
 
 const fn small_index(pfn: Pfn) -> usize {
-    (if pfn.0 < HUGE_ZERO_PFN.0 {
-        pfn.0 - FIRST_SMALL
-    } else {
-        pfn.0 - HUGE_PAGES - FIRST_SMALL
-    }) as usize
+    (if pfn.0 < HUGE_ZERO_PFN.0 { pfn.0 - FIRST_SMALL } else { pfn.0 - HUGE_PAGES - FIRST_SMALL }) as usize
 }
 
 impl Pages {
@@ -187,10 +179,7 @@ impl Pages {
     #[inline]
     fn slot(&self, pfn: Pfn) -> Option<&Page> {
         if pfn.0 >= FIRST_HUGE {
-            self.huge
-                .slots
-                .get(((pfn.0 - FIRST_HUGE) / HUGE_PAGES) as usize)?
-                .as_ref()
+            self.huge.slots.get(((pfn.0 - FIRST_HUGE) / HUGE_PAGES) as usize)?.as_ref()
         } else if is_zero_pfn(pfn) {
             None
         } else {
@@ -201,10 +190,7 @@ impl Pages {
     #[inline]
     fn slot_mut(&mut self, pfn: Pfn) -> Option<&mut Page> {
         if pfn.0 >= FIRST_HUGE {
-            self.huge
-                .slots
-                .get_mut(((pfn.0 - FIRST_HUGE) / HUGE_PAGES) as usize)?
-                .as_mut()
+            self.huge.slots.get_mut(((pfn.0 - FIRST_HUGE) / HUGE_PAGES) as usize)?.as_mut()
         } else if is_zero_pfn(pfn) {
             None
         } else {
@@ -322,12 +308,8 @@ impl Pages {
 
     /// The pages in use, by frame number.
     pub fn iter(&self) -> impl Iterator<Item = (Pfn, &Page)> {
-        let small = self
-            .small
-            .slots
-            .iter()
-            .enumerate()
-            .filter_map(|(index, page)| Some((small_pfn(index), page.as_ref()?)));
+        let small =
+            self.small.slots.iter().enumerate().filter_map(|(index, page)| Some((small_pfn(index), page.as_ref()?)));
         let huge = self
             .huge
             .slots
@@ -339,11 +321,7 @@ impl Pages {
 
     /// Makes a file.
     pub fn create_file(&mut self, shmem: bool, nr_pages: Option<u64>) -> FileId {
-        self.files.push(File {
-            shmem,
-            nr_pages,
-            pages: BTreeMap::new(),
-        });
+        self.files.push(File { shmem, nr_pages, pages: BTreeMap::new() });
         FileId(self.files.len() as u32)
     }
 
@@ -367,11 +345,7 @@ impl Pages {
         if let Some(pfn) = self.files[number].pages.get(&index) {
             return Ok(*pfn);
         }
-        let kind = if self.files[number].shmem {
-            PageKind::Shmem
-        } else {
-            PageKind::File
-        };
+        let kind = if self.files[number].shmem { PageKind::Shmem } else { PageKind::File };
         let pfn = self.alloc(kind, false)?;
         if let Some(page) = self.slot_mut(pfn) {
             page.place = Some((id, index));
@@ -497,9 +471,7 @@ impl Pages {
 
     /// Swap entries that name the slot.
     pub fn swap_count(&self, slot: u32) -> u32 {
-        self.slots
-            .get((slot as usize).wrapping_sub(1))
-            .map_or(0, |found| found.nr_entries)
+        self.slots.get((slot as usize).wrapping_sub(1)).map_or(0, |found| found.nr_entries)
     }
 
     /// The page that is the slot's swap cache.
@@ -509,10 +481,7 @@ impl Pages {
 
     /// The slots in use by number, each with its number of swap entries.
     pub fn swap_slots(&self) -> impl Iterator<Item = (u32, u32)> {
-        (1_u32..)
-            .zip(&self.slots)
-            .filter(|(_, slot)| slot.in_use)
-            .map(|(number, slot)| (number, slot.nr_entries))
+        (1_u32..).zip(&self.slots).filter(|(_, slot)| slot.in_use).map(|(number, slot)| (number, slot.nr_entries))
     }
 }
 
@@ -523,10 +492,7 @@ mod tests {
     use crate::flush::MmId;
 
     fn at(addr: u64) -> Mapping {
-        Mapping {
-            mm: MmId(1),
-            addr: VirtAddr(addr),
-        }
+        Mapping { mm: MmId(1), addr: VirtAddr(addr) }
     }
 
     #[test]

@@ -91,10 +91,8 @@ impl Rmap {
         let Some(place) = list.iter().position(|found| *found == mapping) else {
             return false;
         };
-        let parts = (0..u64::from(nr)).map(|n| Mapping {
-            mm: mapping.mm,
-            addr: VirtAddr(mapping.addr.0 + n * PAGE_SIZE),
-        });
+        let parts =
+            (0..u64::from(nr)).map(|n| Mapping { mm: mapping.mm, addr: VirtAddr(mapping.addr.0 + n * PAGE_SIZE) });
         list.splice(place..=place, parts);
         *self = Self::Many(list);
         true
@@ -118,10 +116,7 @@ mod tests {
     use super::*;
 
     fn mapping(n: u64) -> Mapping {
-        Mapping {
-            mm: MmId(1),
-            addr: VirtAddr(n << 12),
-        }
+        Mapping { mm: MmId(1), addr: VirtAddr(n << 12) }
     }
 
     proptest! {

@@ -41,11 +41,7 @@ impl Machine {
                 self.leaf_step(frame, *leaf)?;
                 frame.pc += 1;
             }
-            Instr::BranchUnless {
-                condition,
-                target,
-                asks_for_flush,
-            } => {
+            Instr::BranchUnless { condition, target, asks_for_flush } => {
                 if self.holds(frame, condition) {
                     frame.pc += 1;
                 } else {
@@ -60,12 +56,7 @@ impl Machine {
                 loops::enter(self, frame, *kind)?;
                 frame.pc += 1;
             }
-            Instr::Next {
-                body,
-                on_huge_pmd,
-                on_pmd,
-                exit,
-            } => {
+            Instr::Next { body, on_huge_pmd, on_pmd, exit } => {
                 frame.pc = match loops::next(self, frame)? {
                     loops::Item::Plain => *body,
                     loops::Item::HugePmd => *on_huge_pmd,

@@ -45,10 +45,7 @@ impl Machine {
 
     pub(super) fn do_huge_pmd_anonymous_page(&mut self, frame: &mut Frame) -> Result<()> {
         let table = self.tables.alloc_table_at(frame.r.root, frame.r.addr, PMD_LEVEL)?;
-        frame.r.place = Some(Place {
-            table,
-            level: PMD_LEVEL,
-        });
+        frame.r.place = Some(Place { table, level: PMD_LEVEL });
         let prot = self.page_prot(&frame.r.vma);
         if !is_write(frame) {
             let pte = Pte::new(HUGE_ZERO_PFN, prot).mk_huge().mk_young().wrprotect();
@@ -127,9 +124,7 @@ impl Machine {
         let table_start = addr.align_down(PMD_SHIFT);
         let window = u64::from(self.kernel.constants.fault_around_pages) * PAGE_SIZE;
         let start = VirtAddr(addr.0 / window * window).max(table_start).max(vma.start);
-        let end = VirtAddr(addr.0 / window * window + window)
-            .min(VirtAddr(table_start.0 + PMD_SIZE))
-            .min(vma.end);
+        let end = VirtAddr(addr.0 / window * window + window).min(VirtAddr(table_start.0 + PMD_SIZE)).min(vma.end);
         let prot = self.page_prot(&vma);
         for number in start.0 >> PAGE_SHIFT..end.0 >> PAGE_SHIFT {
             let at = VirtAddr(number << PAGE_SHIFT);
@@ -155,11 +150,7 @@ impl Machine {
         let writes = is_write(frame);
         self.change_entry(frame, |pte| {
             let young = pte.mk_young();
-            if writes && pte.write() {
-                young.mk_dirty().mk_soft_dirty()
-            } else {
-                young
-            }
+            if writes && pte.write() { young.mk_dirty().mk_soft_dirty() } else { young }
         })
     }
 

@@ -14,8 +14,7 @@ const PENDING_LARGE: u32 = 0x7fff / 2;
 impl Machine {
     /// `flush_tlb_range` in the frame's mm.
     pub(super) fn flush_range(&mut self, frame: &Frame, range: VaRange) {
-        self.engine
-            .flush_tlb_range(frame.by, frame.r.mm, range.start, range.end, self.now_ns);
+        self.engine.flush_tlb_range(frame.by, frame.r.mm, range.start, range.end, self.now_ns);
     }
 
     pub(super) fn flush_scope(&mut self, frame: &mut Frame, scope: FlushScope) -> Result<()> {
@@ -25,8 +24,7 @@ impl Machine {
             FlushScope::Extent => frame.extent,
             FlushScope::Pmd => frame.pmd_range(),
             FlushScope::Page => {
-                self.engine
-                    .flush_tlb_page(frame.by, frame.r.mm, frame.r.addr, self.now_ns);
+                self.engine.flush_tlb_page(frame.by, frame.r.mm, frame.r.addr, self.now_ns);
                 return Ok(());
             }
         };
@@ -111,9 +109,9 @@ impl Machine {
 
     pub(super) fn track_flush_range(&mut self, frame: &mut Frame) {
         let page = VaRange::new(frame.r.addr, VirtAddr(frame.r.addr.0 + PAGE_SIZE));
-        let hull = frame.tracked.map_or(page, |tracked| {
-            VaRange::new(tracked.start.min(page.start), tracked.end.max(page.end))
-        });
+        let hull = frame
+            .tracked
+            .map_or(page, |tracked| VaRange::new(tracked.start.min(page.start), tracked.end.max(page.end)));
         frame.tracked = Some(hull);
     }
 

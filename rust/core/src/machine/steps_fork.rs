@@ -28,10 +28,7 @@ impl Machine {
     }
 
     fn child_mapping(frame: &Frame) -> Result<Mapping> {
-        Ok(Mapping {
-            mm: Self::child(frame)?,
-            ..frame.mapping()
-        })
+        Ok(Mapping { mm: Self::child(frame)?, ..frame.mapping() })
     }
 
     pub(super) fn page_dup_rmap(&mut self, frame: &mut Frame) -> Result<()> {

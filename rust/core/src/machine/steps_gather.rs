@@ -52,9 +52,7 @@ impl Machine {
             self.lazy_mmu_drain(frame.by);
         }
         if let Some(flush) = flush {
-            let (start, end) = flush
-                .range
-                .map_or((VirtAddr(0), TLB_FLUSH_ALL), |range| (range.start, range.end));
+            let (start, end) = flush.range.map_or((VirtAddr(0), TLB_FLUSH_ALL), |range| (range.start, range.end));
             self.engine.flush_tlb_mm_range(
                 frame.by,
                 frame.r.mm,
@@ -117,8 +115,7 @@ impl Machine {
             }
             let ceiling = areas.get(index).map_or(bounds.1, |vma| vma.start);
             let mut freed = Vec::new();
-            self.tables
-                .free_pgd_range(frame.r.root, start, end, bounds.0, ceiling, &mut |table| freed.push(table));
+            self.tables.free_pgd_range(frame.r.root, start, end, bounds.0, ceiling, &mut |table| freed.push(table));
             let gather = frame.gather()?;
             for table in freed {
                 let level = match table.kind {

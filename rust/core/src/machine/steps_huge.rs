@@ -22,10 +22,7 @@ impl Machine {
         } else if huge.is_present() {
             self.pages.split_mapping(head_of(huge.pfn()), mapping, HUGE_PAGES as u32);
         }
-        frame.r.place = Some(Place {
-            table,
-            level: PTE_LEVEL,
-        });
+        frame.r.place = Some(Place { table, level: PTE_LEVEL });
         frame.r.pte = self.tables.get(table, table_index(frame.r.addr, PTE_LEVEL));
         frame.r.new_pte = frame.r.pte;
         frame.page = frame.r.pte.is_present().then(|| head_of(frame.r.pte.pfn()));
@@ -34,22 +31,15 @@ impl Machine {
 
     pub(super) fn pmdp_collapse_flush(&mut self, frame: &mut Frame) -> Result<()> {
         frame.set_aside = self.tables.detach_pte_table(frame.r.root, frame.r.addr);
-        frame.r.place = self
-            .tables
-            .table_at(frame.r.root, frame.r.addr, PMD_LEVEL)
-            .map(|table| Place {
-                table,
-                level: PMD_LEVEL,
-            });
+        frame.r.place =
+            self.tables.table_at(frame.r.root, frame.r.addr, PMD_LEVEL).map(|table| Place { table, level: PMD_LEVEL });
         self.flush_range(frame, frame.pmd_range());
         Ok(())
     }
 
     /// Copies what the table set aside maps into a new huge page, and lets go of it.
     pub(super) fn collapse_copy(&mut self, frame: &mut Frame) -> Result<()> {
-        let table = frame
-            .set_aside
-            .ok_or_else(|| frame.error("a table set aside", "none"))?;
+        let table = frame.set_aside.ok_or_else(|| frame.error("a table set aside", "none"))?;
         frame.new_page = Some(self.pages.alloc(PageKind::Anon, true)?);
         let base = frame.r.addr.align_down(PMD_SHIFT);
         for index in 0..PTRS_PER_TABLE {
@@ -68,11 +58,7 @@ impl Machine {
     /// Maps the new huge page; the table set aside is freed.
     pub(super) fn set_pmd_huge(&mut self, frame: &mut Frame) -> Result<()> {
         let page = frame.new_page()?;
-        let mut pte = Pte::new(page, self.page_prot(&frame.r.vma))
-            .mk_huge()
-            .mk_young()
-            .mk_dirty()
-            .mk_soft_dirty();
+        let mut pte = Pte::new(page, self.page_prot(&frame.r.vma)).mk_huge().mk_young().mk_dirty().mk_soft_dirty();
         if frame.r.vma.is_writable() {
             pte = pte.mk_write();
         }

@@ -19,9 +19,7 @@ impl Machine {
     /// Stores the entry taken out of its old place at its new one; a present 4 KiB one counts as written for
     /// soft-dirty trackers.
     pub(super) fn set_pte_at_new(&mut self, frame: &mut Frame, small: bool) -> Result<()> {
-        let place = frame
-            .new_place
-            .ok_or_else(|| frame.error("a table at the new address", "none"))?;
+        let place = frame.new_place.ok_or_else(|| frame.error("a table at the new address", "none"))?;
         let new_addr = Self::moved_addr(frame);
         let mut pte = frame.r.pte;
         if pte.is_present() {
@@ -44,9 +42,7 @@ impl Machine {
 
     /// `move_normal_pmd`, and `move_normal_pud` for an extent of 1 GiB.
     pub(super) fn move_normal_pmd(&mut self, frame: &mut Frame) -> Result<()> {
-        let place = frame
-            .new_place
-            .ok_or_else(|| frame.error("an extent that is a whole table", "none"))?;
+        let place = frame.new_place.ok_or_else(|| frame.error("an extent that is a whole table", "none"))?;
         let (old, new) = (frame.extent.start, frame.new_addr);
         let root = frame.r.root;
         if place.level == PUD_LEVEL {

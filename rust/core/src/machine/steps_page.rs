@@ -74,10 +74,7 @@ impl Machine {
         let page = frame.page()?;
         let pte = frame.r.pte.to_migration();
         self.write_entry(frame, pte)?;
-        frame.migrated.push(MigrationMark {
-            page,
-            mapping: frame.mapping(),
-        });
+        frame.migrated.push(MigrationMark { page, mapping: frame.mapping() });
         Ok(())
     }
 
@@ -93,9 +90,8 @@ impl Machine {
     pub(super) fn remove_migration_ptes(&mut self, frame: &mut Frame) -> Result<()> {
         let old = frame.page()?;
         let new = frame.new_page()?;
-        let (own, others) = std::mem::take(&mut frame.migrated)
-            .into_iter()
-            .partition(|mark: &MigrationMark| mark.page == old);
+        let (own, others) =
+            std::mem::take(&mut frame.migrated).into_iter().partition(|mark: &MigrationMark| mark.page == old);
         frame.migrated = others;
         for mark in own {
             let Some(mm) = self.mm(mark.mapping.mm) else { continue };
@@ -147,15 +143,9 @@ impl Machine {
     /// Where the entry for an address stands: the PTE table, or the PMD table of a huge one.
     pub(super) fn place_at(&self, root: crate::page_table::TableId, addr: crate::addr::VirtAddr) -> Option<Place> {
         if let Some(table) = self.tables.pte_table(root, addr) {
-            return Some(Place {
-                table,
-                level: PTE_LEVEL,
-            });
+            return Some(Place { table, level: PTE_LEVEL });
         }
         let table = self.tables.table_at(root, addr, PMD_LEVEL)?;
-        Some(Place {
-            table,
-            level: PMD_LEVEL,
-        })
+        Some(Place { table, level: PMD_LEVEL })
     }
 }

@@ -34,10 +34,7 @@ impl Machine {
         if !addr.is_aligned(PMD_SHIFT) && !pmd.is_none() && !pmd.is_table() {
             let mut frame = Frame::new(ProgramName::Munmap, by, id, root, Args::default());
             frame.r.addr = addr.align_down(PMD_SHIFT);
-            frame.r.place = self.tables.table_at(root, addr, PMD_LEVEL).map(|table| Place {
-                table,
-                level: PMD_LEVEL,
-            });
+            frame.r.place = self.tables.table_at(root, addr, PMD_LEVEL).map(|table| Place { table, level: PMD_LEVEL });
             self.split_huge_pmd(&mut frame)?;
         }
         self.mm_mut(id)?.vmas.split_at(addr);
@@ -56,10 +53,7 @@ impl Machine {
     }
 
     pub(super) fn mmap_region(&mut self, frame: &mut Frame) -> Result<()> {
-        let vma = frame
-            .args
-            .new_vma
-            .ok_or_else(|| frame.error("the arguments of mmap", "none"))?;
+        let vma = frame.args.new_vma.ok_or_else(|| frame.error("the arguments of mmap", "none"))?;
         let vmas = &mut self.mm_mut(frame.r.mm)?.vmas;
         if !vmas.is_free(vma.range()) {
             return Err(frame.error("free space for the new VMA", "a VMA there"));
@@ -127,11 +121,7 @@ impl Machine {
         let copy = Vma {
             start: range.start,
             end: range.end,
-            pgoff: if never_faulted {
-                args.new.0 >> crate::addr::PAGE_SHIFT
-            } else {
-                old.index_of(args.old)
-            },
+            pgoff: if never_faulted { args.new.0 >> crate::addr::PAGE_SHIFT } else { old.index_of(args.old) },
             flags: old.flags | VmFlags::SOFTDIRTY,
             ..old
         };

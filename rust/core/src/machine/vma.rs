@@ -158,8 +158,7 @@ impl VmaTree {
     /// The first area with `end > addr` (`find_vma`).
     #[inline]
     pub fn find(&self, addr: VirtAddr) -> Option<&Vma> {
-        self.lookup(addr)
-            .or_else(|| self.by_start.range(addr..).next().map(|(_, vma)| vma))
+        self.lookup(addr).or_else(|| self.by_start.range(addr..).next().map(|(_, vma)| vma))
     }
 
     /// The last area with `start < addr`.
@@ -191,11 +190,7 @@ impl VmaTree {
     /// Replaces the area that starts where `vma` does; used to change flags and marks in place.
     pub fn update(&mut self, vma: Vma) {
         let old = self.by_start.insert(vma.start, vma);
-        debug_assert!(
-            old.is_some_and(|old| old.end == vma.end),
-            "no area {:?} to update",
-            vma.range()
-        );
+        debug_assert!(old.is_some_and(|old| old.end == vma.end), "no area {:?} to update", vma.range());
     }
 
     /// Splits the area that holds `addr` inside, so that one starts there (`split_vma`).
@@ -203,11 +198,7 @@ impl VmaTree {
         let Some(left) = self.lookup(addr).copied().filter(|vma| vma.start < addr) else {
             return;
         };
-        let right = Vma {
-            start: addr,
-            pgoff: left.index_of(addr),
-            ..left
-        };
+        let right = Vma { start: addr, pgoff: left.index_of(addr), ..left };
         self.by_start.insert(left.start, Vma { end: addr, ..left });
         self.by_start.insert(addr, right);
     }
@@ -244,11 +235,7 @@ impl VmaTree {
     pub fn expand_down(&mut self, start: VirtAddr, new_start: VirtAddr) -> Option<Vma> {
         let old = self.by_start.remove(&start)?;
         let pages = (start.0 - new_start.0) >> PAGE_SHIFT;
-        let vma = Vma {
-            start: new_start,
-            pgoff: old.pgoff.saturating_sub(pages),
-            ..old
-        };
+        let vma = Vma { start: new_start, pgoff: old.pgoff.saturating_sub(pages), ..old };
         self.by_start.insert(new_start, vma);
         Some(vma)
     }

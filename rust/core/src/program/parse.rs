@@ -253,9 +253,7 @@ fn choice<T: Copy>(
 
 fn number(object: &Map<String, Value>, key: &str, path: &Path) -> Result<u64> {
     let found = object.get(key).unwrap_or(&Value::Null);
-    found
-        .as_u64()
-        .ok_or_else(|| path.error(format!("{key}: found {found}, expected a number of bytes")))
+    found.as_u64().ok_or_else(|| path.error(format!("{key}: found {found}, expected a number of bytes")))
 }
 
 fn flag(object: &Map<String, Value>, key: &str, path: &Path) -> Result<bool> {

@@ -12,14 +12,7 @@ use super::super::operation::{AccessKind, Advice, Errno, Outcome};
 use super::super::vma::{VmFlags, Vma};
 
 impl Machine {
-    pub(super) fn madvise(
-        &mut self,
-        by: Initiator,
-        mm: MmId,
-        addr: u64,
-        len: u64,
-        advice: Advice,
-    ) -> Result<Outcome> {
+    pub(super) fn madvise(&mut self, by: Initiator, mm: MmId, addr: u64, len: u64, advice: Advice) -> Result<Outcome> {
         let range = match self.page_range(addr, len, Errno::Enomem) {
             Ok(range) => range,
             Err(errno) => return Ok(Outcome::Errno(errno)),
@@ -45,8 +38,7 @@ impl Machine {
     /// Runs a program on a range, up to the first area that the advice does not suit.
     fn madvise_run(&mut self, program: ProgramName, by: Initiator, mm: MmId, range: VaRange) -> Result<Outcome> {
         let only_anonymous = program == ProgramName::MadviseFree;
-        let suits =
-            |vma: &Vma| !vma.flags.contains(VmFlags::LOCKED) && (vma.is_anonymous() || !only_anonymous);
+        let suits = |vma: &Vma| !vma.flags.contains(VmFlags::LOCKED) && (vma.is_anonymous() || !only_anonymous);
         let vmas = &self.mm_ref(mm)?.vmas;
         let bad = vmas.overlapping(range).find(|vma| !suits(vma)).map(|vma| vma.start);
         let end = bad.map_or(range.end, |start| start.max(range.start));
@@ -54,11 +46,7 @@ impl Machine {
         if range.start < end {
             self.run_on_range(program, by, mm, VaRange::new(range.start, end))?;
         }
-        Ok(if bad.is_some() {
-            Outcome::Errno(Errno::Einval)
-        } else {
-            hole_outcome(has_hole)
-        })
+        Ok(if bad.is_some() { Outcome::Errno(Errno::Einval) } else { hole_outcome(has_hole) })
     }
 
     fn madvise_flags(
@@ -159,11 +147,7 @@ impl Machine {
         if nr_present == 0 || has_others {
             return Ok(Outcome::Errno(Errno::Einval));
         }
-        let args = Args {
-            range,
-            addr: start,
-            ..Args::default()
-        };
+        let args = Args { range, addr: start, ..Args::default() };
         let mut frame = self.frame(ProgramName::CollapseHugePage, by, mm, args)?;
         frame.r.vma = vma;
         frame.r.vma_range = range;

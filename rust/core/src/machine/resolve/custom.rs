@@ -5,10 +5,9 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use crate::addr::{VaRange, VirtAddr};
+use crate::addr::{PAGE_SHIFT, VaRange, VirtAddr};
 use crate::error::Result;
 use crate::flush::{Initiator, MmId};
-use crate::page_table::PAGE_SHIFT;
 use crate::program::ProgramName;
 
 use super::super::Machine;
@@ -44,7 +43,9 @@ impl Machine {
     pub(in super::super) fn select_range_at(frame: &mut Frame, addr: u64, len: u64, prot: Option<u32>) {
         let range = VaRange::new(VirtAddr(addr), VirtAddr(addr + len).align_up(PAGE_SHIFT));
         frame.args.take_range(range, prot);
-        frame.select(range);
+        frame.r.range = range;
+        frame.detached.clear();
+        frame.walks_detached = false;
     }
 }
 

@@ -28,11 +28,7 @@ impl Machine {
         if !allows(&vma, kind) || nr_grown > 0 && !may_grow {
             return Ok(Outcome::Errno(Errno::Sigsegv));
         }
-        let (start, index) = if nr_grown > 0 {
-            (page, vma.pgoff - nr_grown)
-        } else {
-            (vma.start, vma.index_of(page))
-        };
+        let (start, index) = if nr_grown > 0 { (page, vma.pgoff - nr_grown) } else { (vma.start, vma.index_of(page)) };
         let size = vma.file.and_then(|file| self.pages.file(file)).and_then(|file| file.nr_pages);
         if size.is_some_and(|nr_pages| index >= nr_pages) {
             return Ok(Outcome::Errno(Errno::Sigbus));
@@ -42,12 +38,7 @@ impl Machine {
         {
             vma = grown;
         }
-        let args = Args {
-            range: vma.range(),
-            addr: page,
-            kind: Some(kind),
-            ..Args::default()
-        };
+        let args = Args { range: vma.range(), addr: page, kind: Some(kind), ..Args::default() };
         let mut frame = self.frame(ProgramName::Fault, by, mm, args)?;
         frame.r.vma = vma;
         frame.r.vma_range = vma.range();

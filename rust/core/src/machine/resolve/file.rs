@@ -35,11 +35,7 @@ impl Machine {
                 self.writeback(by, mm, file, from, to)?;
             }
         }
-        Ok(if has_hole {
-            Outcome::Errno(Errno::Enomem)
-        } else {
-            Outcome::None
-        })
+        Ok(if has_hole { Outcome::Errno(Errno::Enomem) } else { Outcome::None })
     }
 
     pub(super) fn fsync(&mut self, by: Initiator, mm: MmId, file: FileId) -> Result<Outcome> {
@@ -53,12 +49,7 @@ impl Machine {
             return Ok(());
         };
         let is_dirty = |pfn: &Pfn| self.pages.get(*pfn).is_some_and(|page| page.dirty);
-        let dirty: Vec<Pfn> = content
-            .pages
-            .range(from..to)
-            .map(|(_, pfn)| *pfn)
-            .filter(is_dirty)
-            .collect();
+        let dirty: Vec<Pfn> = content.pages.range(from..to).map(|(_, pfn)| *pfn).filter(is_dirty).collect();
         if dirty.is_empty() {
             return Ok(());
         }
@@ -103,17 +94,8 @@ impl Machine {
         Ok(Outcome::None)
     }
 
-    fn run_on_file(
-        &mut self,
-        program: ProgramName,
-        by: Initiator,
-        mm: MmId,
-        part: (FileId, u64, u64),
-    ) -> Result<()> {
-        let args = Args {
-            file: Some(part),
-            ..Args::default()
-        };
+    fn run_on_file(&mut self, program: ProgramName, by: Initiator, mm: MmId, part: (FileId, u64, u64)) -> Result<()> {
+        let args = Args { file: Some(part), ..Args::default() };
         let mut frame = self.frame(program, by, mm, args)?;
         self.run(&mut frame)
     }

@@ -13,19 +13,8 @@ use super::super::vma::{VmFlags, Vma};
 
 impl Machine {
     pub(super) fn mmap(&mut self, by: Initiator, mm: MmId, operation: &Operation) -> Result<Outcome> {
-        let Operation::Mmap {
-            addr,
-            len,
-            prot,
-            shared,
-            fixed,
-            noreplace,
-            populate,
-            growsdown,
-            file,
-            pgoff,
-            ..
-        } = *operation
+        let Operation::Mmap { addr, len, prot, shared, fixed, noreplace, populate, growsdown, file, pgoff, .. } =
+            *operation
         else {
             return Ok(Outcome::Errno(Errno::Einval));
         };
@@ -51,12 +40,7 @@ impl Machine {
             (None, true) => (Some(self.pages.create_file(true, Some(nr_pages))), 0),
             (None, false) => (None, range.start.0 >> PAGE_SHIFT),
         };
-        let args = Args {
-            range,
-            new_vma: Some(Vma::new(range, flags, file, pgoff)),
-            populate,
-            ..Args::default()
-        };
+        let args = Args { range, new_vma: Some(Vma::new(range, flags, file, pgoff)), populate, ..Args::default() };
         let mut frame = self.frame(ProgramName::Mmap, by, mm, args)?;
         self.run(&mut frame)?;
         if populate {
@@ -90,9 +74,7 @@ impl Machine {
         };
         let size = size.len_bytes();
         let found = vmas.find_gap_topdown(size, MMAP_MIN, MMAP_BASE);
-        Ok(found
-            .map(|start| VaRange::new(start, VirtAddr(start.0 + size)))
-            .ok_or(Errno::Enomem))
+        Ok(found.map(|start| VaRange::new(start, VirtAddr(start.0 + size))).ok_or(Errno::Enomem))
     }
 
     /// Touches each page of a range in order, till one fails.
@@ -155,10 +137,6 @@ impl Machine {
             let mut frame = self.frame(ProgramName::Mprotect, by, mm, args)?;
             self.run(&mut frame)?;
         }
-        Ok(if end < range.end {
-            Outcome::Errno(Errno::Enomem)
-        } else {
-            Outcome::None
-        })
+        Ok(if end < range.end { Outcome::Errno(Errno::Enomem) } else { Outcome::None })
     }
 }

@@ -7,8 +7,8 @@ mod fault;
 mod file;
 mod mapping;
 mod process;
-mod remap;
 mod reclaim;
+mod remap;
 
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE, VaRange, VirtAddr};
 use crate::cpumask::CpuId;
@@ -65,12 +65,7 @@ impl Machine {
                 let (by, mm) = self.running(task)?;
                 self.mremap(by, mm, operation)
             }
-            Operation::Madvise {
-                task,
-                addr,
-                len,
-                advice,
-            } => {
+            Operation::Madvise { task, addr, len, advice } => {
                 let (by, mm) = self.running(task)?;
                 self.madvise(by, mm, addr, len, advice)
             }
@@ -83,12 +78,7 @@ impl Machine {
                 let file = self.file_id(file)?;
                 self.fsync(by, mm, file)
             }
-            Operation::Truncate {
-                task,
-                file,
-                from_page,
-                nr_pages,
-            } => {
+            Operation::Truncate { task, file, from_page, nr_pages } => {
                 let (by, mm) = self.running(task)?;
                 let file = self.file_id(file)?;
                 self.truncate(by, mm, file, from_page, nr_pages)
@@ -97,11 +87,7 @@ impl Machine {
                 let (by, mm) = self.running(task)?;
                 self.clear_refs(by, mm, kind)
             }
-            Operation::Reclaim {
-                task,
-                ref pages,
-                proactive,
-            } => {
+            Operation::Reclaim { task, ref pages, proactive } => {
                 let (by, mm) = self.running(task)?;
                 self.reclaim(by, mm, pages, proactive)
             }
@@ -113,12 +99,7 @@ impl Machine {
                 let (by, mm) = self.running(task)?;
                 self.numa_hint(by, mm, addr, len)
             }
-            Operation::WpSharedMappingRange {
-                task,
-                file,
-                from_page,
-                nr_pages,
-            } => {
+            Operation::WpSharedMappingRange { task, file, from_page, nr_pages } => {
                 let (by, mm) = self.running(task)?;
                 let file = self.file_id(file)?;
                 self.wp_shared_mapping_range(by, mm, file, from_page, nr_pages)
@@ -135,13 +116,7 @@ impl Machine {
                 let (by, mm) = self.running(task)?;
                 self.fault(by, mm, VirtAddr(addr), kind)
             }
-            Operation::Run {
-                task,
-                addr,
-                len,
-                prot,
-                ref steps,
-            } => {
+            Operation::Run { task, addr, len, prot, ref steps } => {
                 let (by, mm) = self.running(task)?;
                 self.run_custom(by, mm, (addr, len), prot, steps)
             }
@@ -186,10 +161,7 @@ impl Machine {
         if (cpu as usize) < self.cpus.len() {
             return Ok(CpuId(cpu as u16));
         }
-        Err(Error::Value(format!(
-            "CPU {cpu}: found {} CPUs, expected a number below that",
-            self.cpus.len()
-        )))
+        Err(Error::Value(format!("CPU {cpu}: found {} CPUs, expected a number below that", self.cpus.len())))
     }
 
     /// A program of an operation, at its start.
@@ -199,10 +171,7 @@ impl Machine {
 
     /// Runs a program over a range of an mm.
     fn run_on_range(&mut self, program: ProgramName, by: Initiator, mm: MmId, range: VaRange) -> Result<()> {
-        let args = Args {
-            range,
-            ..Args::default()
-        };
+        let args = Args { range, ..Args::default() };
         let mut frame = self.frame(program, by, mm, args)?;
         self.run(&mut frame)
     }

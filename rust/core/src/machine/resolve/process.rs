@@ -24,15 +24,10 @@ impl Machine {
 
     pub(super) fn fork(&mut self, task: u32) -> Result<Outcome> {
         let (by, mm) = self.running(task)?;
-        let args = Args {
-            range: self.user_space(),
-            ..Args::default()
-        };
+        let args = Args { range: self.user_space(), ..Args::default() };
         let mut frame = self.frame(ProgramName::Fork, by, mm, args)?;
         self.run(&mut frame)?;
-        let child = frame
-            .child
-            .ok_or_else(|| frame.error("a child mm at the end of fork (dup_mm)", "none"))?;
+        let child = frame.child.ok_or_else(|| frame.error("a child mm at the end of fork (dup_mm)", "none"))?;
         Ok(Outcome::Value(u64::from(self.create_task(child, by.cpu))))
     }
 
@@ -68,10 +63,7 @@ impl Machine {
         if mm.mm_users > 0 {
             return Ok(());
         }
-        let args = Args {
-            range: self.user_space(),
-            ..Args::default()
-        };
+        let args = Args { range: self.user_space(), ..Args::default() };
         let mut frame = self.frame(ProgramName::ExitMmap, by, id, args)?;
         let range = frame.r.range;
         self.mm_mut(id)?.vmas.detach(range, &mut frame.detached);

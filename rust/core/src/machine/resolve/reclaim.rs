@@ -31,10 +31,7 @@ impl Machine {
         pages: &[(u32, u64)],
         proactive: bool,
     ) -> Result<Outcome> {
-        let args = Args {
-            proactive,
-            ..Args::default()
-        };
+        let args = Args { proactive, ..Args::default() };
         let list_len = self.kernel.constants.swap_cluster_max as usize;
         let mut places = pages.iter().peekable();
         while places.peek().is_some() {

@@ -15,43 +15,26 @@ impl Machine {
             Ok(args) => args,
             Err(errno) => return Ok(Outcome::Errno(errno)),
         };
-        let frame_args = Args {
-            range: args.old_range(),
-            mremap: args,
-            ..Args::default()
-        };
+        let frame_args = Args { range: args.old_range(), mremap: args, ..Args::default() };
         let mut frame = self.frame(ProgramName::Mremap, by, mm, frame_args)?;
         self.run(&mut frame)?;
         Ok(Outcome::Value(if args.moves { args.new.0 } else { args.old.0 }))
     }
 
     fn mremap_args(&self, mm: MmId, operation: &Operation) -> Result<std::result::Result<MremapArgs, Errno>> {
-        let Operation::Mremap {
-            old,
-            old_len,
-            new_len,
-            maymove,
-            fixed,
-            dontunmap,
-            new,
-            ..
-        } = *operation
-        else {
+        let Operation::Mremap { old, old_len, new_len, maymove, fixed, dontunmap, new, .. } = *operation else {
             return Ok(Err(Errno::Einval));
         };
-        let (Ok(old_range), Ok(_)) = (
-            self.page_range(old, old_len, Errno::Efault),
-            self.page_range(0, new_len, Errno::Einval),
-        ) else {
+        let (Ok(old_range), Ok(_)) =
+            (self.page_range(old, old_len, Errno::Efault), self.page_range(0, new_len, Errno::Einval))
+        else {
             let is_aligned = VirtAddr(old).is_aligned(PAGE_SHIFT) && new_len <= self.user_end().0;
             return Ok(Err(if is_aligned { Errno::Efault } else { Errno::Einval }));
         };
         let round = |len: u64| VirtAddr(len).align_up(PAGE_SHIFT).0;
         let (old_len, new_len) = (round(old_len), round(new_len));
-        let makes_no_sense = old_len == 0
-            || new_len == 0
-            || (fixed || dontunmap) && !maymove
-            || dontunmap && old_len != new_len;
+        let makes_no_sense =
+            old_len == 0 || new_len == 0 || (fixed || dontunmap) && !maymove || dontunmap && old_len != new_len;
         if makes_no_sense {
             return Ok(Err(Errno::Einval));
         }
