@@ -30,11 +30,11 @@ struct Bench {
 
 impl Bench {
     fn new(name: &str) -> Self {
-        Self::with(name, MachineConfig::default())
+        Self::with(name, &MachineConfig::default())
     }
 
-    fn with(name: &str, config: MachineConfig) -> Self {
-        let mut bench = Self { machine: Machine::new(&config, kernel(name)).unwrap() };
+    fn with(name: &str, config: &MachineConfig) -> Self {
+        let mut bench = Self { machine: Machine::new(config, kernel(name)).unwrap() };
         assert_eq!(bench.apply(&Operation::CreateProcess {}), Outcome::Value(0));
         bench.schedule(0, Some(0));
         bench
@@ -137,7 +137,7 @@ fn four_levels_free_a_folded_p4d_even_where_nothing_was_touched() {
     let far = 1 << 40;
     for (levels, expected) in [(4, vec![(far, far + PAGE, 12, true)]), (5, vec![])] {
         let config = MachineConfig { levels, ..MachineConfig::default() };
-        let mut bench = Bench::with("linux-6.18", config);
+        let mut bench = Bench::with("linux-6.18", &config);
         bench.mmap(BASE, PAGE, 3);
         bench.mmap(0x10_0000, PAGE, 3);
         bench.mmap(far, 2 * PAGE, 3);
@@ -385,7 +385,7 @@ fn dirty_file_pages_are_cleaned_page_by_page() {
 #[test]
 fn huge_pages_fault_split_and_collapse() {
     let config = MachineConfig { thp: Some(Thp::Always), ..MachineConfig::default() };
-    let mut bench = Bench::with("linux-6.18", config);
+    let mut bench = Bench::with("linux-6.18", &config);
     bench.mmap(BASE, 8 * MIB, 3);
     bench.write(BASE + 5 * PAGE);
     assert_eq!(bench.machine.leaves(MmId(1)).len(), 1);

@@ -24,7 +24,7 @@ pub(super) enum Item {
 }
 
 /// Pushes the state of a loop.
-pub(super) fn enter(machine: &mut Machine, frame: &mut Frame, kind: LoopKind) -> Result<()> {
+pub(super) fn enter(machine: &Machine, frame: &mut Frame, kind: LoopKind) {
     let state = match kind {
         LoopKind::Vma => Loop::Vma { index: 0, at: frame.r.range.start },
         LoopKind::RmapVma => Loop::RmapVma { list: machine.vmas_of_file(frame), next: 0, saved: frame.r },
@@ -44,7 +44,6 @@ pub(super) fn enter(machine: &mut Machine, frame: &mut Frame, kind: LoopKind) ->
         }
     };
     frame.loops.push(state);
-    Ok(())
 }
 
 /// Advances the innermost loop; its state is gone when it is at its end.
@@ -292,15 +291,15 @@ fn next_extent(machine: &mut Machine, frame: &mut Frame, at: &mut VirtAddr) -> R
         let new = VirtAddr(frame.args.mremap.new.0 + (old.0 - frame.args.mremap.old.0));
         frame.new_addr = new;
         let huge_len = extent_len(PUD_SHIFT, old, end, new);
-        let old_pud = machine
+        let pud = machine
             .tables
             .table_at(root, old, PUD_LEVEL)
             .map_or(Pte::NONE, |table| machine.tables.get(table, table_index(old, PUD_LEVEL)));
-        if old_pud.is_none() {
+        if pud.is_none() {
             *at = VirtAddr(old.0 + huge_len);
             continue;
         }
-        let moves_pud = machine.kernel.constants.pud_move && huge_len == PUD_SIZE && old_pud.is_table();
+        let moves_pud = machine.kernel.constants.pud_move && huge_len == PUD_SIZE && pud.is_table();
         if moves_pud {
             let new_table = machine.tables.alloc_table_at(root, new, PUD_LEVEL)?;
             if machine.tables.get(new_table, table_index(new, PUD_LEVEL)).is_none() {
@@ -310,8 +309,8 @@ fn next_extent(machine: &mut Machine, frame: &mut Frame, at: &mut VirtAddr) -> R
             }
         }
         let len = extent_len(PMD_SHIFT, old, end, new);
-        let old_pmd = machine.tables.pmd_entry(root, old);
-        if old_pmd.is_none() {
+        let pmd = machine.tables.pmd_entry(root, old);
+        if pmd.is_none() {
             *at = VirtAddr(old.0 + len);
             continue;
         }
@@ -320,18 +319,18 @@ fn next_extent(machine: &mut Machine, frame: &mut Frame, at: &mut VirtAddr) -> R
             if machine.tables.get(new_table, table_index(new, PMD_LEVEL)).is_none() {
                 set_extent(frame, at, PMD_SIZE);
                 frame.new_place = Some(Place { table: new_table, level: PMD_LEVEL });
-                if old_pmd.is_table() {
+                if pmd.is_table() {
                     return Ok(Item::Pmd);
                 }
                 if let Some(table) = machine.tables.table_at(root, old, PMD_LEVEL) {
-                    load_huge(frame, table, old, old_pmd);
+                    load_huge(frame, table, old, pmd);
                 }
                 return Ok(Item::HugePmd);
             }
         }
-        if !old_pmd.is_table() {
+        if !pmd.is_table() {
             if let Some(table) = machine.tables.table_at(root, old, PMD_LEVEL) {
-                load_huge(frame, table, old, old_pmd);
+                load_huge(frame, table, old, pmd);
             }
             machine.split_huge_pmd(frame)?;
         }

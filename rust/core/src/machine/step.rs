@@ -53,7 +53,7 @@ impl Machine {
             }
             Instr::Jump(target) => frame.pc = *target,
             Instr::Enter(kind) => {
-                loops::enter(self, frame, *kind)?;
+                loops::enter(self, frame, *kind);
                 frame.pc += 1;
             }
             Instr::Next { body, on_huge_pmd, on_pmd, exit } => {
@@ -92,14 +92,20 @@ impl Machine {
     fn leaf_step(&mut self, frame: &mut Frame, leaf: Leaf) -> Result<()> {
         match leaf {
             // Operations run one after the other here: a lock is a mark for other drivers.
-            Leaf::Lock { .. } | Leaf::Unlock { .. } | Leaf::Downgrade { .. } | Leaf::CopyUserPage => Ok(()),
+            Leaf::Lock { .. } | Leaf::Unlock { .. } | Leaf::Downgrade { .. } | Leaf::CopyUserPage
             // The old VMA was never taken out of the tree.
-            Leaf::VmaDontunmap => Ok(()),
+            | Leaf::VmaDontunmap => Ok(()),
 
             Leaf::PtepGetAndClear | Leaf::PmdpHugeGetAndClear => self.ptep_get_and_clear(frame),
             Leaf::PteClear => self.pte_clear(frame),
-            Leaf::PteModify { prot } => self.pte_modify(frame, prot),
-            Leaf::PteMkwrite { only_if } => self.pte_mkwrite(frame, only_if),
+            Leaf::PteModify { prot } => {
+                self.pte_modify(frame, prot);
+                Ok(())
+            }
+            Leaf::PteMkwrite { only_if } => {
+                self.pte_mkwrite(frame, only_if);
+                Ok(())
+            }
             Leaf::PteWrprotect => {
                 frame.r.new_pte = frame.r.new_pte.wrprotect();
                 Ok(())
@@ -145,7 +151,10 @@ impl Machine {
                 frame.gather()?.delay_rmap();
                 Ok(())
             }
-            Leaf::FlushTlbRange { range } => self.flush_scope(frame, range),
+            Leaf::FlushTlbRange { range } => {
+                self.flush_scope(frame, range);
+                Ok(())
+            }
             Leaf::FlushTlbMm => {
                 self.engine.flush_tlb_mm(frame.by, frame.r.mm, self.now_ns);
                 Ok(())
@@ -160,7 +169,7 @@ impl Machine {
             Leaf::TryToUnmapFlush => self.try_to_unmap_flush(frame, false),
             Leaf::TryToUnmapFlushDirty => self.try_to_unmap_flush(frame, true),
             Leaf::TrackFlushRange => {
-                self.track_flush_range(frame);
+                frame.track_flush_range();
                 Ok(())
             }
             Leaf::FlushTrackedRange => self.flush_tracked_range(frame),
@@ -187,7 +196,7 @@ impl Machine {
             Leaf::MarkTlbGenDone => self.mark_tlb_gen_done(frame),
 
             Leaf::SelectRange { range } => {
-                self.select_range(frame, range);
+                frame.select_range(range);
                 Ok(())
             }
             Leaf::SelectRangeAt { addr, len, prot } => {
@@ -226,7 +235,10 @@ impl Machine {
             Leaf::RemoveMigrationPtes => self.remove_migration_ptes(frame),
 
             Leaf::SplitHugePmd => self.split_huge_pmd(frame),
-            Leaf::PmdpCollapseFlush => self.pmdp_collapse_flush(frame),
+            Leaf::PmdpCollapseFlush => {
+                self.pmdp_collapse_flush(frame);
+                Ok(())
+            }
             Leaf::CollapseCopy => self.collapse_copy(frame),
             Leaf::SetPmdHuge => self.set_pmd_huge(frame),
 

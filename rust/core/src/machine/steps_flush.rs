@@ -11,13 +11,23 @@ use super::mm::FlushBatched;
 /// Above this, `set_tlb_ubc_flush_pending` begins to count anew (mm/rmap.c: `TLB_FLUSH_BATCH_PENDING_LARGE`).
 const PENDING_LARGE: u32 = 0x7fff / 2;
 
+impl Frame {
+    /// Widens the tracked range by the current page.
+    pub(super) fn track_flush_range(&mut self) {
+        let page = VaRange::new(self.r.addr, VirtAddr(self.r.addr.0 + PAGE_SIZE));
+        let hull =
+            self.tracked.map_or(page, |tracked| VaRange::new(tracked.start.min(page.start), tracked.end.max(page.end)));
+        self.tracked = Some(hull);
+    }
+}
+
 impl Machine {
     /// `flush_tlb_range` in the frame's mm.
     pub(super) fn flush_range(&mut self, frame: &Frame, range: VaRange) {
         self.engine.flush_tlb_range(frame.by, frame.r.mm, range.start, range.end, self.now_ns);
     }
 
-    pub(super) fn flush_scope(&mut self, frame: &mut Frame, scope: FlushScope) -> Result<()> {
+    pub(super) fn flush_scope(&mut self, frame: &mut Frame, scope: FlushScope) {
         let range = match scope {
             FlushScope::Vma => frame.r.vma_range,
             FlushScope::Table => frame.r.table_range,
@@ -25,11 +35,10 @@ impl Machine {
             FlushScope::Pmd => frame.pmd_range(),
             FlushScope::Page => {
                 self.engine.flush_tlb_page(frame.by, frame.r.mm, frame.r.addr, self.now_ns);
-                return Ok(());
+                return;
             }
         };
         self.flush_range(frame, range);
-        Ok(())
     }
 
     pub(super) fn dec_tlb_flush_pending(&mut self, frame: &Frame) -> Result<()> {
@@ -105,14 +114,6 @@ impl Machine {
         ubc.writable = false;
         self.counters.nr_tlb_batch_flushes += 1;
         Ok(())
-    }
-
-    pub(super) fn track_flush_range(&mut self, frame: &mut Frame) {
-        let page = VaRange::new(frame.r.addr, VirtAddr(frame.r.addr.0 + PAGE_SIZE));
-        let hull = frame
-            .tracked
-            .map_or(page, |tracked| VaRange::new(tracked.start.min(page.start), tracked.end.max(page.end)));
-        frame.tracked = Some(hull);
     }
 
     pub(super) fn flush_tracked_range(&mut self, frame: &mut Frame) -> Result<()> {

@@ -29,12 +29,11 @@ impl Machine {
         Ok(())
     }
 
-    pub(super) fn pmdp_collapse_flush(&mut self, frame: &mut Frame) -> Result<()> {
+    pub(super) fn pmdp_collapse_flush(&mut self, frame: &mut Frame) {
         frame.set_aside = self.tables.detach_pte_table(frame.r.root, frame.r.addr);
         frame.r.place =
             self.tables.table_at(frame.r.root, frame.r.addr, PMD_LEVEL).map(|table| Place { table, level: PMD_LEVEL });
         self.flush_range(frame, frame.pmd_range());
-        Ok(())
     }
 
     /// Copies what the table set aside maps into a new huge page, and lets go of it.

@@ -121,16 +121,15 @@ impl Machine {
         vma.page_prot(vma.file.is_some_and(|id| self.pages.file(id).is_some_and(|file| !file.shmem)))
     }
 
-    pub(super) fn pte_modify(&mut self, frame: &mut Frame, prot: ProtSource) -> Result<()> {
+    pub(super) fn pte_modify(&self, frame: &mut Frame, prot: ProtSource) {
         let prot = match prot {
             ProtSource::Vma => self.page_prot(&frame.r.vma),
             ProtSource::None => Prot::NONE,
         };
         frame.r.new_pte = frame.r.new_pte.modify(prot);
-        Ok(())
     }
 
-    pub(super) fn pte_mkwrite(&mut self, frame: &mut Frame, rule: MkWriteRule) -> Result<()> {
+    pub(super) fn pte_mkwrite(&self, frame: &mut Frame, rule: MkWriteRule) {
         let allowed = match rule {
             MkWriteRule::Always => true,
             MkWriteRule::CanChangePteWritable => self.can_change_pte_writable(frame, frame.r.new_pte),
@@ -139,7 +138,6 @@ impl Machine {
         if allowed {
             frame.r.new_pte = frame.r.new_pte.mk_write();
         }
-        Ok(())
     }
 
     /// mm/mprotect.c:`can_change_pte_writable`: whether a write would not have to fault for any other reason.

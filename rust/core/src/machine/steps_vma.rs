@@ -10,18 +10,21 @@ use super::Machine;
 use super::frame::{Args, Frame, Place};
 use super::vma::{VmFlags, Vma};
 
-impl Machine {
-    pub(super) fn select_range(&mut self, frame: &mut Frame, range: RangeArg) {
-        frame.r.range = match range {
-            RangeArg::Args => frame.args.range,
-            RangeArg::Tail => frame.args.mremap.tail(),
-            RangeArg::New => frame.args.mremap.new_range(),
-            RangeArg::Old => frame.args.mremap.old_range(),
+impl Frame {
+    /// Chooses the range to work on; areas detached for another are forgotten.
+    pub(super) fn select_range(&mut self, range: RangeArg) {
+        self.r.range = match range {
+            RangeArg::Args => self.args.range,
+            RangeArg::Tail => self.args.mremap.tail(),
+            RangeArg::New => self.args.mremap.new_range(),
+            RangeArg::Old => self.args.mremap.old_range(),
         };
-        frame.detached.clear();
-        frame.walks_detached = false;
+        self.detached.clear();
+        self.walks_detached = false;
     }
+}
 
+impl Machine {
     /// Splits the area at `addr`. A huge page cannot belong to two areas: one across the border is split first
     /// (mm/huge_memory.c:`vma_adjust_trans_huge`).
     pub(super) fn split_vma_at(&mut self, by: Initiator, id: MmId, addr: VirtAddr) -> Result<()> {

@@ -271,3 +271,128 @@ fn join(left: &Vma, right: &Vma) -> Vma {
         ..*left
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const PAGE: u64 = 1 << PAGE_SHIFT;
+
+    fn pages(start: u64, end: u64) -> VaRange {
+        VaRange::new(VirtAddr(start * PAGE), VirtAddr(end * PAGE))
+    }
+
+    fn anon(start: u64, end: u64) -> Vma {
+        Vma::new(pages(start, end), VmFlags::READ, None, start)
+    }
+
+    fn ranges(tree: &VmaTree) -> Vec<(u64, u64)> {
+        tree.iter().map(|vma| (vma.start.0 / PAGE, vma.end.0 / PAGE)).collect()
+    }
+
+    #[test]
+    fn neighbours_merge_if_nothing_tells_them_apart() {
+        let mut tree = VmaTree::default();
+        for (start, end) in [(0, 4), (8, 12), (4, 8)] {
+            tree.insert(anon(start, end));
+        }
+        assert_eq!(tree.merge_at(VirtAddr(4 * PAGE)).range(), pages(0, 12));
+        tree.insert(Vma { pgoff: 99, ..anon(12, 13) });
+        assert_eq!(tree.merge_at(VirtAddr(12 * PAGE)).range(), pages(12, 13));
+        tree.insert(Vma { flags: VmFlags::READ | VmFlags::WRITE, ..anon(20, 21) });
+        tree.insert(anon(21, 22));
+        assert_eq!(tree.merge_at(VirtAddr(21 * PAGE)).range(), pages(21, 22));
+    }
+
+    #[test]
+    fn soft_dirty_tells_no_areas_apart() {
+        let mut tree = VmaTree::default();
+        tree.insert(Vma { flags: VmFlags::READ, ..anon(0, 1) });
+        tree.insert(Vma { anon_vma: true, defer_gen: 7, ..anon(1, 2) });
+        let joined = tree.merge_at(VirtAddr(PAGE));
+        assert_eq!(joined.flags, VmFlags::READ | VmFlags::SOFTDIRTY);
+        assert_eq!((joined.anon_vma, joined.defer_gen), (true, 7));
+    }
+
+    #[test]
+    fn a_split_part_keeps_its_place_in_the_file() {
+        let mut tree = VmaTree::default();
+        tree.insert(Vma { pgoff: 100, file: Some(FileId(1)), ..anon(10, 20) });
+        let mut taken = Vec::new();
+        tree.detach(pages(12, 15), &mut taken);
+        assert_eq!(ranges(&tree), [(10, 12), (15, 20)]);
+        assert_eq!(taken[0].pgoff, 102);
+        assert_eq!(tree.lookup(VirtAddr(16 * PAGE)).map(|vma| vma.index_of(VirtAddr(16 * PAGE))), Some(106));
+    }
+
+    #[test]
+    fn gaps_are_found_from_the_top() {
+        let mut tree = VmaTree::default();
+        for (start, end) in [(10, 20), (24, 30), (31, 40)] {
+            tree.insert(anon(start, end));
+        }
+        let find = |nr_pages, top| {
+            let found = tree.find_gap_topdown(nr_pages * PAGE, VirtAddr(2 * PAGE), VirtAddr(top * PAGE));
+            found.map(|addr| addr.0 / PAGE)
+        };
+        assert_eq!(find(1, 50), Some(49));
+        assert_eq!(find(1, 40), Some(30));
+        assert_eq!(find(3, 40), Some(21));
+        assert_eq!(find(8, 40), Some(2));
+        assert_eq!(find(9, 40), None);
+        assert_eq!(find(1, 35), Some(30), "an area over the top leaves nothing there");
+    }
+
+    #[test]
+    fn protection_bits_follow_the_kernel() {
+        let with = |flags, real| Vma { flags, ..anon(0, 1) }.page_prot(real);
+        let shared = VmFlags::READ | VmFlags::WRITE | VmFlags::SHARED;
+        assert_eq!(with(VmFlags::empty(), false), Prot::NONE);
+        assert_eq!(with(VmFlags::READ | VmFlags::WRITE, false), Prot::READONLY);
+        assert_eq!(with(shared, false), Prot::SHARED);
+        assert_eq!(with(shared, true), Prot::READONLY);
+        assert_eq!(with(VmFlags::READ | VmFlags::EXEC, false), Prot::READONLY_EXEC);
+    }
+
+    proptest! {
+        /// Like an array with one cell per page: what is mapped, found, free and taken out.
+        #[test]
+        fn like_an_array_of_pages(ops in prop::collection::vec((0_u8..4, 0_u64..40, 1_u64..12), 1..60)) {
+            let mut tree = VmaTree::default();
+            let mut model = [false; 64];
+            for (kind, start, len) in ops {
+                let end = start + len;
+                let cells = start as usize..end as usize;
+                let range = pages(start, end);
+                prop_assert_eq!(tree.is_free(range), model[cells.clone()].iter().all(|mapped| !mapped));
+                match kind {
+                    0 | 1 if tree.is_free(range) => {
+                        tree.insert(anon(start, end));
+                        model[cells].fill(true);
+                        if kind == 1 {
+                            tree.merge_at(range.start);
+                        }
+                    }
+                    2 => {
+                        let mut taken = Vec::new();
+                        tree.detach(range, &mut taken);
+                        let nr_taken: u64 = taken.iter().map(|vma| vma.range().len_bytes() / PAGE).sum();
+                        prop_assert_eq!(nr_taken, model[cells.clone()].iter().filter(|mapped| **mapped).count() as u64);
+                        model[cells].fill(false);
+                    }
+                    _ => tree.split_at(range.start),
+                }
+                for page in 0..64 {
+                    let found = tree.lookup(VirtAddr(page * PAGE + 5));
+                    prop_assert_eq!(found.is_some(), model[page as usize]);
+                    let next = (page..64).find(|page| model[*page as usize]);
+                    let first = tree.find(VirtAddr(page * PAGE)).map(|vma| (vma.start.0 / PAGE).max(page));
+                    prop_assert_eq!(first, next);
+                }
+                prop_assert!(tree.iter().all(|vma| vma.start < vma.end && vma.pgoff == vma.start.0 / PAGE));
+            }
+        }
+    }
+}
