@@ -159,7 +159,7 @@ def _schedule(m: ReferenceMachine, a: Args) -> None:
 
 def _mmap(m: ReferenceMachine, a: Args) -> int:
     task, mm = _running(m, a)
-    addr, length, prot = a["addr"], page_align(a["len"]), a["prot"]
+    addr, length, prot = int(a["addr"]), page_align(a["len"]), a["prot"]
     file = None if a["file"] is None else _file(m, a["file"])
     if addr % PAGE_SIZE or not length or (a["shared"] and a["growsdown"]):
         raise ErrnoError("EINVAL")
