@@ -119,8 +119,12 @@ def test_python_in_the_dependencies_of_the_core_is_caught(tmp_path: Path) -> Non
             "tlbcore/reference/m.py:2: tlbcore.reference.m -> tlbcore._core",
         ),
         (
-            {"reference/m.py": "import tlbcore.steps\n", "steps.py": "from ._core import parse\n"},
-            "tlbcore/reference/m.py:1: tlbcore.reference.m -> tlbcore.steps -> tlbcore._core",
+            {"reference/m.py": "import tlbcore.parts\n", "parts.py": "from ._core import parse\n"},
+            "tlbcore/reference/m.py:1: tlbcore.reference.m -> tlbcore.parts -> tlbcore._core",
+        ),
+        (
+            {"kernels/a.py": "from tlbcore.program import validate\n", "program.py": "import tlbcore._core\n"},
+            "tlbcore/kernels/a.py:1: tlbcore.kernels.a -> tlbcore.program -> tlbcore._core",
         ),
         (
             {"reference/m.py": "from ..a import b\n", "a/__init__.py": "import tlbcore._core", "a/b.py": ""},

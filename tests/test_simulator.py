@@ -391,6 +391,14 @@ def test_machines_and_kernels_in_all_their_forms(backend: str) -> None:
         assert brief(sim) == ["madvise_dontneed 0:1"]
 
 
+def test_machines_by_name(backend: str) -> None:
+    sim = Simulator("skylake_sp:nr_cpus=3", nr_cpus=2, backend=backend)
+    assert sim.nr_cpus == 2
+    sim.process().mmap(PAGE, populate=True)
+    with pytest.raises(InputError, match="machine"):
+        Simulator("pdp11", backend=backend)
+
+
 def test_a_call_of_a_sleeping_thread_wakes_it(lab: Simulator) -> None:
     process = lab.process(cpu=2)
     thread = process.main

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
+from tlbcore.errors import InputError
+from tlbcore.lookup import nearest
 from tlbcore.scheme import OPERATIONS, Scheme
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
 
 #: The plain structure's name and version (`docs/steps.md` section 1).
 FORMAT, VERSION = "tlbcore-kernel", 1
@@ -37,17 +41,17 @@ class Kernel:
         """This kernel under another name, with some constants changed and some operations served by other schemes.
 
         Raises:
-            ValueError: an operation or a constant that no kernel has.
+            InputError: An operation or a constant that no kernel has.
 
         """
         for operation in schemes:
             if operation not in OPERATIONS:
-                msg = f"kernel {name}: found operation {operation}, expected one of {', '.join(OPERATIONS)}"
-                raise ValueError(msg)
+                expected = f"{', '.join(OPERATIONS)}{nearest(operation, OPERATIONS)}"
+                raise InputError(f"kernel {name}: found operation {operation}, expected one of {expected}")
         for constant in constants or {}:
             if constant not in self.constants:
-                msg = f"kernel {name}: found constant {constant}, expected one of {', '.join(self.constants)}"
-                raise ValueError(msg)
+                expected = f"{', '.join(self.constants)}{nearest(constant, self.constants)}"
+                raise InputError(f"kernel {name}: found constant {constant}, expected one of {expected}")
         return replace(
             self,
             name=name,
@@ -60,13 +64,12 @@ class Kernel:
         """The plain structure that the Rust core compiles and the reference interprets.
 
         Raises:
-            ValueError: an operation without a scheme.
+            InputError: An operation without a scheme.
 
         """
         missing = [operation for operation in OPERATIONS if operation not in self.schemes]
         if missing:
-            msg = f"kernel {self.name}: no scheme for {', '.join(missing)}"
-            raise ValueError(msg)
+            raise InputError(f"kernel {self.name}: no scheme for {', '.join(missing)}")
         return {
             "format": FORMAT,
             "version": VERSION,
@@ -114,16 +117,15 @@ class KernelFamily:
         """The kernel with these switches set, the others at their defaults.
 
         Raises:
-            ValueError: an unknown switch or value; the message lists those that there are.
+            InputError: An unknown switch or value; the message lists those that there are.
 
         """
         known = {switch.name: switch for switch in self.switches}
         for name, value in (chosen or {}).items():
             if name not in known:
-                msg = f"kernel {self.name}: found switch {name}, expected one of {', '.join(known) or 'none'}"
-                raise ValueError(msg)
+                expected = f"{', '.join(known) or 'none'}{nearest(name, known)}"
+                raise InputError(f"kernel {self.name}: found switch {name}, expected one of {expected}")
             if value not in known[name].values:
                 values = ", ".join(known[name].values)
-                msg = f"kernel {self.name}: switch {name} is {value}, expected one of {values}"
-                raise ValueError(msg)
+                raise InputError(f"kernel {self.name}: switch {name} is {value}, expected one of {values}")
         return self.build({name: switch.default for name, switch in known.items()} | dict(chosen or {}))

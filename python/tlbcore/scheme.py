@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
+from tlbcore.errors import InputError
 from tlbcore.steps import Block, Step, flatten
 
 if TYPE_CHECKING:
@@ -56,12 +57,14 @@ class Scheme:
         """The program for an operation.
 
         Raises:
-            KeyError: the scheme does not serve it; the message lists what it serves.
-
+            InputError: The scheme does not serve it, or its method fails; the message says which.
         """
         build: Callable[[], Block] | None = getattr(self, operation, None) if operation in OPERATIONS else None
         if build is None:
             serves = ", ".join(self.operations()) or "nothing"
-            msg = f"scheme {type(self).__name__} has no program for {operation}, it serves {serves}"
-            raise KeyError(msg)
-        return flatten(build())
+            raise InputError(f"scheme {type(self).__name__} has no program for {operation}, it serves {serves}")
+        try:
+            return flatten(build())
+        except Exception as error:
+            where = f"scheme {type(self).__name__}: {operation}"
+            raise InputError(f"{where}: found {type(error).__name__} ({error}), expected a list of steps") from error

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
-from tlbcore import kernels
+from tlbcore import kernels, machines
 from tlbcore.backend import Json, open_backend
 from tlbcore.calls import kernel_error
 from tlbcore.errors import InputError
@@ -53,7 +53,7 @@ class MachineLike(Protocol):
         """The machine configuration of `docs/machine.md` section 1."""
 
 
-MachineSpec: TypeAlias = "Mapping[str, object] | MachineLike | None"
+MachineSpec: TypeAlias = "str | Mapping[str, object] | MachineLike | None"
 KernelSpec: TypeAlias = "str | Kernel | Mapping[str, object]"
 
 
@@ -89,7 +89,8 @@ class Simulator:
     2
 
     Args:
-        machine: A machine configuration, or an object with ``config()`` that gives one; ``DEFAULT_MACHINE`` if None.
+        machine: A spec of :func:`tlbcore.machines.get`, an object with ``config()`` as it gives one, or a machine
+            configuration; ``DEFAULT_MACHINE`` if None.
         kernel: A name or spec of :func:`tlbcore.kernels.get`, a :class:`tlbcore.kernel.Kernel`, or a resolved one.
         nr_cpus: CPUs, instead of the machine's.
         thp: Transparent huge pages: ``never``, ``madvise`` or ``always``, instead of the machine's; what neither says
@@ -304,6 +305,8 @@ class Simulator:
 def _config(machine: MachineSpec) -> Json:
     if machine is None:
         return dict(DEFAULT_MACHINE)
+    if isinstance(machine, str):
+        return dict(machines.get(machine).config())
     return dict(machine) if isinstance(machine, Mapping) else dict(machine.config())
 
 

@@ -89,12 +89,13 @@ class Step:
 
 
 Block: TypeAlias = Sequence["Step | Block"]
+"""Steps in their order; a part may be a block itself."""
 
 
 def flatten(block: Block) -> tuple[Step, ...]:
     """The steps of a block whose parts may be blocks themselves."""
 
-    def walk(part: Block) -> Iterator[Step]:
+    def walk(part: Sequence[object]) -> Iterator[Step]:
         for item in part:
             if isinstance(item, Step):
                 yield item
@@ -137,7 +138,7 @@ def for_each_pte(*body: Step | Block, filter: str = "present") -> Step:  # noqa:
 
 
 def for_each_extent(*body: Step | Block, on_pmd: Block = (), on_huge_pmd: Block = ()) -> Step:
-    """mremap's pieces inside one source and one destination PTE table; whole tables run `on_pmd`."""
+    """The pieces of mremap inside one source and one destination PTE table; whole tables run `on_pmd`."""
     blocks = {"body": flatten(body), "on_pmd": flatten(on_pmd), "on_huge_pmd": flatten(on_huge_pmd)}
     return Step("for_each_extent", blocks=blocks)
 
@@ -291,10 +292,14 @@ tlb_remove_page = PlainStep("tlb_remove_page", "queue the page for after the flu
 tlb_flush_mmu_tlbonly = PlainStep("tlb_flush_mmu_tlbonly", "flush what is gathered; free nothing")
 tlb_flush_rmaps = PlainStep("tlb_flush_rmaps", "remove the delayed rmaps")
 tlb_flush_mmu = PlainStep("tlb_flush_mmu", "flush, then free tables and pages")
-tlb_finish_mmu = PlainStep("tlb_finish_mmu", "end the gather: flush (in full if nested), free; lowers tlb_flush_pending")
+tlb_finish_mmu = PlainStep(
+    "tlb_finish_mmu", "end the gather: flush (in full if nested), free; lowers tlb_flush_pending"
+)
 free_pgtables = PlainStep("free_pgtables", "free the page tables of the VMAs just walked")
 note_deferred_flush = PlainStep("note_deferred_flush", "note the generation at which a flush is outstanding here")
-check_deferred_flush = PlainStep("check_deferred_flush", "take over a flush that another operation has outstanding here")
+check_deferred_flush = PlainStep(
+    "check_deferred_flush", "take over a flush that another operation has outstanding here"
+)
 mark_tlb_gen_done = PlainStep("mark_tlb_gen_done", "all generations so far are flushed")
 page_remove_rmap = PlainStep("page_remove_rmap", "remove the mapping from the page's rmap")
 put_page = PlainStep("put_page", "drop the mapping's reference")

@@ -38,7 +38,11 @@ class Command(NamedTuple):
     summary: str
 
 
-COMMANDS: Final[Mapping[str, Command]] = {}
+COMMANDS: Final[Mapping[str, Command]] = {
+    "schemes": Command("tlbcore.cli.schemes", "List the batching schemes, or print what one does step by step"),
+    "kernels": Command("tlbcore.cli.kernels", "List the kernels and their switches, or print one"),
+    "machines": Command("tlbcore.cli.machines", "List the machines, or print one with the source of each number"),
+}
 """The commands, in the order in which ``--help`` lists them."""
 
 

@@ -26,7 +26,7 @@ SWITCHES = (
     Switch("clear_refs_gather", "patch 06: clear_refs records what it changes in its mmu_gather"),
     Switch(
         "pending",
-        "patches 08, 15, 16: outstanding flushes are known by generations per page table, VMA or mm, or (off) by a count",
+        "patches 08, 15, 16: outstanding flushes known by generations per table, VMA or mm, else by a count",
         ("table", "vma", "mm", "off"),
     ),
     Switch("reclaim_cpumask", "patch 20: reclaim notes in a cpumask who has flushes outstanding"),

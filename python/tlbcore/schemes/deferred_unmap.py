@@ -60,8 +60,8 @@ from tlbcore.steps import (
 class DeferredUnmap(Scheme):
     """Clear entries at once, note which CPUs may still hold them, and flush those for the whole list of pages.
 
-    A page may be written out or freed only after that flush. An operation that meets an entry cleared in this way flushes
-    first (`flush_tlb_batched_pending`).
+    A page may be written out or freed only after that flush. An operation that meets an entry cleared in this way
+    flushes first (`flush_tlb_batched_pending`).
     """
 
     #: Migration batches too (Linux kernel commit 7e12beb8ca2a, in v6.3).

@@ -82,9 +82,9 @@ from tlbcore.steps import (
 class MmuGather(Scheme):
     """Collect what one operation takes away, flush once, then free it.
 
-    The three steps of include/asm-generic/tlb.h: unhook the page, invalidate its translations, free it. Dirty file pages
-    force a flush before the page-table lock is dropped, since `page_mkclean` must not find them clean while a CPU can
-    still write; so does a full batch.
+    The three steps of include/asm-generic/tlb.h: unhook the page, invalidate its translations, free it. Dirty file
+    pages force a flush before the page-table lock is dropped, since `page_mkclean` must not find them clean while a CPU
+    can still write; so does a full batch.
     """
 
     #: Remove the rmap of dirty file pages after the flush (Linux kernel commit 5df397dec7c4, in v6.2).

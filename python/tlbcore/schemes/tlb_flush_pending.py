@@ -57,7 +57,8 @@ from tlbcore.steps import (
 class TlbFlushPending(Scheme):
     """Count the operation as pending while it changes entries, then flush its whole range if anything changed.
 
-    Others that find an entry changed already read the count and flush as well (`mm_tlb_flush_nested`, `pte_accessible`).
+    Others that find an entry changed already read the count and flush as well (`mm_tlb_flush_nested`,
+    `pte_accessible`).
     """
 
     #: Count (and so flush for) only changes that this condition holds for; none: every present entry counts.

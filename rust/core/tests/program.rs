@@ -97,6 +97,18 @@ fn impossible_steps_are_refused() {
 }
 
 #[test]
+fn a_huge_entry_on_the_list_may_be_worked_off_where_it_stood() {
+    let list = json!([{"step": "for_each_page", "body": [{"step": "pageout"}]}]);
+    let walk = |on_huge_pmd: Value| json!([{"step": "for_each_vma", "body": [{"step": "for_each_table", "body": [], "on_huge_pmd": on_huge_pmd}]}]);
+    CompiledKernel::from_value(&kernel("madvise_pageout", &walk(list.clone()))).expect("fits");
+    let nested = json!([{"step": "for_each_page", "body": list}]);
+    assert!(refusal("madvise_pageout", &walk(nested)).contains("for_each_page cannot stand here"));
+    let at_a_mapping =
+        json!([{"step": "for_each_page", "body": [{"step": "for_each_mapping", "body": [], "on_huge_pmd": list}]}]);
+    assert!(refusal("madvise_pageout", &at_a_mapping).contains("for_each_page cannot stand here"));
+}
+
+#[test]
 fn a_wrong_structure_is_refused() {
     let mut future = kernel("munmap", &json!([]));
     future["version"] = json!(2);

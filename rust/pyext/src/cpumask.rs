@@ -14,7 +14,6 @@ use tlbcore::error::Error;
 use crate::errors::BindingError;
 
 /// The one place where an error of the core becomes an exception of Python.
-#[expect(clippy::needless_pass_by_value, reason = "so that it fits `map_err`")]
 fn value_error(error: Error) -> PyErr {
     BindingError::from(error).into()
 }

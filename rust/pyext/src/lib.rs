@@ -4,6 +4,7 @@ pub mod build_info;
 mod cpumask;
 pub mod errors;
 mod machine;
+mod program;
 
 use pyo3::prelude::*;
 
@@ -16,6 +17,8 @@ mod _core {
     use crate::cpumask::PyCpuMask;
     #[pymodule_export]
     use crate::machine::PyMachine;
+    #[pymodule_export]
+    use crate::program::{condition_names, program_names, step_names, validate_kernel};
 
     #[pymodule_export]
     #[expect(non_upper_case_globals, reason = "the name is Python's")]

@@ -1,0 +1,71 @@
+"""``tlbcore schemes``: the batching schemes, and the programs of one as pseudo-code in the style of the kernel."""
+
+import argparse
+import dataclasses
+
+from tlbcore import scheme_lookup
+from tlbcore.cli import OK
+from tlbcore.cli.listing import add_list_and_show, add_operation, print_json, the_operation, wrapped
+from tlbcore.report.program_text import program_text
+from tlbcore.scheme import Scheme
+from tlbcore.schemes import SCHEMES
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command."""
+    show = add_list_and_show(
+        parser, "scheme", "NAME", "a scheme by its name (MmuGather or mmu-gather), or FILE.py:CLASS of your own"
+    )
+    add_operation(show)
+
+
+def run(args: argparse.Namespace) -> int:
+    """List the schemes or show one."""
+    if args.action == "show":
+        return _show(args)
+    schemes = [make() for make in SCHEMES.values()]
+    if args.json:
+        print_json([_summary(scheme) for scheme in schemes])
+        return OK
+    for scheme in schemes:
+        print(f"{type(scheme).__name__}\n{wrapped('', scheme.title())}")
+        print(wrapped("where:", scheme.where))
+        print(wrapped("operations:", " ".join(scheme.operations()) or "none of its own: it is what others stand in"))
+    return OK
+
+
+def _show(args: argparse.Namespace) -> int:
+    scheme = scheme_lookup.get(args.spec)
+    only = the_operation(args.operation)
+    operations = scheme.operations() if only is None else (only,)
+    programs = {operation: [step.resolve() for step in scheme.program(operation)] for operation in operations}
+    if args.json:
+        print_json(_summary(scheme) | {"programs": programs})
+        return OK
+    print(f"/* {type(scheme).__name__}: {scheme.title()}")
+    if scheme.where:
+        print(f" * In Linux: {scheme.where}")
+    for name, value in _fields(scheme).items():
+        print(f" * {name} = {value}")
+    print(" */")
+    for operation, program in programs.items():
+        print(f"\n{program_text(operation, program)}")
+    return OK
+
+
+def _summary(scheme: Scheme) -> dict[str, object]:
+    return {
+        "name": type(scheme).__name__,
+        "title": scheme.title(),
+        "where": scheme.where,
+        "fields": _fields(scheme),
+        "operations": list(scheme.operations()),
+    }
+
+
+def _fields(scheme: object) -> dict[str, str]:
+    """What can be chosen about the scheme, and what is."""
+    if not dataclasses.is_dataclass(scheme):
+        return {}
+    values = {field.name: getattr(scheme, field.name) for field in dataclasses.fields(scheme)}
+    return {name: type(value).__name__ if isinstance(value, Scheme) else str(value) for name, value in values.items()}

@@ -1,0 +1,92 @@
+"""What a user writes on a command line, as an object: the nearest name for a misspelt one, objects of Python files.
+
+A Python file is executed as any script of the user's own would be; whatever it raises becomes one line. Nothing here
+knows what is looked up.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tlbcore.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from types import ModuleType
+
+__all__ = ["find", "folded", "load_file", "nearest", "split_file_spec"]
+
+
+def folded(name: str) -> str:
+    """A name in the form in which names are compared: `mmu-gather`, `mmu_gather` and `MmuGather` are one.
+
+    >>> folded("MmuGather") == folded("mmu-gather") == folded("mmu_gather")
+    True
+    """
+    return name.replace("-", "").replace("_", "").lower()
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """The end of an error message: `, did you mean X?` if a name is near, else nothing.
+
+    >>> nearest("linux-6.81", ["linux-5.10", "linux-6.18"])
+    ', did you mean linux-6.18?'
+    """
+    by_folded = {folded(candidate): candidate for candidate in names}
+    near = difflib.get_close_matches(folded(name), by_folded, n=1)
+    return f", did you mean {by_folded[near[0]]}?" if near else ""
+
+
+def find(what: str, name: str, names: Iterable[str], more: str = "") -> str:
+    """The one of `names` that is meant, whatever its case and whether with ``-`` or ``_``.
+
+    Args:
+        what: What is looked for, for the message.
+        name: What the user wrote.
+        names: What there is.
+        more: What else could have been written, for the message.
+
+    Raises:
+        InputError: None of them; the message has the nearest.
+    """
+    names = list(names)
+    for candidate in names:
+        if folded(candidate) == folded(name):
+            return candidate
+    expected = ", ".join(names) + (f" or {more}" if more else "")
+    raise InputError(f"found {what} {name!r}, expected one of {expected}{nearest(name, names)}")
+
+
+def split_file_spec(spec: str) -> tuple[Path, str] | None:
+    """File and name of ``FILE.py:NAME`` or ``FILE.py`` (then the name is empty); nothing for any other text."""
+    if spec.endswith(".py"):
+        return Path(spec), ""
+    path, _, name = spec.rpartition(":")
+    return (Path(path), name) if path.endswith(".py") else None
+
+
+def load_file(path: Path) -> ModuleType:
+    """The module that a Python file is.
+
+    Raises:
+        InputError: The file cannot be run; the message says why.
+        OSError: The file cannot be read.
+    """
+    with path.open("rb"):
+        pass  # so that a missing file is reported as the system reports it
+    module_name = f"_tlbcore_user_{path.stem}"
+    spec = importlib.util.spec_from_file_location(module_name, path)
+    if spec is None or spec.loader is None:
+        raise InputError(f"{path}: found a file that Python cannot load, expected a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module_name] = module  # dataclasses look their module up by name
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[module_name]
+        raise InputError(f"{path}: found {type(error).__name__} ({error}), expected a Python file that runs") from error
+    return module
