@@ -215,4 +215,3 @@ CONTROL_HANDLERS: dict[str, Handler] = {
     "for_each_mapping": for_each_mapping,
     "for_each_extent": for_each_extent,
 }
-

@@ -130,7 +130,7 @@ class Engine:
     def arch_tlbbatch_flush(self, by: Initiator, task: Task) -> None:
         """Flush the CPUs that the task's batch names; whatever they have loaded."""
         mask = task.ubc.cpumask
-        info = self._request(by, "batch", None, (0, ALL), (0, ALL), PAGE_SHIFT, freed_tables=False, gen=0, mask=mask)
+        info = self._request(by, "batch", None, (0, ALL), (0, ALL), 0, freed_tables=False, gen=0, mask=mask)
         here = bit(by.cpu)
         if self.constants.local_flush_first:
             if mask & here:
@@ -174,20 +174,17 @@ class Engine:
 
     def _flush_tlb_func(self, cpu: Cpu, info: FlushInfo) -> None:
         lazy_rule = self.constants.mm_cpumask_rule == "lazy"
-        told = info.told & bit(cpu.id)
-        if cpu.id == info.initiating_cpu:
-            self.counters["nr_local_flushes"] += 1
         if info.mm is not None and cpu.loaded_mm != info.mm.id:
-            info.gone |= told
+            info.gone |= bit(cpu.id)
             if lazy_rule:
                 info.mm.mm_cpumask &= ~bit(cpu.id)
                 self._trace(info.request, cpu.id, REMOTE_WRONG_CPU, 0)
             return
         if cpu.loaded_mm == INIT_MM:
-            info.gone |= told
+            info.gone |= bit(cpu.id)
             return
         if cpu.is_lazy:
-            info.lazy_left |= told
+            info.lazy_left |= bit(cpu.id)
             self.switch_mm(cpu, self.mms[INIT_MM])
             return
         slot, loaded = cpu.ctxs[cpu.slot], self.mms[cpu.loaded_mm]
@@ -207,6 +204,8 @@ class Engine:
             self.tlbs[cpu.id].flush_pcid(self.pcid(cpu.slot))
             pages = -1
         slot.tlb_gen = wanted
+        if cpu.id == info.initiating_cpu and reached != wanted:
+            self.counters["nr_local_flushes"] += 1
         if cpu.id != info.initiating_cpu:
             reason = REMOTE_SHOOTDOWN
         else:
@@ -263,9 +262,9 @@ class Engine:
         kind, batch = self.constants.lazy_mmu, self.lazy_mmu[by.cpu]
         if kind == "none" or (kind == "per_pte" and not was_hw_present) or (kind == "multicall" and not batch.active):
             return
-        if batch.mm is not mm:
+        if kind == "per_pte" and batch.mm is not mm:
             self.lazy_mmu_drain(by)
-            batch.mm = mm
+        batch.mm = mm
         batch.entries.append(addr)
         if not batch.active or len(batch.entries) >= self.constants.lazy_mmu_batch:
             self.lazy_mmu_drain(by)
@@ -286,6 +285,7 @@ class Engine:
         info = self._request(by, "lazy_mmu", mm, span, span, PAGE_SHIFT, freed_tables=False, gen=0)
         info.told = mm.mm_cpumask & ~bit(by.cpu)
         info.row["remote"] = info.told != 0
+        self.counters["nr_local_flushes"] += mm.mm_cpumask >> by.cpu & 1
         for cpu in cpus_of(mm.mm_cpumask):
             if info.told & bit(cpu) and not self._caches_any(self.cpus[cpu], mm, *span):
                 info.nothing_cached |= bit(cpu)
@@ -304,6 +304,8 @@ class Engine:
         return None
 
     def _caches_any(self, cpu: Cpu, mm: Mm | None, start: int, end: int) -> bool:
+        if not self.config.tlb_enabled:
+            return True  # unknown: nobody is called idle
         pcid = self.pcid(cpu.slot) if mm is None else self._pcid_of(cpu, mm)
         return pcid is not None and self.tlbs[cpu.id].caches_any(pcid, start, end)
 
@@ -353,8 +355,8 @@ class Engine:
             count["nr_flush_pages"] += (info.end - info.start) >> info.stride_shift if pages is None else pages
         count["nr_flush_remote"] += info.row["remote"]
         count["nr_ipis"] += weight(info.told)
-        count["nr_told_lazy"] += weight(info.lazy_left)
-        count["nr_told_gone"] += weight(info.gone)
+        count["nr_told_lazy"] += weight(info.lazy_left & info.told)
+        count["nr_told_gone"] += weight(info.gone & info.told)
         count["nr_told_nothing_cached"] += weight(info.nothing_cached)
         count["nr_lazy_skipped"] += weight(info.lazy_skipped)
 

@@ -192,14 +192,14 @@ def _mmap(m: ReferenceMachine, a: Args) -> int:
                 _do_access(m, task, mm, va, kind)
             except ErrnoError:
                 break
-    return addr
+    return int(addr)
 
 
 def _gap(mm: Mm, length: int) -> int:
     addr = mm.vmas.unmapped_area(length)
     if addr is None:
         raise ErrnoError("ENOMEM")
-    return addr
+    return int(addr)
 
 
 def _munmap(m: ReferenceMachine, a: Args) -> None:

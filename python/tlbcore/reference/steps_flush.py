@@ -277,4 +277,3 @@ FLUSH_HANDLERS: dict[str, Handler] = {
     "track_flush_range": _track_flush_range,
     "flush_tracked_range": _flush_tracked_range,
 }
-

@@ -1,0 +1,285 @@
+"""Random sequences of operations that mostly make sense: several processes, threads, CPUs and files, and ranges that overlap
+within a few page tables, so that flushes, nesting and page-table freeing happen all the time.
+
+The generator looks at a running reference machine to choose arguments (a thread that runs, a VMA that exists), and now and
+then at nothing at all, so that errors are compared too. It draws from any `random.Random`, also from Hypothesis' one.
+"""
+
+from __future__ import annotations
+
+from random import Random
+from typing import Any
+
+from tlbcore.reference import ReferenceMachine
+from tlbcore.reference.mm import Mm, Task
+
+PAGE, PMD = 4096, 1 << 21
+MAX_TASKS, MAX_FILES = 6, 4
+#: Mappings are made around these addresses: within one PMD table, at the end of a PMD table, at the end of a PUD table.
+BASES = (0x7F0000000000, 0x7F003FE00000, 0x7F7FFFE00000, 0x10000000, 0x7FFFF7C00000)
+ADVICE = ("dontneed", "free", "cold", "pageout", "hugepage", "nohugepage", "dontfork", "dofork", "populate_read")
+ADVICE += ("populate_write", "other")
+
+Operation = dict[str, Any]
+
+WEIGHTS = {
+    "access": 40,
+    "fault": 4,
+    "schedule": 12,
+    "mmap": 10,
+    "munmap": 8,
+    "mprotect": 8,
+    "madvise": 10,
+    "mremap": 6,
+    "reclaim": 6,
+    "migrate": 3,
+    "fork": 3,
+    "clone_thread": 3,
+    "create_process": 2,
+    "create_file": 1,
+    "exec": 1,
+    "exit": 1,
+    "brk": 2,
+    "msync": 2,
+    "fsync": 1,
+    "truncate": 2,
+    "clear_refs": 2,
+    "numa_hint": 3,
+    "wp_shared_mapping_range": 2,
+    "collapse": 2,
+    "advance_time": 2,
+}
+
+
+class Generator:
+    """Chooses the next operation for the state that a reference machine is in."""
+
+    def __init__(self, rng: Random, machine: ReferenceMachine) -> None:
+        """Draw from `rng`, look at `machine`."""
+        self.rng, self.machine = rng, machine
+        self.names, self.weights = list(WEIGHTS), list(WEIGHTS.values())
+
+    def next(self) -> Operation:
+        """One operation."""
+        m, rng = self.machine, self.rng
+        if not m.tasks:
+            return {"op": "create_process"}
+        running = [task for task in m.tasks.values() if task.running]
+        if not running:
+            return self.schedule(list(m.tasks.values()))
+        name = rng.choices(self.names, self.weights)[0]
+        if len(m.tasks) > 1 and name in ("exit", "exec") and rng.random() < 0.5:
+            name = "access"
+        if name in ("create_process", "fork", "clone_thread") and len(m.tasks) >= MAX_TASKS:
+            name = "exit" if rng.random() < 0.3 else "schedule"
+        if name == "create_file" and len(m.memory.files) >= MAX_FILES:
+            name = "access"
+        task = rng.choice(running)
+        if len(m.engine.mms[task.mm].vmas.vmas) < 3 and rng.random() < 0.5:  # noqa: PLR2004 - a bare process
+            name = "mmap"
+        if name == "schedule":
+            return self.schedule(list(m.tasks.values()))
+        if name in ("exit", "exec", "clone_thread"):
+            return {"op": name, "task": rng.choice(list(m.tasks.values())).id}
+        if name in ("create_process", "advance_time", "create_file"):
+            return {
+                "create_process": {"op": name},
+                "advance_time": {"op": name, "ns": rng.choice([1, 10**6, 2 * 10**9])},
+                "create_file": {"op": name, "shmem": rng.random() < 0.4, "nr_pages": rng.choice([None, 8, 40, 1100])},
+            }[name]
+        make = getattr(self, name)
+        operation: Operation = {"op": name, "task": task.id} | make(task, m.engine.mms[task.mm])
+        return operation
+
+    def schedule(self, tasks: list[Task]) -> Operation:
+        """A switch to a thread, or to nothing."""
+        cpu = self.rng.randrange(self.machine.config.nr_cpus)
+        candidates: list[int | None] = [task.id for task in tasks if not task.running or task.cpu == cpu]
+        choice = self.rng.choice([*candidates, None]) if self.rng.random() < 0.85 else None
+        return {"op": "schedule", "cpu": cpu, "task": choice}
+
+    # --- where --------------------------------------------------------------------------------------------------------
+
+    def span(self, mm: Mm) -> tuple[int, int]:
+        """A range that often lies in a VMA, sometimes over several, sometimes anywhere."""
+        rng, vmas = self.rng, mm.vmas.vmas
+        if not vmas or rng.random() < 0.08:
+            return rng.choice(BASES) + rng.randrange(1024) * PAGE, self.length()
+        vma = rng.choice(vmas)
+        pages = (vma.end - vma.start) // PAGE
+        shape = rng.random()
+        if shape < 0.25:
+            return vma.start, vma.end - vma.start
+        if shape < 0.4:
+            start = vma.start & ~(PMD - 1)
+            return max(start, 0), PMD * rng.choice([1, 1, 2])
+        first = rng.randrange(pages)
+        return vma.start + first * PAGE, PAGE * rng.choice([1, 1, 2, 5, 33, 34, max(1, pages - first)])
+
+    def length(self) -> int:
+        """How long a mapping is."""
+        return self.rng.choice([1, 2, 3, 8, 20, 33, 34, 40, 100, 512, 513, 600, 1024]) * PAGE
+
+    def place(self, mm: Mm) -> int:
+        """An address, mostly in a VMA, near the ends more often."""
+        rng, vmas = self.rng, mm.vmas.vmas
+        if not vmas or rng.random() < 0.02:
+            return rng.choice(BASES) + rng.randrange(1024) * PAGE
+        vma = rng.choice(vmas)
+        pages = (vma.end - vma.start) // PAGE
+        number = rng.choice([0, pages - 1, rng.randrange(pages), rng.randrange(min(pages, 8))])
+        return vma.start + number * PAGE + rng.choice([0, 0, 0, 8, 4095])
+
+    def pages(self) -> list[list[int]]:
+        """Mapped pages of all address spaces."""
+        rng, found = self.rng, []
+        for mm in self.machine.live_mms():
+            leaves = [addr for addr, _, pte in mm.page_table.leaves() if pte.present]
+            if leaves:
+                count = min(len(leaves), rng.choice([1, 2, 5, 40]))
+                first = rng.randrange(len(leaves))
+                found += [[mm.id, addr] for addr in leaves[first : first + count]]
+        rng.shuffle(found)
+        return found[:80] or [[1, BASES[0]]]
+
+    def some_file(self) -> int | None:
+        """A file of the machine, or none."""
+        files = list(self.machine.memory.files)
+        return self.rng.choice(files) if files and self.rng.random() < 0.5 else None
+
+    # --- operations with arguments ------------------------------------------------------------------------------------
+
+    def access(self, _task: Task, mm: Mm) -> Operation:
+        """A load, a store, seldom a fetch."""
+        return {"addr": self.place(mm), "kind": self.rng.choices(["read", "write", "exec"], [4, 6, 1])[0]}
+
+    fault = access
+
+    def fork(self, _task: Task, _mm: Mm) -> Operation:
+        """No more to say."""
+        return {}
+
+    def mmap(self, _task: Task, mm: Mm) -> Operation:
+        """A mapping; mostly readable and writable, often near others."""
+        rng = self.rng
+        where = rng.random()  # address 0 asks for a choice, whatever the flags say
+        addr = 0 if where < 0.3 else rng.choice(BASES) + rng.choice([0, 1, 7, 256, 500, 511, 512, 1024]) * PAGE
+        if where > 0.9 and mm.vmas.vmas:
+            addr = rng.choice(mm.vmas.vmas).end
+        return {
+            "addr": addr,
+            "len": self.length(),
+            "prot": rng.choices([3, 1, 7, 0, 5], [12, 2, 2, 1, 1])[0],
+            "shared": rng.random() < 0.3,
+            "fixed": rng.random() < 0.3,
+            "noreplace": rng.random() < 0.05,
+            "populate": rng.random() < 0.1,
+            "growsdown": rng.random() < 0.05,
+            "file": self.some_file(),
+            "pgoff": rng.choice([0, 0, 1, 30]),
+        }
+
+    def munmap(self, _task: Task, mm: Mm) -> Operation:
+        """A range."""
+        addr, length = self.span(mm)
+        return {"addr": addr, "len": length}
+
+    numa_hint = munmap
+
+    def mprotect(self, _task: Task, mm: Mm) -> Operation:
+        """A range and its new rights."""
+        addr, length = self.span(mm)
+        return {"addr": addr, "len": length, "prot": self.rng.choice([0, 1, 1, 3, 3, 3, 3, 3, 5, 7])}
+
+    def madvise(self, _task: Task, mm: Mm) -> Operation:
+        """A range and an advice."""
+        addr, length = self.span(mm)
+        advice = self.rng.choices(ADVICE, [10, 8, 5, 6, 4, 2, 1, 1, 2, 3, 1])[0]
+        return {"addr": addr, "len": min(length, PMD * 2), "advice": advice}
+
+    def mremap(self, _task: Task, mm: Mm) -> Operation:
+        """Shrink, grow, move, with and without a place of its own."""
+        rng = self.rng
+        addr, length = self.span(mm)
+        new_len = rng.choice([length, length, length + PAGE, length * 2, max(PAGE, length // 2 & ~(PAGE - 1))])
+        fixed = rng.random() < 0.4
+        new = (rng.choice(BASES) + rng.choice([0, PAGE, PMD, PMD * 2, 3 * PAGE])) if fixed else 0
+        dontunmap = rng.random() < 0.1
+        return {
+            "old": addr,
+            "old_len": length,
+            "new_len": length if dontunmap else new_len,
+            "maymove": rng.random() < 0.9,
+            "fixed": fixed,
+            "dontunmap": dontunmap,
+            "new": new,
+        }
+
+    def brk(self, _task: Task, mm: Mm) -> Operation:
+        """Up, down, or a question."""
+        rng = self.rng
+        return {"addr": rng.choice([0, mm.brk + rng.randrange(80) * PAGE, max(0, mm.brk - rng.randrange(40) * PAGE)])}
+
+    def msync(self, _task: Task, mm: Mm) -> Operation:
+        """A range."""
+        addr, length = self.span(mm)
+        return {"addr": addr, "len": length, "sync": self.rng.random() < 0.8}
+
+    def fsync(self, _task: Task, _mm: Mm) -> Operation:
+        """A file (1 may not exist: an error of use then)."""
+        return {"file": self.some_file() or 1}
+
+    def truncate(self, _task: Task, _mm: Mm) -> Operation:
+        """A part of a file."""
+        rng = self.rng
+        return {"file": self.some_file() or 1, "from_page": rng.randrange(40), "nr_pages": rng.choice([None, 1, 10])}
+
+    def wp_shared_mapping_range(self, _task: Task, _mm: Mm) -> Operation:
+        """A part of a file."""
+        return {
+            "file": self.some_file() or 1,
+            "from_page": self.rng.randrange(10),
+            "nr_pages": self.rng.choice([1, 60]),
+        }
+
+    def clear_refs(self, _task: Task, _mm: Mm) -> Operation:
+        """Accessed or soft-dirty bits."""
+        return {"kind": self.rng.choice([1, 4])}
+
+    def reclaim(self, _task: Task, _mm: Mm) -> Operation:
+        """Some pages of anybody."""
+        return {"pages": self.pages(), "proactive": self.rng.random() < 0.3}
+
+    def migrate(self, _task: Task, _mm: Mm) -> Operation:
+        """Some pages of anybody."""
+        return {"pages": self.pages()}
+
+    def collapse(self, _task: Task, mm: Mm) -> Operation:
+        """2 MiB around an address."""
+        return {"addr": self.place(mm) & ~(PMD - 1)}
+
+
+SMALL_TLB = {
+    "l1_4k": {"entries": 8, "ways": 2},
+    "l1_2m": {"entries": 4, "ways": 2},
+    "l1_1g": {"entries": 0, "ways": 0},
+    "stlb": {"entries": 24, "ways": 4},
+    "pde_cache": {"entries": 4, "ways": 4},
+    "pdpte_cache": {"entries": 2, "ways": 2},
+    "pml4e_cache": {"entries": 1, "ways": 1},
+    "pml5e_cache": {"entries": 1, "ways": 1},
+}
+
+
+def random_machine(rng: Random) -> dict[str, Any]:
+    """A machine configuration with something of everything."""
+    machine: dict[str, Any] = {
+        "nr_cpus": rng.choice([1, 2, 3, 4]),
+        "levels": rng.choice([4, 5]),
+        "pcid": rng.random() < 0.6,
+        "invlpg_keeps_psc": rng.random() < 0.3,
+        "tlb_enabled": rng.random() < 0.9,
+        "thp": rng.choice(["never", "never", "madvise", "always"]),
+        "tlb": SMALL_TLB,
+    }
+    return machine
