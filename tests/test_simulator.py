@@ -637,6 +637,8 @@ def test_programs_by_hand_are_checked(lab: Simulator) -> None:
         process.run([flush_tlb_mm()], BASE, 0)
     with pytest.raises(OSError, match="EINVAL"):
         process.run([flush_tlb_mm()], BASE + 1, PAGE)
+    with pytest.raises(InputError):
+        lab.apply({"op": "levitate", "task": 0})
     assert (lab.state(), lab.flushes) == (before, [])
     process.run([flush_tlb_mm()], BASE, PAGE)
     assert brief(lab) == ["run all freed"]

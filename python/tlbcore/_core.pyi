@@ -112,20 +112,29 @@ class CpuMask:
 
 @final
 class Machine:
-    """A machine that runs one kernel; everything goes in and out as JSON text (`docs/machine.md`).
+    """A machine that runs one kernel, driven by operations as JSON text (`docs/machine.md`).
 
-    ``Machine(config, kernel)`` takes a machine configuration and a resolved kernel. What cannot be raises
+    ``Machine(config_json, kernel_json)`` takes a machine configuration and a resolved kernel. What cannot be raises
     ``InputError``, a program of steps that cannot run ``ProgramError``.
     """
 
-    def __new__(cls, config: str, kernel: str) -> Machine: ...
-    def apply(self, operation: str) -> str:
-        """Do one operation; return ``{"value": ...}`` or ``{"errno": ...}``."""
+    def __new__(cls, config_json: str, kernel_json: str) -> Machine: ...
+    def apply(self, op_json: str) -> str:
+        """Do one operation; ``{"value": ...}`` or ``{"errno": NAME}``."""
+    def apply_many(self, ops_json: str) -> str:
+        """Do a list of operations, in order; a list of results. One that raises ends the list."""
     def state(self) -> str:
-        """Everything that the machine holds."""
+        """Everything that the machine holds, in one canonical form."""
     def flushes(self) -> str:
-        """The flush requests so far, a list."""
+        """The flush requests since the log was cleared, a list."""
     def tlb_events(self) -> str:
-        """The flushes of CPUs so far, a list."""
+        """The hits of the tracepoint tlb:tlb_flush since the log was cleared, a list."""
     def counters(self) -> str:
-        """What was counted so far."""
+        """What was counted since the machine was made."""
+    @property
+    def nr_ops(self) -> int:
+        """Operations done so far: the index that the log gives to the next one."""
+    def clear_log(self) -> None:
+        """Forget the requests and tracepoints so far; counters go on."""
+    def check_consistency(self) -> None:
+        """Check that page tables, reverse maps and reference counts agree; raise what is wrong."""

@@ -37,6 +37,9 @@ class Backend(Protocol):
 
         """
 
+    def nr_ops(self) -> int:
+        """Operations done so far: the index that the log gives to the next one."""
+
     def state(self) -> Json:
         """Everything that the machine holds."""
 
@@ -58,6 +61,9 @@ class _Core:
 
     def apply(self, operation: Mapping[str, object]) -> Json:
         return _object(self._machine.apply(json.dumps(operation)))
+
+    def nr_ops(self) -> int:
+        return self._machine.nr_ops
 
     def state(self) -> Json:
         return _object(self._machine.state())
@@ -92,6 +98,9 @@ class _Reference:
             raise InputError(str(error)) from error
         except ModelError as error:
             raise ProgramError(str(error)) from error
+
+    def nr_ops(self) -> int:
+        return self._machine.op_index + 1
 
     def state(self) -> Json:
         return self._machine.state()

@@ -122,7 +122,7 @@ class Simulator:
         self._nr_cpus: int = config["nr_cpus"]
         self._current: list[int | None] = [None] * self._nr_cpus
         self._cpu_of: dict[int, int] = {}
-        self._labels: list[str] = []
+        self._labels: dict[int, str] = {}
         self._forgotten = (0, 0)
         self._counted: Mapping[str, int] = {}
 
@@ -174,7 +174,7 @@ class Simulator:
             InputError: An operation that cannot be asked for.
 
         """
-        self._labels.append(_label(operation))
+        self._labels[self._backend.nr_ops()] = _label(operation)
         result = self._backend.apply(operation)
         name = result.get("errno")
         if name is not None:

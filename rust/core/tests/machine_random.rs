@@ -53,7 +53,7 @@ impl Draw {
     }
 
     fn places(&mut self) -> Vec<(u32, u64)> {
-        (0..1 + self.below(40)).map(|_| (1 + self.below(3) as u32, self.addr())).collect()
+        (0..=self.below(40)).map(|_| (1 + self.below(3) as u32, self.addr())).collect()
     }
 
     fn advice(&mut self) -> Advice {
