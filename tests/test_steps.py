@@ -29,6 +29,7 @@ WITH_ARGUMENTS = {
     "unlock": steps.mmap_unlock(),
     "downgrade": steps.mmap_write_downgrade(),
     "select_range": steps.select_range("args"),
+    "select_range_at": steps.select_range_at(0, 4096),
     "pte_modify": steps.pte_modify(),
     "pte_mkwrite": steps.pte_mkwrite("always"),
     "flush_tlb_range": steps.flush_tlb_range("vma"),

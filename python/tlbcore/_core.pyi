@@ -124,28 +124,32 @@ class CpuMask:
 
 @final
 class Machine:
-    """A machine that runs one kernel."""
+    """A machine that runs one kernel, driven by operations as JSON text (`docs/machine.md`).
+
+    ``Machine(config_json, kernel_json)`` takes a machine configuration and a resolved kernel. What cannot be raises
+    ``InputError``, a program of steps that cannot run ``ProgramError``.
+    """
 
     def __new__(cls, config_json: str, kernel_json: str) -> Machine: ...
     def apply(self, op_json: str) -> str:
-        """Does one operation; ``{"value": ...}`` or ``{"errno": NAME}`` as JSON text."""
+        """Do one operation; ``{"value": ...}`` or ``{"errno": NAME}``."""
     def apply_many(self, ops_json: str) -> str:
-        """Does a list of operations, in order; a list of results.
-
-        An operation that raises ends the list: those before it are done.
-        """
+        """Do a list of operations, in order; a list of results. One that raises ends the list."""
     def state(self) -> str:
-        """All of the state, as JSON text."""
+        """Everything that the machine holds, in one canonical form."""
     def flushes(self) -> str:
-        """The flush requests since the start or `clear_log`, as JSON text."""
+        """The flush requests since the log was cleared, a list."""
     def tlb_events(self) -> str:
-        """The hits of the tracepoint ``tlb:tlb_flush`` since the start or `clear_log`, as JSON text."""
+        """The hits of the tracepoint tlb:tlb_flush since the log was cleared, a list."""
     def counters(self) -> str:
-        """Sums since the start, as JSON text."""
+        """What was counted since the machine was made."""
+    @property
+    def nr_ops(self) -> int:
+        """Operations done so far: the index that the log gives to the next one."""
     def clear_log(self) -> None:
-        """Forgets flushes and events; counters stay."""
+        """Forget the requests and tracepoints so far; counters go on."""
     def check_consistency(self) -> None:
-        """Checks reverse maps, references and tables against each other."""
+        """Check that page tables, reverse maps and reference counts agree; raise what is wrong."""
 
 @final
 class Recording:

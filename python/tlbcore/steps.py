@@ -73,7 +73,7 @@ class Step:
     """One step: its name, its plain arguments and the blocks inside it, all as in `docs/steps.md`."""
 
     name: str
-    arguments: Mapping[str, str | bool] = field(default_factory=dict)
+    arguments: Mapping[str, str | bool | int | None] = field(default_factory=dict)
     condition: Condition | None = None
     blocks: Mapping[str, tuple[Step, ...]] = field(default_factory=dict)
 
@@ -210,6 +210,11 @@ def pmd_unlock() -> Step:
 def select_range(name: str) -> Step:
     """Work on the operation's range ``args``, ``tail``, ``new`` or ``old``."""
     return Step("select_range", {"range": name})
+
+
+def select_range_at(addr: int, length: int, prot: int | None = None) -> Step:
+    """Work on this range, in bytes, and on these rights; only in a program that is run by hand (operation `run`)."""
+    return Step("select_range_at", {"addr": addr, "len": length, "prot": prot})
 
 
 def pte_modify(prot: str = "vma") -> Step:

@@ -4,7 +4,7 @@ Written from `docs/machine.md` and `docs/steps.md`; it shares no code with the c
 means something. Clarity goes before speed.
 """
 
-from tlbcore.reference.errors import ModelError, UsageError
+from tlbcore.reference.errors import ModelError, StepError, UsageError
 from tlbcore.reference.machine import ReferenceMachine
 
-__all__ = ["ModelError", "ReferenceMachine", "UsageError"]
+__all__ = ["ModelError", "ReferenceMachine", "StepError", "UsageError"]

@@ -71,7 +71,7 @@ CONDITION_HANDLERS: dict[str, Callable[[Frame], bool]] = {
     "vma_writable": lambda f: f.the_vma.has(v.VM_WRITE),
     "vma_dontcopy": lambda f: f.the_vma.has(v.VM_DONTCOPY),
     "vma_needs_copy": lambda f: f.the_vma.anon_vma,
-    "prot_changed": lambda f: (f.the_vma.flags & v.VM_ACCESS) != f.args["prot"],
+    "prot_changed": lambda f: f.args["prot"] not in (None, f.the_vma.flags & v.VM_ACCESS),
     "cow_mapping": lambda f: not f.the_vma.has(v.VM_SHARED),
     "vma_huge_allowed": lambda f: huge_allowed(f, f.the_vma),
     "have_vmas": lambda f: bool(f.detached),

@@ -7,6 +7,10 @@ class UsageError(ValueError):
     """The caller asked for what cannot be: an unknown task, a CPU out of range, a kernel with an unknown step."""
 
 
+class StepError(UsageError):
+    """A program with a step that cannot be; the message has its path, as ``munmap[2].body[0]``."""
+
+
 class ModelError(RuntimeError):
     """A program did what no kernel may do (or the model is wrong): it frees what is mapped, walks a missing table, ..."""
 

@@ -11,6 +11,7 @@ from tlbcore.reference.conditions import CONDITION_HANDLERS
 from tlbcore.reference.config import (
     INIT_MM,
     PAGE_SHIFT,
+    PAGE_SIZE,
     PMD_SHIFT,
     PMD_SIZE,
     PTRS_PER_TABLE,
@@ -19,7 +20,7 @@ from tlbcore.reference.config import (
 )
 from tlbcore.reference.control import CONTROL_HANDLERS, Handler, run
 from tlbcore.reference.dump import dump
-from tlbcore.reference.errors import ErrnoError, ModelError, UsageError
+from tlbcore.reference.errors import ErrnoError, ModelError, StepError, UsageError
 from tlbcore.reference.flush import Engine, Initiator
 from tlbcore.reference.frame import Frame
 from tlbcore.reference.mm import Mm, Task
@@ -39,6 +40,18 @@ PROGRAMS = (
     "exit_mmap fault page_mkclean shrink_folio_list migrate_pages change_prot_numa unmap_mapping_range "
     "wp_shared_mapping_range collapse_huge_page"
 ).split()
+
+#: Steps of operations that have arguments of their own, and so no meaning in a program that is run by hand.
+NOT_CUSTOM_STEPS = frozenset(
+    (
+        "mmap_region set_migration_entry migrate_copy remove_migration_ptes pmdp_collapse_flush collapse_copy "
+        "set_pmd_huge pte_alloc do_huge_pmd_anonymous_page alloc_anon_page copy_user_page find_get_page set_pte_anon "
+        "set_pte_zero map_around wp_page_reuse ptep_set_access_flags swap_in set_pte_swap_in set_pte_numa "
+        "set_pte_file put_old_page dup_mm dup_vma page_dup_rmap set_pte_at_child swap_duplicate set_pmd_at_child "
+        "vma_expand copy_vma vma_dontunmap move_normal_pmd set_pte_at_new move_huge_pmd track_flush_range "
+        "flush_tracked_range for_each_extent for_each_rmap_vma"
+    ).split(),
+)
 
 COUNTERS = (
     "nr_flush_requests nr_flush_full nr_flush_ranged nr_flush_pages nr_flush_remote nr_ipis nr_told_lazy nr_told_gone "
@@ -106,8 +119,16 @@ class ReferenceMachine:
 
     def run_program(self, name: str, frame: Frame) -> None:
         """One program, to its end; what its page list still holds is let go."""
-        run(frame, self.programs[name])
+        self.run_steps(self.programs[name], frame)
+
+    def run_steps(self, steps: Sequence[Mapping[str, Any]], frame: Frame) -> None:
+        """The same for steps that are nobody's program."""
+        run(frame, steps)
         self.drop_page_list(frame)
+
+    def check_custom_program(self, steps: Sequence[Mapping[str, Any]]) -> None:
+        """A StepError for what the operation `run` cannot do; whether locks pair is not looked at here."""
+        _check_block(steps, "custom", frozenset(STEP_HANDLERS) - NOT_CUSTOM_STEPS)
 
     def add_to_page_list(self, f: Frame, page: Page) -> None:
         """The list takes a reference."""
@@ -199,26 +220,30 @@ def _check_programs(programs: Mapping[str, Sequence[Mapping[str, Any]]]) -> None
         if name not in programs:
             msg = f"kernel: program {name} is missing"
             raise UsageError(msg)
-        _check_block(programs[name], name)
+        _check_block(programs[name], name, frozenset(STEP_HANDLERS) - {"select_range_at"})
 
 
-def _check_block(block: Sequence[Mapping[str, Any]], path: str) -> None:
+def _check_block(block: Sequence[Mapping[str, Any]], path: str, allowed: frozenset[str]) -> None:
     for number, step in enumerate(block):
         at = f"{path}[{number}]"
-        if step["step"] not in STEP_HANDLERS:
-            msg = f"{at}: found step {step['step']}, expected a known one"
-            raise UsageError(msg)
+        if step["step"] not in allowed:
+            known = "expected one that may stand there" if step["step"] in STEP_HANDLERS else "expected a known one"
+            msg = f"{at}: found step {step['step']}, {known}"
+            raise StepError(msg)
+        if step["step"] == "select_range_at" and (step["addr"] % PAGE_SIZE or step["len"] <= 0):
+            msg = f"{at}: found {step['addr']:#x} + {step['len']}, expected a page-aligned address and a length"
+            raise StepError(msg)
         if "if" in step:
             _check_condition(step["if"], at)
         for part in ("body", "then", "else", "on_huge_pmd", "on_pmd"):
-            _check_block(step.get(part, ()), f"{at}.{part}")
+            _check_block(step.get(part, ()), f"{at}.{part}", allowed)
 
 
 def _check_condition(condition: Any, path: str) -> None:  # noqa: ANN401 - plain JSON
     if isinstance(condition, str):
         if condition not in CONDITION_HANDLERS:
             msg = f"{path}: found condition {condition}, expected a known one"
-            raise UsageError(msg)
+            raise StepError(msg)
     else:
         for parts in condition.values():
             for part in parts if isinstance(parts, list) else [parts]:

@@ -159,7 +159,7 @@ def _schedule(m: ReferenceMachine, a: Args) -> None:
 
 def _mmap(m: ReferenceMachine, a: Args) -> int:
     task, mm = _running(m, a)
-    addr, length, prot = a["addr"], page_align(a["len"]), a["prot"]
+    addr, length, prot = int(a["addr"]), page_align(a["len"]), a["prot"]
     file = None if a["file"] is None else _file(m, a["file"])
     if addr % PAGE_SIZE or not length or (a["shared"] and a["growsdown"]):
         raise ErrnoError("EINVAL")
@@ -525,6 +525,17 @@ def _advance_time(m: ReferenceMachine, a: Args) -> None:
     m.engine.now_ns += a["ns"]
 
 
+def _run(m: ReferenceMachine, a: Args) -> None:
+    """A program of the caller's, on a range."""
+    task, mm = _running(m, a)
+    m.check_custom_program(a["steps"])
+    span = _range(m, a["addr"], a["len"])
+    if span[0] == span[1]:
+        raise ErrnoError("EINVAL")
+    ranges = {"args": span, "tail": (0, 0), "new": (0, 0), "old": (0, 0)}
+    m.run_steps(a["steps"], m.frame(task, mm, {"prot": a["prot"], "ranges": ranges}, span))
+
+
 OPERATIONS: dict[str, Operation] = {
     "create_process": _create_process,
     "create_file": _create_file,
@@ -550,5 +561,6 @@ OPERATIONS: dict[str, Operation] = {
     "migrate": _migrate,
     "access": _access,
     "fault": _fault,
+    "run": _run,
     "advance_time": _advance_time,
 }

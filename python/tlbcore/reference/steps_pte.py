@@ -7,7 +7,7 @@ from collections.abc import Callable
 from tlbcore.reference import pte as p
 from tlbcore.reference import vma as v
 from tlbcore.reference.conditions import pte_accessible
-from tlbcore.reference.config import PAGE_SHIFT, PMD_SIZE, PTRS_PER_TABLE
+from tlbcore.reference.config import PAGE_SHIFT, PMD_SIZE, PTRS_PER_TABLE, page_align
 from tlbcore.reference.control import Handler
 from tlbcore.reference.errors import ModelError
 from tlbcore.reference.frame import Frame, Plain
@@ -20,6 +20,13 @@ from tlbcore.reference.pte import NONE, Pte
 
 def _select_range(f: Frame, step: Plain) -> None:
     f.range, f.detached = f.args["ranges"][step["range"]], None
+
+
+def _select_range_at(f: Frame, step: Plain) -> None:
+    """Other arguments for the rest of a program that is run by hand."""
+    span = (step["addr"], step["addr"] + page_align(step["len"]))
+    f.args = {**f.args, "ranges": {**f.args["ranges"], "args": span}, "prot": step["prot"]}
+    f.range, f.detached = span, None
 
 
 def _vms_gather_munmap_vmas(f: Frame, _step: Plain) -> None:
@@ -44,6 +51,8 @@ def _mmap_region(f: Frame, _step: Plain) -> None:
 
 
 def _mprotect_fixup(f: Frame, _step: Plain) -> None:
+    if f.args["prot"] is None:  # a program run by hand, without new rights
+        return
     flags = f.the_vma.flags & ~v.VM_ACCESS | f.args["prot"]
     if flags != f.the_vma.flags:
         f.vma = f.machine.change_vma_flags(f.by, f.mm, f.vma_range, flags)
@@ -311,6 +320,7 @@ def _pageout(f: Frame, _step: Plain) -> None:
 
 PTE_HANDLERS: dict[str, Handler] = {
     "select_range": _select_range,
+    "select_range_at": _select_range_at,
     "vms_gather_munmap_vmas": _vms_gather_munmap_vmas,
     "mmap_region": _mmap_region,
     "mprotect_fixup": _mprotect_fixup,

@@ -275,34 +275,38 @@ class MmuGather(Scheme):
         return [
             mmap_write_lock(),
             self.open_gather(frees_pages=False),
-            for_each_vma(
-                when(
-                    prot_changed,
-                    mprotect_fixup(),
-                    for_each_table(
-                        self.lock_table(),
-                        LazyMmu.section(
-                            for_each_pte(
-                                ptep_get_and_clear(),
-                                pte_modify(),
-                                pte_mkwrite("can_change_pte_writable"),
-                                set_pte_at(),
-                                when(self.needs_flush, self.record(tlb_flush_pte_range())),
-                            ),
-                        ),
-                        pte_unmap_unlock(),
-                        on_huge_pmd=self._huge(
-                            pmdp_invalidate_ad(),
+            for_each_vma(self.change_protection()),
+            self.close_gather(),
+            mmap_unlock(),
+        ]
+
+    def change_protection(self) -> Block:
+        """`mprotect_fixup()`: the VMA, then `change_pte_range()` for each table (mm/mprotect.c)."""
+        return [
+            when(
+                prot_changed,
+                mprotect_fixup(),
+                for_each_table(
+                    self.lock_table(),
+                    LazyMmu.section(
+                        for_each_pte(
+                            ptep_get_and_clear(),
                             pte_modify(),
-                            pte_mkwrite("can_change_pte_writable") if self.huge_mkwrite else [],
-                            set_pmd_at(),
-                            when(self.needs_flush, self.record(tlb_flush_pmd_range())),
+                            pte_mkwrite("can_change_pte_writable"),
+                            set_pte_at(),
+                            when(self.needs_flush, self.record(tlb_flush_pte_range())),
                         ),
+                    ),
+                    pte_unmap_unlock(),
+                    on_huge_pmd=self._huge(
+                        pmdp_invalidate_ad(),
+                        pte_modify(),
+                        pte_mkwrite("can_change_pte_writable") if self.huge_mkwrite else [],
+                        set_pmd_at(),
+                        when(self.needs_flush, self.record(tlb_flush_pmd_range())),
                     ),
                 ),
             ),
-            self.close_gather(),
-            mmap_unlock(),
         ]
 
     def change_prot_numa(self) -> Block:

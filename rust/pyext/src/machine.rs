@@ -94,6 +94,12 @@ impl PyMachine {
         py.detach(|| Ok(to_json(&self.lock()?.machine.counters())?))
     }
 
+    /// Operations done so far: the index that the log gives to the next one.
+    #[getter]
+    fn nr_ops(&self, py: Python<'_>) -> Result<u32> {
+        py.detach(|| Ok(self.lock()?.machine.nr_ops()))
+    }
+
     /// Forgets the requests and tracepoints so far; counters go on.
     fn clear_log(&self, py: Python<'_>) -> Result<()> {
         py.detach(|| {
@@ -135,6 +141,10 @@ impl PyMachine {
 
 impl State {
     fn apply(&mut self, operation: &Operation) -> tlbcore::error::Result<Value> {
+        if let Operation::Run { steps, .. } = operation {
+            // Refused before anything was done: that breaks nothing.
+            self.machine.kernel().compile_custom(steps)?;
+        }
         match self.machine.apply(operation) {
             Ok(outcome) => Ok(outcome.to_json()),
             Err(error) => {

@@ -46,7 +46,7 @@ impl Machine {
             Test::VmaWritable => vma.is_writable(),
             Test::VmaDontcopy => vma.flags.contains(VmFlags::DONTCOPY),
             Test::VmaNeedsCopy => vma.anon_vma,
-            Test::ProtChanged => vma.flags & VmFlags::ACCESS != frame.args.prot,
+            Test::ProtChanged => !frame.args.keeps_rights && vma.flags & VmFlags::ACCESS != frame.args.prot,
             Test::CowMapping => !vma.is_shared(),
             Test::VmaHugeAllowed => self.vma_huge_allowed(vma),
 

@@ -1,11 +1,13 @@
 //! A running program: program counter, registers, loop states. Nothing of it lives on the Rust stack, so that a driver
 //! can stop after any step, run another CPU's program, and go on; a clone of a frame and its machine is a fork of time.
 
+use std::sync::Arc;
+
 use crate::addr::{Pfn, VaRange, VirtAddr};
 use crate::error::{Error, Result};
 use crate::flush::{Initiator, MmId};
 use crate::page_table::{PMD_LEVEL, Pte, TableId};
-use crate::program::{Pc, ProgramName, PteFilter};
+use crate::program::{Pc, Program, ProgramName, PteFilter};
 
 use super::gather::MmuGather;
 use super::operation::AccessKind;
@@ -71,6 +73,8 @@ pub(super) struct Args {
     pub kind: Option<AccessKind>,
     /// mprotect's rights.
     pub prot: VmFlags,
+    /// There are no new rights: `prot` says nothing.
+    pub keeps_rights: bool,
     /// The area that mmap makes.
     pub new_vma: Option<Vma>,
     pub mremap: MremapArgs,
@@ -132,6 +136,8 @@ pub(super) struct MigrationMark {
 #[expect(clippy::struct_excessive_bools, reason = "the flags that the kernel's functions keep in locals")]
 pub struct Frame {
     pub(super) program: ProgramName,
+    /// The program itself, if it is not the kernel's.
+    pub(super) custom: Option<Arc<Program>>,
     pub(super) pc: Pc,
     pub(super) by: Initiator,
     pub(super) args: Args,
@@ -167,6 +173,7 @@ impl Frame {
         let nowhere = Vma::new(VaRange::default(), VmFlags::empty(), None, 0);
         Self {
             program,
+            custom: None,
             pc: 0,
             by,
             args,

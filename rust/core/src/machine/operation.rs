@@ -141,6 +141,15 @@ pub enum Operation {
     Access { task: u32, addr: u64, kind: AccessKind },
     /// The page fault alone.
     Fault { task: u32, addr: u64, kind: AccessKind },
+    /// Runs a program of the caller's on a range: `steps` as in a kernel, `prot` for one that changes rights.
+    Run {
+        task: u32,
+        addr: u64,
+        len: u64,
+        #[serde(default)]
+        prot: Option<u32>,
+        steps: serde_json::Value,
+    },
     /// Lets time pass.
     AdvanceTime { ns: u64 },
 }

@@ -19,6 +19,9 @@ impl Machine {
     /// When a step finds nothing to act on (a program that validation could not see through), or the model runs out of
     /// page frames.
     pub fn step(&mut self, frame: &mut Frame) -> Result<StepStatus> {
+        if let Some(custom) = frame.custom.clone() {
+            return self.step_in(&custom, frame);
+        }
         let kernel = Arc::clone(&self.kernel);
         self.step_in(kernel.program(frame.program), frame)
     }
@@ -26,7 +29,8 @@ impl Machine {
     /// Runs a program to its end.
     pub(super) fn run(&mut self, frame: &mut Frame) -> Result<()> {
         let kernel = Arc::clone(&self.kernel);
-        let program = kernel.program(frame.program);
+        let custom = frame.custom.clone();
+        let program = custom.as_deref().unwrap_or_else(|| kernel.program(frame.program));
         while self.step_in(program, frame)? == StepStatus::Running {}
         Ok(())
     }
@@ -194,6 +198,10 @@ impl Machine {
 
             Leaf::SelectRange { range } => {
                 frame.select_range(range);
+                Ok(())
+            }
+            Leaf::SelectRangeAt { addr, len, prot } => {
+                Self::select_range_at(frame, addr, len, prot);
                 Ok(())
             }
             Leaf::VmsGatherMunmapVmas => self.vms_gather_munmap_vmas(frame),

@@ -68,7 +68,7 @@ impl Machine {
 
     pub(super) fn mprotect_fixup(&mut self, frame: &mut Frame) -> Result<()> {
         let prot = frame.args.prot;
-        if frame.r.vma.flags & VmFlags::ACCESS == prot {
+        if frame.args.keeps_rights || frame.r.vma.flags & VmFlags::ACCESS == prot {
             return Ok(());
         }
         let flags = frame.r.vma.flags.difference(VmFlags::ACCESS) | prot;

@@ -56,7 +56,17 @@ named_enum! {
         WpSharedMappingRange = "wp_shared_mapping_range",
         /// Replace small pages by a huge one.
         CollapseHugePage = "collapse_huge_page",
+        /// Not of a kernel: what the caller of the operation `run` wrote.
+        Custom = "custom",
     }
+}
+
+impl ProgramName {
+    /// Those that every kernel has: all but the last.
+    pub const OF_A_KERNEL: &'static [Self] = match Self::ALL.split_last() {
+        Some((_, programs)) => programs,
+        None => &[],
+    };
 }
 
 /// A kernel ready to run: its constants and one program per operation.
@@ -113,11 +123,11 @@ impl CompiledKernel {
             .and_then(Value::as_object)
             .ok_or_else(|| Error::Value(format!("kernel {name}: found no programs, expected an object")))?;
         for key in programs.keys() {
-            if ProgramName::parse(key).is_none() {
+            if ProgramName::parse(key).is_none_or(|program| program == ProgramName::Custom) {
                 return Err(Error::Value(format!("kernel {name}: unknown program {key}")));
             }
         }
-        let programs = ProgramName::ALL
+        let programs = ProgramName::OF_A_KERNEL
             .iter()
             .map(|program| {
                 let block = programs
@@ -132,7 +142,18 @@ impl CompiledKernel {
         Ok(Self { name, constants, programs })
     }
 
-    /// The program of an operation.
+    /// Compiles a program for this kernel that is none of its own (operation `run`).
+    ///
+    /// # Errors
+    /// The path of the step that cannot be, from `custom[0]` on.
+    pub fn compile_custom(&self, steps: &Value) -> Result<Program> {
+        let path = Path::root(&self.name, ProgramName::Custom.name());
+        let block = parse_block(steps, &path)?;
+        validate(&block, ProgramName::Custom, &path)?;
+        Ok(compile(&block))
+    }
+
+    /// The program of an operation, which is one of [`ProgramName::OF_A_KERNEL`].
     pub fn program(&self, name: ProgramName) -> &Program {
         &self.programs[name as usize]
     }

@@ -139,6 +139,15 @@ macro_rules! leaves {
                 /// Which.
                 range: RangeArg,
             },
+            /// Takes another range and other rights as the operation's arguments, and works on that range.
+            SelectRangeAt {
+                /// The first byte, at a page's start.
+                addr: u64,
+                /// Bytes, at least one.
+                len: u64,
+                /// New rights (1 read, 2 write, 4 execute); none changes no rights.
+                prot: Option<u32>,
+            },
             /// Gives `new_pte` another protection.
             PteModify {
                 /// Which.
@@ -180,6 +189,7 @@ macro_rules! leaves {
                     Self::Unlock { .. } => "unlock",
                     Self::Downgrade { .. } => "downgrade",
                     Self::SelectRange { .. } => "select_range",
+                    Self::SelectRangeAt { .. } => "select_range_at",
                     Self::PteModify { .. } => "pte_modify",
                     Self::PteMkwrite { .. } => "pte_mkwrite",
                     Self::FlushTlbRange { .. } => "flush_tlb_range",
@@ -193,7 +203,7 @@ macro_rules! leaves {
                 match self {
                     $(Self::$variant => Needs::$needs,)+
                     Self::Lock { .. } | Self::Unlock { .. } | Self::Downgrade { .. } | Self::SelectRange { .. }
-                    | Self::TlbGatherMmu { .. } => Needs::Nothing,
+                    | Self::SelectRangeAt { .. } | Self::TlbGatherMmu { .. } => Needs::Nothing,
                     Self::PteModify { .. } | Self::PteMkwrite { .. } | Self::SetPteFile { .. } => Needs::Entry,
                     Self::FlushTlbRange { range } => match range {
                         FlushScope::Vma => Needs::Vma,
@@ -208,6 +218,7 @@ macro_rules! leaves {
                 match self {
                     $(Self::$variant => &[$($program),*],)+
                     Self::SetPteFile { .. } => &["fault"],
+                    Self::SelectRangeAt { .. } => &["custom"],
                     _ => &[],
                 }
             }
@@ -402,6 +413,7 @@ pub(crate) const LEAVES_WITH_ARGUMENTS: &[&str] = &[
     "unlock",
     "downgrade",
     "select_range",
+    "select_range_at",
     "pte_modify",
     "pte_mkwrite",
     "flush_tlb_range",

@@ -46,5 +46,5 @@ pub fn condition_names() -> Vec<&'static str> {
 
 /// The names of all programs.
 pub fn program_names() -> Vec<&'static str> {
-    ProgramName::ALL.iter().map(|p| p.name()).collect()
+    ProgramName::OF_A_KERNEL.iter().map(|p| p.name()).collect()
 }

@@ -6,7 +6,11 @@ use super::condition::{Condition, Test};
 use super::instr::{LoopKind, PteFilter};
 use super::leaf::{FlushScope, LEAVES_WITH_ARGUMENTS, Leaf, LockMode, LockName, MkWriteRule, PLAIN_LEAVES};
 use super::leaf::{ProtSource, RangeArg};
+use crate::addr::PAGE_SIZE;
 use crate::error::{Error, Result};
+
+/// The end of user space with five levels of page tables; with four, a machine finds nothing mapped behind its own end.
+const LARGEST_USER_SPACE: u64 = 1 << 56;
 
 /// A block of steps, as written.
 pub type Block = Vec<Node>;
@@ -155,6 +159,27 @@ fn parse_leaf(name: &str, object: &Map<String, Value>, path: &Path) -> Result<Le
             expect_keys(object, &["range"], path)?;
             Leaf::SelectRange { range: choice(object, "range", RangeArg::ALL, RangeArg::parse, RangeArg::name, path)? }
         }
+        "select_range_at" => {
+            expect_keys(object, &["addr", "len", "prot"], path)?;
+            let prot = match object.get("prot") {
+                None | Some(Value::Null) => None,
+                Some(found) => Some(
+                    found
+                        .as_u64()
+                        .filter(|bits| *bits < 8)
+                        .ok_or_else(|| path.error(format!("prot: found {found}, expected 0 to 7, or null")))?
+                        as u32,
+                ),
+            };
+            let (addr, len) = (number(object, "addr", path)?, number(object, "len", path)?);
+            let fits = addr.checked_add(len).is_some_and(|end| end <= LARGEST_USER_SPACE);
+            if !addr.is_multiple_of(PAGE_SIZE) || len == 0 || !fits {
+                return Err(path.error(format!(
+                    "found {addr:#x} + {len}, expected a page-aligned address and a length within user space"
+                )));
+            }
+            Leaf::SelectRangeAt { addr, len, prot }
+        }
         "pte_modify" => {
             expect_keys(object, &["prot"], path)?;
             Leaf::PteModify {
@@ -224,6 +249,11 @@ fn choice<T: Copy>(
         let expected: Vec<_> = all.iter().map(|t| name(*t)).collect();
         path.error(format!("{key}: found {found}, expected one of {}", expected.join(", ")))
     })
+}
+
+fn number(object: &Map<String, Value>, key: &str, path: &Path) -> Result<u64> {
+    let found = object.get(key).unwrap_or(&Value::Null);
+    found.as_u64().ok_or_else(|| path.error(format!("{key}: found {found}, expected a number of bytes")))
 }
 
 fn flag(object: &Map<String, Value>, key: &str, path: &Path) -> Result<bool> {

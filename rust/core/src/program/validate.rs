@@ -29,6 +29,18 @@ struct Place {
     at_huge: bool,
 }
 
+/// The programs whose steps a program of one's own (operation `run`) may have.
+const CUSTOM_MAY: [&str; 8] = [
+    "custom",
+    "munmap",
+    "mprotect",
+    "madvise_dontneed",
+    "madvise_free",
+    "madvise_cold",
+    "madvise_pageout",
+    "clear_refs_soft_dirty",
+];
+
 /// Checks a program.
 ///
 /// # Errors
@@ -88,6 +100,9 @@ fn check(node: &Node, program: ProgramName, place: Place, state: &mut State, pat
         }
         Node::Loop { kind, body, on_huge_pmd, on_pmd } => {
             check_loop(*kind, place, path)?;
+            if program == ProgramName::Custom && matches!(kind, LoopKind::RmapVma | LoopKind::Extent) {
+                return Err(path.error(format!("{} has no meaning in a program run by hand", kind.name())));
+            }
             let inner = enter(*kind, place);
             // What a walk of tables does at a huge PMD may be the work on a list of pages that it has just made.
             let at_huge = *kind == LoopKind::Table;
@@ -137,7 +152,10 @@ fn enter(kind: LoopKind, place: Place) -> Place {
 fn check_place(leaf: Leaf, program: ProgramName, place: Place, state: &State, path: &Path) -> Result<()> {
     let name = leaf.name();
     let programs = leaf.programs();
-    if !programs.is_empty() && !programs.contains(&program.name()) {
+    let has_meaning = programs.is_empty()
+        || programs.contains(&program.name())
+        || (program == ProgramName::Custom && programs.iter().any(|p| CUSTOM_MAY.contains(p)));
+    if !has_meaning {
         return Err(path.error(format!(
             "{name} has no meaning in {}, only in {}",
             program.name(),

@@ -2,6 +2,7 @@
 //! areas and pages looked up (`docs/machine.md` section 4). A file for each family of operations.
 
 mod advice;
+mod custom;
 mod fault;
 mod file;
 mod mapping;
@@ -114,6 +115,10 @@ impl Machine {
             Operation::Fault { task, addr, kind } => {
                 let (by, mm) = self.running(task)?;
                 self.fault(by, mm, VirtAddr(addr), kind)
+            }
+            Operation::Run { task, addr, len, prot, ref steps } => {
+                let (by, mm) = self.running(task)?;
+                self.run_custom(by, mm, (addr, len), prot, steps)
             }
             Operation::AdvanceTime { ns } => {
                 self.now_ns = self.now_ns.saturating_add(ns);
