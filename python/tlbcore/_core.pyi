@@ -30,9 +30,7 @@ def condition_names() -> list[str]:
 def program_names() -> list[str]:
     """The names of the programs that a kernel has."""
 
-def replay(
-    recording: Recording, kernel_json: str, config_json: str, follow_masks: bool
-) -> Replay:
+def replay(recording: Recording, kernel_json: str, config_json: str, follow_masks: bool) -> Replay:
     """Replays a recording under a resolved kernel on a machine (both as JSON text).
 
     Ctrl-C ends it with KeyboardInterrupt.
@@ -180,21 +178,16 @@ class Recording:
     @property
     def nr_flushes(self) -> int:
         """How many records of the kernel's flush code there are."""
-    @staticmethod
-    def event_columns() -> list[str]:
-        """The names of the columns of events."""
-    @staticmethod
-    def flush_columns() -> list[str]:
-        """The names of the columns of flush records."""
-    @staticmethod
-    def event_kinds() -> list[tuple[int, str]]:
-        """The kinds of events: number, name."""
-    @staticmethod
-    def flush_kinds() -> list[tuple[int, str]]:
-        """The kinds of flush records: number, name."""
-    @staticmethod
-    def attributions() -> list[tuple[int, str]]:
-        """How a flush record found its event: number, name."""
+    event_columns: Final[list[str]]
+    """The names of the columns of events."""
+    flush_columns: Final[list[str]]
+    """The names of the columns of flush records."""
+    event_kinds: Final[list[tuple[int, str]]]
+    """The kinds of events: number, name."""
+    flush_kinds: Final[list[tuple[int, str]]]
+    """The kinds of flush records: number, name."""
+    attributions: Final[list[tuple[int, str]]]
+    """How a flush record found its event: number, name."""
     def column(self, name: str) -> npt.NDArray[Any]:
         """A column of events, read-only, without a copy."""
     def flush_column(self, name: str) -> npt.NDArray[Any]:

@@ -1,8 +1,8 @@
 """Validation: how close the model comes to the flushes that the real kernel did.
 
 One flush is (thread, operation, strides or full, other CPUs told or not). For each recorded operation the predicted and
-the recorded flushes are compared as multisets: `matched` are in both, `missed` only in the recording, `extra` only in the
-model; ``score = matched / (matched + missed + extra)``.
+the recorded flushes are compared as multisets: `matched` are in both, `missed` only in the recording, `extra` only in
+the model; ``score = matched / (matched + missed + extra)``.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Validation:
 
     @property
     def score(self) -> float:
-        """matched / (matched + missed + extra), 0 to 1."""
+        """From 0 to 1: matched / (matched + missed + extra)."""
         return float(self.plain["score"])
 
     @property
@@ -61,7 +61,7 @@ class Validation:
         }
 
     def write_operations(self, path: Path) -> None:
-        """Each operation with both lists as a row of a CSV file; a flush reads ``PAGES`` or ``full``, ``+`` if others were told."""
+        """Writes each operation with both lists as a row of a CSV file, whole or not at all; flushes as `flush_text`."""
         recording = self.replay.recording
         times, tasks = recording.column("time_ns"), recording.column("task")
         partial = path.with_name(path.name + ".partial")
@@ -97,9 +97,10 @@ def validate(
 ) -> Validation:
     """Replays a recording and holds the model's flushes against those that were recorded.
 
-    Whether a CPU is still in mm_cpumask can hang on foreign tasks that are not in the recording, and one such chance then
-    decides over hundreds of flushes. With `follow_masks` each flush is predicted first, and its record then corrects the
-    model's mask for the flushes after it; the wrong prediction counts, once. The corrections are counted in `notes`.
+    Whether a CPU is still in mm_cpumask can hang on foreign tasks that are not in the recording, and one such chance
+    then decides over hundreds of flushes. With `follow_masks` each flush is predicted first, and its record then
+    corrects the model's mask for the flushes after it; the wrong prediction counts, once. The corrections are counted
+    in `notes`.
 
     Raises:
         InputError: the recording holds no flushes to compare with (a scenario), or as `tlbcore.replay.replay`.

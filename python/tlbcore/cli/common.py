@@ -24,7 +24,7 @@ def add_machine(parser: argparse.ArgumentParser) -> None:
         "--machine",
         default="default",
         metavar="M",
-        help="a machine as `tlbcore machines` lists them; CPUs, levels and PCID are the recording's where it knows them",
+        help="a machine as `tlbcore machines` lists them; CPUs, levels and PCID are the recording's if it knows them",
     )
 
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tlbcore import machines, recordings
 from tlbcore.cli import OK
 from tlbcore.cli.common import add_json, add_machine, add_recording, print_json
+from tlbcore.compare import METRICS, compare
+from tlbcore.report.table import heading, is_terminal, number, table
 
 if TYPE_CHECKING:
     import argparse
@@ -31,9 +34,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Compare and print."""
-    from tlbcore import machines, recordings
-    from tlbcore.compare import compare
-
     recording = recordings.load(args.recording)
     machine = machines.get(args.machine)
     comparison = compare(recording, args.kernel or DEFAULT_KERNELS, machine.config())
@@ -46,9 +46,6 @@ def run(args: argparse.Namespace) -> int:
 
 def text(comparison: Comparison) -> str:
     """The comparison as tables."""
-    from tlbcore.compare import METRICS
-    from tlbcore.report.table import heading, is_terminal, number, table
-
     emphasis = is_terminal()
     replays = comparison.replays
     recording = replays[0].recording
@@ -87,8 +84,6 @@ def text(comparison: Comparison) -> str:
 
 
 def _by_operation(comparison: Comparison, *, emphasis: bool) -> str:
-    from tlbcore.report.table import number, table
-
     kinds: dict[str, int] = {}
     for replayed in comparison.replays:
         for kind, row in replayed.by_operation.items():
@@ -97,10 +92,10 @@ def _by_operation(comparison: Comparison, *, emphasis: bool) -> str:
     for kind in sorted((k for k, n in kinds.items() if n), key=lambda k: (-kinds[k], k)):
         cells = [kind, number(max(r.by_operation.get(kind, {}).get("nr_operations", 0) for r in comparison.replays))]
         for replayed in comparison.replays:
-            row = replayed.by_operation.get(kind)
+            found = replayed.by_operation.get(kind)
             cells.append(
-                f"{number(row['nr_flush_requests'])} ({number(row['nr_flush_full'])}; {number(row['nr_ipis'])})"
-                if row
+                f"{number(found['nr_flush_requests'])} ({number(found['nr_flush_full'])}; {number(found['nr_ipis'])})"
+                if found
                 else "0"
             )
         rows.append(cells)

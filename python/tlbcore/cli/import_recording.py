@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tlbcore import recordings
 from tlbcore.cli import OK
 from tlbcore.cli.common import add_json, print_json
+from tlbcore.report.table import number
 
 if TYPE_CHECKING:
     import argparse
@@ -25,9 +27,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Import, write, and say what there is."""
-    from tlbcore import recordings
-    from tlbcore.report.table import number
-
     recording = recordings.load(args.file)
     if args.output is not None:
         recording.save(args.output)
@@ -35,8 +34,9 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print_json({"nr_events": recording.nr_events, "nr_flushes": recording.nr_flushes, **meta})
         return OK
-    print(f"{meta['file']}: {number(recording.nr_events)} events of {len(recording.tasks)} threads on {meta['smp']} CPUs,")
-    print(f"{number(recording.nr_flushes)} flush records" + (f", kernel {meta['kernel']}" if meta["kernel"] else ""))
+    nr_events, nr_flushes = number(recording.nr_events), number(recording.nr_flushes)
+    print(f"{meta['file']}: {nr_events} events of {len(recording.tasks)} threads on {meta['smp']} CPUs,")
+    print(f"{nr_flushes} flush records" + (f", kernel {meta['kernel']}" if meta["kernel"] else ""))
     for name, count in sorted({**meta["counts"], **meta["unknown_events"]}.items()):
         print(f"  {number(count)} x {name}")
     if args.output is not None:

@@ -5,8 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tlbcore import machines, recordings
 from tlbcore.cli import OK
 from tlbcore.cli.common import add_json, add_machine, add_recording, print_json
+from tlbcore.report.table import heading, is_terminal, number, table
+from tlbcore.validate import flush_text, validate
 
 if TYPE_CHECKING:
     import argparse
@@ -31,20 +34,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_false",
         help="do not correct mm_cpumask by what each recorded flush shows of it (after it was predicted)",
     )
-    parser.add_argument("--operations", metavar="OUT.csv", type=Path, help="write each operation with both lists of flushes")
+    parser.add_argument(
+        "--operations",
+        metavar="OUT.csv",
+        type=Path,
+        help="write each operation with both lists of flushes",
+    )
     add_machine(parser)
     add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Validate and print."""
-    from tlbcore import machines, recordings
-    from tlbcore.validate import validate
-
     recording = recordings.load(args.recording)
     kernel = args.kernel or recordings.kernel_of(recording)
     machine = machines.get(args.machine)
-    validation = validate(recording, kernel, machine.config(), follow_masks=args.follow, nr_disagreements=NR_DISAGREEMENTS)
+    validation = validate(
+        recording,
+        kernel,
+        machine.config(),
+        follow_masks=args.follow,
+        nr_disagreements=NR_DISAGREEMENTS,
+    )
     if args.operations is not None:
         validation.write_operations(args.operations)
     if args.json:
@@ -56,8 +67,6 @@ def run(args: argparse.Namespace) -> int:
 
 def text(validation: Validation) -> str:
     """The validation as tables."""
-    from tlbcore.report.table import heading, is_terminal, number, table
-
     emphasis = is_terminal()
     plain = validation.plain
     rows = [
@@ -79,7 +88,8 @@ def text(validation: Validation) -> str:
         table(head, rows, emphasis=emphasis),
     ]
     if plain["nr_unattributed"]:
-        lines += ["", f"  {number(plain['nr_unattributed'])} recorded flushes belong to no recorded operation; not compared"]
+        nr_unattributed = number(plain["nr_unattributed"])
+        lines += ["", f"  {nr_unattributed} recorded flushes belong to no recorded operation; not compared"]
     if plain["disagreements"]:
         lines += ["", heading("The largest groups of disagreement (+ = other CPUs were told)", emphasis=emphasis), ""]
         lines.append(
@@ -102,18 +112,14 @@ def _flushes(row: dict[str, Any]) -> int:
 
 
 def _disagreement(group: dict[str, Any]) -> list[str]:
-    from tlbcore.report.table import number
-
     example = group["example"]
     name = example["name"]
-    if name == group["kind"] or name == "fault":
+    if name in (group["kind"], "fault"):
         name = f"{name}({', '.join(hex(a) for a in example['arguments'])})"
     place = f"event {example['event']}: {example['comm']} {name}"
     return [group["kind"], _list(group["missed"]), _list(group["extra"]), place, number(group["nr_operations"])]
 
 
 def _list(flushes: Sequence[dict[str, Any]], limit: int = 4) -> str:
-    from tlbcore.validate import flush_text
-
     shown = " ".join(flush_text(flush) for flush in flushes[:limit]) or "-"
     return shown if len(flushes) <= limit else f"{shown} ... ({len(flushes)})"

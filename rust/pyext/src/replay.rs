@@ -37,7 +37,7 @@ pub fn py_replay(
     let mut interrupted = None;
     let inner = py.detach(|| {
         let mut stop = || {
-            interrupted = Python::attach(|py| py.check_signals()).err();
+            interrupted = Python::attach(Python::check_signals).err();
             interrupted.is_some()
         };
         replay(recording.get(), &kernel, &config, follow_masks, &mut stop)

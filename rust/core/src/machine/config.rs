@@ -13,6 +13,7 @@ use crate::tlb::{PscScope, TlbGeometry};
 /// The hardware of a machine.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact about the hardware")]
 pub struct MachineConfig {
     /// CPUs, 1 to 8192.
     pub nr_cpus: u32,

@@ -5,7 +5,7 @@ use crate::addr::{PAGE_SIZE, VaRange, VirtAddr};
 use crate::error::Result;
 use crate::flush::MmId;
 use crate::machine::{Advice, FileId, Operation, Outcome, VmFlags};
-use crate::trace::kinds::ENTER_UNSEEN;
+use crate::trace::kinds::{ENTER_UNSEEN, FAILED};
 use crate::trace::{Event, EventKind};
 
 // include/uapi/asm-generic/mman-common.h, mman.h, linux/mman.h (v6.18).
@@ -60,10 +60,14 @@ impl Driver<'_> {
             EventKind::Brk => self.brk(event),
             EventKind::Madvise => self.madvise(event),
             EventKind::Msync => self.msync(event),
-            EventKind::Shmat => self.shmat(event),
             EventKind::Shmdt => self.shmdt(event),
             EventKind::ProcessMadvise => {
                 self.note("process_madvise: its ranges are not in the recording");
+                Ok(())
+            }
+            EventKind::Shmat if event.flags & FAILED == 0 => {
+                // It grows with the faults on it.
+                self.note("shmat: the segment's size is not in the recording");
                 Ok(())
             }
             EventKind::Mlock if event.ret == 0 => self.mlock(event),
@@ -240,15 +244,6 @@ impl Driver<'_> {
             .is_some_and(|vma| vma.flags & (VmFlags::WRITE | VmFlags::SHARED) == VmFlags::WRITE);
         let advice = if writable { Advice::PopulateWrite } else { Advice::PopulateRead };
         self.run(&Operation::Madvise { task, addr: start, len: end - start, advice })?;
-        Ok(())
-    }
-
-    /// A segment of System V shared memory; its size is not in the call, so it grows with the faults on it.
-    fn shmat(&mut self, event: &Event) -> Result<()> {
-        if event.ret < 0 && event.ret >= -4095 {
-            return Ok(());
-        }
-        self.note("shmat: the segment's size is not in the recording");
         Ok(())
     }
 

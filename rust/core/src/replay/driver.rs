@@ -1,6 +1,7 @@
 //! The walk over a recording: each event goes to what knows its kind; flushes are booked on it.
 
-use std::collections::BTreeMap;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
 use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
@@ -59,6 +60,16 @@ pub fn replay(
     driver.end()
 }
 
+/// Pages that reclaim took in a row.
+pub(super) struct ReclaimList {
+    /// Who reclaimed.
+    pub(super) task: u32,
+    /// Row of the first.
+    pub(super) row: usize,
+    /// Where the pages are mapped: mm, address.
+    pub(super) places: Vec<(u32, u64)>,
+}
+
 /// A machine in the middle of a recording.
 pub(super) struct Driver<'a> {
     pub(super) recording: &'a Recording,
@@ -72,14 +83,16 @@ pub(super) struct Driver<'a> {
     pub(super) heaps: FxHashMap<MmId, (u64, u64)>,
     /// The file that the current step of a task maps: name index, shared.
     pub(super) step_files: FxHashMap<u32, u64>,
-    /// Pages that reclaim took in a row: task, row of the first, places.
-    pub(super) reclaim: Option<(u32, usize, Vec<(u32, u64)>)>,
+    /// Pages that reclaim took in a row.
+    pub(super) reclaim: Option<ReclaimList>,
     /// The step in which each task is.
     pub(super) step_of: FxHashMap<u32, usize>,
     /// Row of the exit call of each task that is in one.
     pub(super) exit_of: FxHashMap<u32, usize>,
     /// What the recording shows of masks, if it is followed.
     masks: Option<MaskEvidence>,
+    /// Calls that take effect when they return: end in ns, row.
+    deferred: BinaryHeap<Reverse<(u64, usize)>>,
     /// Flushes that may not have arrived yet.
     pub(super) in_flight: InFlight,
     /// Row of the execve of each task that is in one which has not yet taken effect.
@@ -112,6 +125,7 @@ impl<'a> Driver<'a> {
             step_of: FxHashMap::default(),
             exit_of: FxHashMap::default(),
             masks: follow_masks.then(|| MaskEvidence::new(recording)),
+            deferred: BinaryHeap::new(),
             in_flight: InFlight::new(recording, config.nr_cpus as usize),
             exec_of: FxHashMap::default(),
             now_ns: recording.events.time_ns.first().copied().unwrap_or(0),
@@ -125,6 +139,7 @@ impl<'a> Driver<'a> {
 
     fn end(mut self) -> Result<Replayed> {
         self.flush_reclaim()?;
+        self.run_deferred(u64::MAX)?;
         Ok(Replayed {
             predicted: self.predicted,
             ledger: self.ledger,
@@ -142,12 +157,12 @@ impl<'a> Driver<'a> {
     fn event(&mut self, row: usize) -> Result<()> {
         let event = self.recording.events.get(row);
         self.nr_events += 1;
+        self.run_deferred(event.time_ns)?;
         if event.time_ns > self.now_ns {
             self.now_ns = event.time_ns;
             self.machine.set_now_ns(self.now_ns);
         }
-        if self.reclaim.as_ref().is_some_and(|(task, ..)| *task == event.task) && event.kind() != EventKind::ReclaimPage
-        {
+        if self.reclaim.as_ref().is_some_and(|list| list.task == event.task) && event.kind() != EventKind::ReclaimPage {
             self.flush_reclaim()?;
         }
         if event.kind() != EventKind::Switch {
@@ -171,6 +186,12 @@ impl<'a> Driver<'a> {
                 self.exit_of.insert(event.task, row);
                 Ok(())
             }
+            // The kernel finds the place for a new mapping only when it holds mmap_lock, for which it may have waited for
+            // the munmap of another thread; nobody uses the mapping before the call returns.
+            EventKind::Mmap | EventKind::Mremap => {
+                self.deferred.push(Reverse((event.end_ns, row)));
+                Ok(())
+            }
             EventKind::Exec => {
                 self.exec(row, event);
                 Ok(())
@@ -189,6 +210,23 @@ impl<'a> Driver<'a> {
         let cpu = self.machine.task(task)?.cpu;
         if self.machine.engine_mut().correct_mm_cpumask(mm, cpu, has_others) {
             self.note("mm_cpumask found to be another, corrected");
+        }
+        Ok(())
+    }
+
+    /// Does the deferred calls that have returned by now.
+    fn run_deferred(&mut self, now_ns: u64) -> Result<()> {
+        while let Some(&Reverse((end_ns, row))) = self.deferred.peek()
+            && end_ns <= now_ns
+        {
+            self.deferred.pop();
+            let mut event = self.recording.events.get(row);
+            let running = self.tasks.alive(event.task).and_then(|task| self.machine.running_on(task));
+            event.cpu = running.and_then(|cpu| u16::try_from(cpu).ok()).unwrap_or(event.cpu);
+            self.cause = (row, event.task);
+            self.call(&event)?;
+            self.book();
+            self.follow_mask(row, &event)?;
         }
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! Events that only the kernel lab has: steps of a scenario, its accesses and files, the pages that reclaim chose.
 
-use super::driver::Driver;
+use super::driver::{Driver, ReclaimList};
 use crate::addr::{PAGE_SIZE, VirtAddr};
 use crate::error::Result;
 use crate::machine::{AccessKind, Operation, Outcome};
@@ -86,10 +86,10 @@ impl Driver<'_> {
         let Some(mm) = mms.find(|mm| self.machine.leaf(*mm, place).is_some()) else { return Ok(()) };
         drop(mms);
         match &mut self.reclaim {
-            Some((task, _, places)) if *task == event.task => places.push((mm.0, place.0)),
+            Some(list) if list.task == event.task => list.places.push((mm.0, place.0)),
             _ => {
                 self.flush_reclaim()?;
-                self.reclaim = Some((event.task, row, vec![(mm.0, place.0)]));
+                self.reclaim = Some(ReclaimList { task: event.task, row, places: vec![(mm.0, place.0)] });
             }
         }
         Ok(())
@@ -97,7 +97,7 @@ impl Driver<'_> {
 
     /// Reclaims the list collected so far.
     pub(super) fn flush_reclaim(&mut self) -> Result<()> {
-        let Some((task, row, pages)) = self.reclaim.take() else { return Ok(()) };
+        let Some(ReclaimList { task, row, places: pages }) = self.reclaim.take() else { return Ok(()) };
         self.book();
         let cpu = self.recording.events.cpu[row];
         let before = std::mem::replace(&mut self.cause, (row, task));

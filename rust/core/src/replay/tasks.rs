@@ -239,7 +239,8 @@ impl Driver<'_> {
         let Some(task) = self.ensure_running(event.task, event.cpu)? else { return Ok(()) };
         self.run(&Operation::Exit { task })?;
         self.tasks.seen[event.task as usize] = Seen::Gone;
-        for tasks in self.tasks.of_pid.values_mut() {
+        let pid = self.recording.tasks[event.task as usize].pid;
+        if let Some(tasks) = self.tasks.of_pid.get_mut(&pid) {
             tasks.retain(|t| *t != task);
         }
         Ok(())

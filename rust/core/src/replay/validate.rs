@@ -158,12 +158,12 @@ pub fn validate(recording: &Recording, replayed: &Replayed) -> Validation {
     let mut compared: BTreeMap<usize, Compared> = operation_of
         .rows(recording)
         .map(|row| {
-            let kind = operation_of.kind(recording, row);
+            let kind = Operations::kind(recording, row);
             (row, Compared { row, kind, predicted: Vec::new(), recorded: Vec::new() })
         })
         .collect();
     let entry = |row: usize, compared: &mut BTreeMap<usize, Compared>, predicted: bool, seen: Seen| {
-        let kind = || operation_of.kind(recording, row);
+        let kind = || Operations::kind(recording, row);
         let operation = compared.entry(row).or_insert_with(|| Compared {
             row,
             kind: kind(),
@@ -243,12 +243,12 @@ impl Operations {
     }
 
     /// A step's kind is the first word of its text after repetitions.
-    fn kind(&self, recording: &Recording, row: usize) -> String {
+    fn kind(recording: &Recording, row: usize) -> String {
         let event = recording.events.get(row);
         if event.kind() == EventKind::StepBegin {
             let text = recording.names.get(usize::try_from(event.a2).unwrap_or(usize::MAX));
-            let words = text.map(String::as_str).unwrap_or_default().split_whitespace();
-            return words.skip_while(|w| *w == "rep" || w.parse::<u64>().is_ok()).next().unwrap_or("step").to_owned();
+            let mut words = text.map(String::as_str).unwrap_or_default().split_whitespace();
+            return words.find(|w| *w != "rep" && w.parse::<u64>().is_err()).unwrap_or("step").to_owned();
         }
         kind_name(recording, row)
     }
