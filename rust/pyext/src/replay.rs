@@ -25,6 +25,7 @@ pub struct Replay {
 ///
 /// Ctrl-C ends it with KeyboardInterrupt.
 #[pyfunction(name = "replay")]
+#[expect(clippy::redundant_closure_for_method_calls, reason = "the method's path is not general enough over lifetimes")]
 pub fn py_replay(
     py: Python<'_>,
     recording: &Recording,
@@ -37,7 +38,7 @@ pub fn py_replay(
     let mut interrupted = None;
     let inner = py.detach(|| {
         let mut stop = || {
-            interrupted = Python::attach(Python::check_signals).err();
+            interrupted = Python::attach(|py| py.check_signals()).err();
             interrupted.is_some()
         };
         replay(recording.get(), &kernel, &config, follow_masks, &mut stop)
