@@ -140,6 +140,7 @@ impl<'a> Driver<'a> {
     fn end(mut self) -> Result<Replayed> {
         self.flush_reclaim()?;
         self.run_deferred(u64::MAX)?;
+        self.exit_rest()?;
         Ok(Replayed {
             predicted: self.predicted,
             ledger: self.ledger,
