@@ -16,6 +16,7 @@ const MAP_ANONYMOUS: u64 = 0x20;
 const MAP_GROWSDOWN: u64 = 0x100;
 const MAP_LOCKED: u64 = 0x2000;
 const MAP_POPULATE: u64 = 0x8000;
+const MAP_NONBLOCK: u64 = 0x1_0000;
 const MAP_FIXED_NOREPLACE: u64 = 0x10_0000;
 const MREMAP_MAYMOVE: u64 = 1;
 const MREMAP_DONTUNMAP: u64 = 4;
@@ -104,7 +105,7 @@ impl Driver<'_> {
             shared,
             fixed: true,
             noreplace: flags & MAP_FIXED_NOREPLACE != 0 && !fixed,
-            populate: flags & (MAP_POPULATE | MAP_LOCKED) != 0,
+            populate: flags & (MAP_POPULATE | MAP_NONBLOCK) == MAP_POPULATE || flags & MAP_LOCKED != 0,
             growsdown: flags & MAP_GROWSDOWN != 0,
             file,
             pgoff: event.a5 / PAGE_SIZE,
