@@ -2,8 +2,9 @@
 
     python benches/bench_replay.py [--kernel K] [--repeats N] [--json OUT]
 
-Each recording of `data/recordings` is imported once and replayed `--repeats` times, with and without TLB contents in turn;
-medians are printed. What is compared with is the recording itself: how long the real program ran for the same events.
+Each recording of `data/recordings` is imported once and replayed `--repeats` times, with and without TLB contents in
+turn; medians are printed. What is compared with is the recording itself: how long the real program ran for the same
+events.
 """
 
 from __future__ import annotations

@@ -50,7 +50,7 @@ class Comparison:
         return self.replays[index].counters[counter] / first if first else None
 
     def cost(self, index: int) -> costs.CostEstimate | None:
-        """What the flushes of a kernel would cost: a model's opinion (`tlbcore.costs`); none for a machine without costs."""
+        """What the flushes of a kernel would cost, a model's opinion; none for a machine without costs."""
         costs_ns = self.replays[index].config.get("costs")
         return costs.estimate(self.replays[index].counters, costs_ns) if costs_ns else None
 
