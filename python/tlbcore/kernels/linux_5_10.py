@@ -47,9 +47,9 @@ LAZY_MMU = Switch("lazy_mmu", "what the architecture batches in lazy-MMU section
 
 def legacy_schemes() -> dict[str, Scheme]:
     """The schemes of 5.10, by operation."""
-    gather = MmuGather(delay_rmap=False, huge_mkwrite=False)
+    gather = MmuGather(delay_rmap=False, huge_mkwrite=False, madvise_per_vma=True)
     pending = TlbFlushPending()
-    deferred = DeferredUnmap(batch_migration=False)
+    deferred = DeferredUnmap(batch_migration=False, madvise_per_vma=True)
     at_once = Synchronous()
     return {
         "mmap": gather,
@@ -60,7 +60,7 @@ def legacy_schemes() -> dict[str, Scheme]:
         "madvise_free": gather,
         "madvise_cold": gather,
         "madvise_pageout": deferred,
-        "clear_refs_soft_dirty": ForgetfulGather(delay_rmap=False, huge_mkwrite=False),
+        "clear_refs_soft_dirty": ForgetfulGather(delay_rmap=False, huge_mkwrite=False, madvise_per_vma=True),
         "fork": at_once,
         "exit_mmap": gather,
         "fault": at_once,

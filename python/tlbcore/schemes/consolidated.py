@@ -37,6 +37,7 @@ class Consolidated(MmuGather):
     light_gather: bool = True
     delay_rmap: bool = False
     huge_mkwrite: bool = False
+    madvise_per_vma: bool = True
     where: ClassVar[str] = "RFC of 30 January 2021, on v5.11-rc"
 
     @property

@@ -66,6 +66,8 @@ class DeferredUnmap(Scheme):
 
     #: Migration batches too (Linux kernel commit 7e12beb8ca2a, in v6.3).
     batch_migration: bool = True
+    #: MADV_PAGEOUT opens a gather for each VMA, not one for the call (before v6.16).
+    madvise_per_vma: bool = False
     where: ClassVar[str] = "try_to_unmap_one() for shrink_folio_list() and migrate_pages_batch() (mm/rmap.c)"
 
     @staticmethod
@@ -126,27 +128,22 @@ class DeferredUnmap(Scheme):
 
     def madvise_pageout(self) -> Block:
         """`madvise_cold_or_pageout_pte_range()` for MADV_PAGEOUT: each table's pages are reclaimed as a list."""
-        return [
-            mmap_read_lock(),
-            tlb_gather_mmu(),
-            for_each_vma(
-                for_each_table(
-                    pte_offset_map_lock(),
-                    flush_tlb_batched_pending(),
-                    LazyMmu.section(for_each_pte(isolate_folio())),
-                    pte_unmap_unlock(),
-                    self.reclaim_pages(),
-                    on_huge_pmd=[
-                        pmd_lock(),
-                        when(whole_pmd, isolate_folio(), otherwise=[split_huge_pmd()]),
-                        pmd_unlock(),
-                        self.reclaim_pages(),
-                    ],
-                ),
-            ),
-            tlb_finish_mmu(),
-            mmap_unlock(),
-        ]
+        walk = for_each_table(
+            pte_offset_map_lock(),
+            flush_tlb_batched_pending(),
+            LazyMmu.section(for_each_pte(isolate_folio())),
+            pte_unmap_unlock(),
+            self.reclaim_pages(),
+            on_huge_pmd=[
+                pmd_lock(),
+                when(whole_pmd, isolate_folio(), otherwise=[split_huge_pmd()]),
+                pmd_unlock(),
+                self.reclaim_pages(),
+            ],
+        )
+        if self.madvise_per_vma:
+            return [mmap_read_lock(), for_each_vma(tlb_gather_mmu(), walk, tlb_finish_mmu()), mmap_unlock()]
+        return [mmap_read_lock(), tlb_gather_mmu(), for_each_vma(walk), tlb_finish_mmu(), mmap_unlock()]
 
     def migrate_pages(self) -> Block:
         """`migrate_pages_batch()` (mm/migrate.c): unmap all, flush once, then copy; before 6.3 page by page."""

@@ -89,6 +89,8 @@ class MmuGather(Scheme):
 
     #: Remove the rmap of dirty file pages after the flush (Linux kernel commit 5df397dec7c4, in v6.2).
     delay_rmap: bool = True
+    #: madvise opens a gather for each VMA, not one for the call (before v6.16).
+    madvise_per_vma: bool = False
     #: mprotect may make huge entries writable (`can_change_pmd_writable`, in v6.2).
     huge_mkwrite: bool = True
     where: ClassVar[str] = "munmap, MADV_DONTNEED, exit; mprotect since Linux kernel commit 4a18419f71cd (in v5.19)"
@@ -206,7 +208,12 @@ class MmuGather(Scheme):
 
     def madvise_dontneed(self) -> Block:
         """`zap_page_range_single()` under the read lock."""
-        return [mmap_read_lock(), self.open_gather(), for_each_vma(self.zap()), self.close_gather(), mmap_unlock()]
+        return [mmap_read_lock(), self._madvise_gather(self.zap()), mmap_unlock()]
+
+    def _madvise_gather(self, walk: Block) -> Block:
+        if self.madvise_per_vma:
+            return [for_each_vma(self.open_gather(), walk, self.close_gather())]
+        return [self.open_gather(), for_each_vma(walk), self.close_gather()]
 
     def madvise_free(self) -> Block:
         """`madvise_free_pte_range()`: young or dirty entries lose both; no flush under the lock."""
@@ -255,16 +262,16 @@ class MmuGather(Scheme):
     def _madvise(self, *per_pte: Step | Block, huge: Block) -> Block:
         return [
             mmap_read_lock(),
-            self.open_gather(),
-            for_each_vma(
-                for_each_table(
-                    self.lock_table(),
-                    LazyMmu.section(for_each_pte(*per_pte, filter="not_none")),
-                    pte_unmap_unlock(),
-                    on_huge_pmd=self._huge(huge),
-                ),
+            self._madvise_gather(
+                [
+                    for_each_table(
+                        self.lock_table(),
+                        LazyMmu.section(for_each_pte(*per_pte, filter="not_none")),
+                        pte_unmap_unlock(),
+                        on_huge_pmd=self._huge(huge),
+                    ),
+                ],
             ),
-            self.close_gather(),
             mmap_unlock(),
         ]
 

@@ -61,10 +61,7 @@ impl Driver<'_> {
             EventKind::Madvise => self.madvise(event),
             EventKind::Msync => self.msync(event),
             EventKind::Shmdt => self.shmdt(event),
-            EventKind::ProcessMadvise => {
-                self.note("process_madvise: its ranges are not in the recording");
-                Ok(())
-            }
+            EventKind::ProcessMadvise if event.flags & FAILED == 0 => self.process_madvise(event),
             EventKind::Shmat if event.flags & FAILED == 0 => {
                 // It grows with the faults on it.
                 self.note("shmat: the segment's size is not in the recording");
@@ -98,6 +95,7 @@ impl Driver<'_> {
         }
         let shared = flags & MAP_TYPE & MAP_SHARED != 0 && flags & MAP_TYPE != 2;
         let file = if flags & MAP_ANONYMOUS != 0 { None } else { Some(self.file_of(event, mm)?.0) };
+        self.mapped.insert((mm, len), addr);
         self.expect_done(&Operation::Mmap {
             task,
             addr,
@@ -219,6 +217,21 @@ impl Driver<'_> {
         if matches!(outcome, Outcome::Errno(_)) && event.ret == 0 {
             self.note("operation that the kernel did and the machine refused");
         }
+        Ok(())
+    }
+
+    /// The ranges lie in the caller's memory and are not in the recording, but their sum is: the call returns it. One range
+    /// of the length of a mapping is taken for the latest such mapping of the caller.
+    fn process_madvise(&mut self, event: &Event) -> Result<()> {
+        let Some(task) = self.ensure_running(event.task, event.cpu)? else { return Ok(()) };
+        let mm = self.machine.task_mm(task)?;
+        let len = event.ret.cast_unsigned();
+        let (Some(&addr), Some(advice), 1) = (self.mapped.get(&(mm, len)), advice(event.a3), event.a2) else {
+            self.note("process_madvise: its ranges are not in the recording");
+            return Ok(());
+        };
+        self.note("process_madvise: its range inferred from its length");
+        self.run(&Operation::Madvise { task, addr, len, advice })?;
         Ok(())
     }
 

@@ -6,9 +6,12 @@ use super::driver::Driver;
 use crate::addr::{PAGE_SIZE, VaRange, VirtAddr};
 use crate::cpumask::CpuId;
 use crate::error::{Error, Result};
-use crate::machine::{Operation, Outcome};
+use crate::machine::{Operation, Outcome, VmFlags};
 use crate::trace::Event;
 use crate::trace::kinds::{NO_VALUE, SHARES_MM, TASK_IDLE, TASK_KTHREAD, TASK_OTHER, THREAD};
+
+/// Where a program that is not position-independent is mapped.
+const PROGRAM: u64 = 0x40_0000;
 
 /// What is known of a task of the recording.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -67,6 +70,9 @@ impl Driver<'_> {
                 self.note(if sibling.is_some() { "thread start not recorded" } else { "process start not recorded" });
                 let machine_task = self.id(&operation)?;
                 self.tasks.add(task, pid, machine_task);
+                if sibling.is_none() {
+                    self.adopt_program(machine_task)?;
+                }
                 Ok(Some(machine_task))
             }
         }
@@ -197,7 +203,7 @@ impl Driver<'_> {
 
     /// execve writes the arguments to a page at the top of user space and then moves it to where the stack shall be
     /// (`setup_arg_pages()` of fs/exec.c). How many pages the arguments take and where the stack comes to lie is not in
-    /// the recording: one page, some gigabytes further down. What was moved is forgotten; faults tell where the stack is.
+    /// the recording: one page, some gigabytes further down.
     fn set_up_stack(&mut self, task: u32) -> Result<()> {
         let top = self.machine.levels().user_end().0 - PAGE_SIZE;
         let (old, new) = (top - PAGE_SIZE, top - (9 << 30));
@@ -225,8 +231,21 @@ impl Driver<'_> {
             dontunmap: false,
             new,
         })?;
+        self.adopt_program(task)
+    }
+
+    /// Every process has a program mapped low and a stack mapped high, whatever else the recording shows: munmap frees the
+    /// page tables between its neighbours. A page each stands for them.
+    fn adopt_program(&mut self, task: u32) -> Result<()> {
         let mm = self.machine.task_mm(task)?;
-        self.machine.forget_range(mm, VaRange::new(VirtAddr(new), VirtAddr(new + PAGE_SIZE)))
+        let page = |start: u64| VaRange::new(VirtAddr(start), VirtAddr(start + PAGE_SIZE));
+        let stack = self.machine.levels().user_end().0 - (1 << 40);
+        self.machine.adopt_vma(mm, page(PROGRAM).start, page(PROGRAM).end, VmFlags::ACCESS, None, 0)?;
+        if self.machine.next_vma(mm, VirtAddr(stack)).is_none() {
+            let top = page(self.machine.levels().user_end().0 - 3 * PAGE_SIZE);
+            self.machine.adopt_vma(mm, top.start, top.end, VmFlags::ACCESS, None, 0)?;
+        }
+        Ok(())
     }
 
     /// The task is gone.
@@ -236,10 +255,26 @@ impl Driver<'_> {
         } else {
             self.cause = (row, event.task);
         }
-        let Some(task) = self.ensure_running(event.task, event.cpu)? else { return Ok(()) };
+        self.exit_task(event.task, event.cpu)
+    }
+
+    /// Tasks that were exiting when the recording ended.
+    pub(super) fn exit_rest(&mut self) -> Result<()> {
+        let mut open: Vec<(usize, u32)> = self.exit_of.drain().map(|(task, row)| (row, task)).collect();
+        open.sort_unstable();
+        for (row, task) in open {
+            self.cause = (row, task);
+            self.exit_task(task, self.recording.events.cpu[row])?;
+            self.book();
+        }
+        Ok(())
+    }
+
+    fn exit_task(&mut self, index: u32, cpu: u16) -> Result<()> {
+        let Some(task) = self.ensure_running(index, cpu)? else { return Ok(()) };
         self.run(&Operation::Exit { task })?;
-        self.tasks.seen[event.task as usize] = Seen::Gone;
-        let pid = self.recording.tasks[event.task as usize].pid;
+        self.tasks.seen[index as usize] = Seen::Gone;
+        let pid = self.recording.tasks[index as usize].pid;
         if let Some(tasks) = self.tasks.of_pid.get_mut(&pid) {
             tasks.retain(|t| *t != task);
         }
