@@ -65,7 +65,7 @@ impl Driver<'_> {
         let kind = if event.a3 != 0 { AccessKind::Write } else { AccessKind::Read };
         let step = usize::try_from(event.a2.max(1)).unwrap_or(usize::MAX);
         for page in (0..event.a1).step_by(step) {
-            let addr = event.a0 + page * PAGE_SIZE;
+            let addr = event.a0.saturating_add(page.saturating_mul(PAGE_SIZE));
             if let Outcome::Errno(_) = self.run(&Operation::Access { task, addr, kind })? {
                 self.note("access of a scenario that the machine answers with a signal");
                 break;

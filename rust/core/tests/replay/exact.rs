@@ -25,7 +25,7 @@ fn munmap_flushes_the_pages_that_were_touched_once() {
     for name in ["linux-5.10", "linux-6.1", "linux-6.18", "consolidated"] {
         let replayed = tape.play(name);
         assert_eq!(flushes(&replayed, again), [], "{name}");
-        assert_eq!(flushes(&replayed, unmapped), [(8, true)], "{name}: pages 2 to 4, and their table, which is freed");
+        assert_eq!(flushes(&replayed, unmapped), [(5, true)], "{name}: from the table, which is freed, to page 4");
         assert_eq!(replayed.predicted.len(), 1, "{name}: nothing else flushes");
     }
 }
@@ -46,11 +46,12 @@ fn an_execve_takes_effect_where_the_task_next_shows_a_sign_of_life() {
         let last = tape.munmap(1200, cpu, 0, BASE, 1);
         let replayed = tape.play("linux-6.18");
         assert_eq!(flushes(&replayed, last), [(1, false)], "the new address space never ran elsewhere");
-        flushes(&replayed, exec)
+        let flushes = flushes(&replayed, exec);
+        assert!(flushes.len() > 1 && flushes[1..].iter().all(|flush| !flush.1), "nor while the stack is made");
+        flushes[0]
     };
-    let stack = (1, false);
-    assert_eq!(exec(false), [(-1, false), stack], "the old address space goes, the stack is moved");
-    assert_eq!(exec(true), [(-1, true), stack], "sched_exec moved it, and CPU 0 is in the old mask still");
+    assert_eq!(exec(false), (-1, false), "the old address space goes");
+    assert_eq!(exec(true), (-1, true), "sched_exec moved the task, and CPU 0 is in the old mask still");
 }
 
 #[test]
@@ -82,14 +83,14 @@ fn told_after_a_switch(kernel: &str, time_ns: u64, to: u32) -> bool {
     tape.ipi_takes(5000);
     tape.two_threads();
     tape.page(100, 0, 0, BASE);
-    tape.page(200, 0, 0, OTHER_BASE);
+    tape.page(200, 0, 0, BASE + PAGE);
     let sent = tape.munmap(10_000, 0, 0, BASE, 1);
     tape.switch(time_ns, 1, 1, to);
-    let next = tape.munmap(50_000, 0, 0, OTHER_BASE, 1);
+    let next = tape.munmap(50_000, 0, 0, BASE + PAGE, 1);
     let replayed = tape.play(kernel);
     assert_eq!(flushes(&replayed, sent), [(1, true)]);
     let next = flushes(&replayed, next);
-    assert_eq!((next.len(), next[0].0), (1, 1));
+    assert_eq!((next.len(), next[0].0), (1, 2), "its page, and the table that begins a page before");
     next[0].1
 }
 
@@ -112,7 +113,7 @@ fn a_process_whose_start_was_not_recorded_is_made_and_said() {
     assert_eq!(note(&replayed, "process start not recorded"), 2);
     assert_eq!(note(&replayed, "thread start not recorded"), 1);
     assert_eq!(note(&replayed, "mapping made before the recording or by exec, taken over"), 2);
-    assert_eq!(flushes(&replayed, unmapped), [(16, true)], "two pages of one address space, and their table");
+    assert_eq!(flushes(&replayed, unmapped), [(2, true)], "two pages of one address space");
 }
 
 #[test]
@@ -158,14 +159,12 @@ fn error_codes_of_faults_correct_what_was_guessed() {
     assert_eq!(assumed, expected);
 }
 
-/// Three pages are reclaimed by task 1; `between` comes after the first. The batched flushes by event.
+/// Three clean pages are reclaimed by task 1; `between` comes after the first. The batched flushes by event.
 fn reclaim(between: impl Fn(&mut Tape)) -> Vec<usize> {
     let mut tape = Tape::new(&[7, 8]);
     tape.two_threads();
-    tape.mmap(100, 0, 0, BASE, 3, ANON);
-    for page in 0..3 {
-        tape.fault(200 + page, 0, 0, BASE + page * PAGE, WRITE);
-    }
+    tape.mmap(100, 0, 0, BASE, 16, PRIVATE);
+    tape.fault(200, 0, 0, BASE, READ);
     for page in 0..3 {
         tape.event(EventKind::ReclaimPage, 300 + page, 1, 1, &[BASE + page * PAGE, 0, 1]);
         if page == 0 {
@@ -179,7 +178,7 @@ fn reclaim(between: impl Fn(&mut Tape)) -> Vec<usize> {
 
 #[test]
 fn pages_that_reclaim_took_in_a_row_are_one_list_with_one_flush() {
-    let first = 7;
+    let first = 4;
     assert_eq!(reclaim(|_| ()), [first]);
     let elsewhere = |tape: &mut Tape| {
         tape.switch(301, 0, 0, IDLE);
@@ -197,9 +196,9 @@ fn a_call_whose_begin_was_not_recorded_is_passed_over_and_said() {
     let mut tape = Tape::new(&[7]);
     tape.page(100, 0, 0, BASE);
     let munmap = Event::new(EventKind::Munmap, 300, 0, 0).with_args(&[BASE, PAGE]);
-    tape.push(Event { flags: ENTER_UNSEEN, ..munmap });
+    let row = tape.push(Event { flags: ENTER_UNSEEN, ..munmap });
     let replayed = tape.play("linux-6.18");
-    assert_eq!(replayed.predicted, []);
+    assert_eq!(flushes(&replayed, row), []);
     assert_eq!(note(&replayed, "call whose begin was not recorded"), 1);
 }
 
