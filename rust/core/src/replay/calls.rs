@@ -1,7 +1,7 @@
 //! System calls, from what the kernel got to what the machine does.
 
 use super::driver::Driver;
-use crate::addr::{PAGE_SIZE, VaRange, VirtAddr};
+use crate::addr::{PAGE_SIZE, PMD_SHIFT, PMD_SIZE, VaRange, VirtAddr};
 use crate::error::Result;
 use crate::flush::MmId;
 use crate::machine::{Advice, FileId, MMAP_MIN, Operation, Outcome, VmFlags};
@@ -20,6 +20,7 @@ const MAP_NONBLOCK: u64 = 0x1_0000;
 const MAP_FIXED_NOREPLACE: u64 = 0x10_0000;
 const MREMAP_MAYMOVE: u64 = 1;
 const MREMAP_DONTUNMAP: u64 = 4;
+const MADV_COLLAPSE: u64 = 25;
 const MS_SYNC: u64 = 4;
 const ENOMEM: i64 = -12;
 const PROT_ALL: u64 = 7;
@@ -112,7 +113,7 @@ impl Driver<'_> {
             shared,
             fixed: true,
             noreplace: flags & MAP_FIXED_NOREPLACE != 0 && !fixed,
-            populate: flags & (MAP_POPULATE | MAP_LOCKED) != 0,
+            populate: flags & (MAP_POPULATE | MAP_NONBLOCK) == MAP_POPULATE || flags & MAP_LOCKED != 0,
             growsdown: flags & MAP_GROWSDOWN != 0,
             file,
             pgoff: event.a5 / PAGE_SIZE,
@@ -212,6 +213,9 @@ impl Driver<'_> {
         if (event.ret != 0 && event.ret != ENOMEM) || event.a1 == 0 {
             return Ok(());
         }
+        if event.a2 == MADV_COLLAPSE {
+            return self.collapse(event);
+        }
         let Some(advice) = advice(event.a2) else {
             self.note("madvise with an advice that is not modelled");
             return Ok(());
@@ -228,6 +232,17 @@ impl Driver<'_> {
         let outcome = self.run(&Operation::Madvise { task, addr: event.a0, len, advice })?;
         if matches!(outcome, Outcome::Errno(_)) && event.ret == 0 {
             self.note("operation that the kernel did and the machine refused");
+        }
+        Ok(())
+    }
+
+    /// `MADV_COLLAPSE`: each 2 MiB of the range becomes a huge page.
+    fn collapse(&mut self, event: &Event) -> Result<()> {
+        let Some(task) = self.ensure_running(event.task, event.cpu)? else { return Ok(()) };
+        let mut addr = VirtAddr(event.a0).align_up(PMD_SHIFT);
+        while addr.0 + PMD_SIZE <= event.a0 + event.a1 {
+            self.run(&Operation::Collapse { task, addr: addr.0 })?;
+            addr = VirtAddr(addr.0 + PMD_SIZE);
         }
         Ok(())
     }
