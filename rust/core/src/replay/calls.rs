@@ -113,7 +113,7 @@ impl Driver<'_> {
             shared,
             fixed: true,
             noreplace: flags & MAP_FIXED_NOREPLACE != 0 && !fixed,
-            populate: flags & (MAP_POPULATE | MAP_NONBLOCK) == MAP_POPULATE || flags & MAP_LOCKED != 0,
+            populate,
             growsdown: flags & MAP_GROWSDOWN != 0,
             file,
             pgoff: event.a5 / PAGE_SIZE,

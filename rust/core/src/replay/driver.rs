@@ -191,6 +191,10 @@ impl<'a> Driver<'a> {
         }
         self.cause = (row, event.task);
         self.dispatch(row, &event)?;
+        // An exit whose call was recorded is counted there.
+        if operation_counts(event.kind()) && self.cause.0 == row {
+            self.ledger.operation(&self.kind_name(row));
+        }
         self.book();
         self.follow_mask(row, &event)?;
         Ok(())
@@ -266,18 +270,10 @@ impl<'a> Driver<'a> {
     pub(super) fn book(&mut self) {
         let (row, task) = self.cause;
         let (requests, events) = self.machine.engine_mut().take_log();
-        let counts = operation_counts(self.recording.events.get(row).kind());
-        if requests.is_empty() && !counts {
+        if requests.is_empty() {
             return;
         }
         let kind = self.kind_name(row);
-        if counts && requests.is_empty() {
-            self.ledger.operation(&kind);
-            return;
-        }
-        if counts {
-            self.ledger.operation(&kind);
-        }
         let mut rest = &events[..];
         let first = self.machine.engine().counters().nr_flush_requests - requests.len() as u64;
         for (index, request) in requests.iter().enumerate() {

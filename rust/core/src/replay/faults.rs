@@ -29,6 +29,11 @@ impl Driver<'_> {
             return Ok(()); // the scenario's access faulted by itself
         }
         let Some(task) = self.ensure_running(event.task, event.cpu)? else { return Ok(()) };
+        if event.a1 & (PRESENT | FETCH) == PRESENT | FETCH {
+            // No kernel makes a present entry executable in a fault: execution was not allowed.
+            self.note("fault that the kernel answered with a signal");
+            return Ok(());
+        }
         let mm = self.machine.task_mm(task)?;
         let kind = if event.a1 & WRITE != 0 {
             AccessKind::Write
