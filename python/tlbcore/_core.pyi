@@ -182,12 +182,15 @@ class Recording:
     """The names of the columns of events."""
     flush_columns: Final[list[str]]
     """The names of the columns of flush records."""
-    event_kinds: Final[list[tuple[int, str]]]
-    """The kinds of events: number, name."""
-    flush_kinds: Final[list[tuple[int, str]]]
-    """The kinds of flush records: number, name."""
-    attributions: Final[list[tuple[int, str]]]
-    """How a flush record found its event: number, name."""
+    @staticmethod
+    def event_kinds() -> list[tuple[int, str]]:
+        """The kinds of events: number, name."""
+    @staticmethod
+    def flush_kinds() -> list[tuple[int, str]]:
+        """The kinds of flush records: number, name."""
+    @staticmethod
+    def attributions() -> list[tuple[int, str]]:
+        """How a flush record found its event: number, name."""
     def column(self, name: str) -> npt.NDArray[Any]:
         """A column of events, read-only, without a copy."""
     def flush_column(self, name: str) -> npt.NDArray[Any]:

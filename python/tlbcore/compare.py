@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from tlbcore import costs
+from tlbcore.errors import InputError
 from tlbcore.replay import Replay, replay
 
 if TYPE_CHECKING:
@@ -27,7 +29,7 @@ METRICS: tuple[tuple[str, str], ...] = (
     ("nr_told_gone", "told in vain: gone"),
     ("nr_told_nothing_cached", "told in vain: nothing cached"),
     ("nr_lazy_skipped", "lazy CPUs spared"),
-    ("nr_flush_avoided", "changes that needed no flush"),
+    ("nr_flush_avoided", "flushes avoided: changes that needed none"),
     ("nr_tlb_fills", "TLB refills (of pages seen)"),
     ("nr_gathers", "gathers with a page list"),
     ("nr_light_gathers", "gathers without one"),
@@ -47,6 +49,15 @@ class Comparison:
         first = self.replays[0].counters[counter]
         return self.replays[index].counters[counter] / first if first else None
 
+    def cost(self, index: int) -> costs.CostEstimate | None:
+        """What the flushes of a kernel would cost, a model's opinion; none for a machine without costs."""
+        costs_ns = self.replays[index].config.get("costs")
+        return costs.estimate(self.replays[index].counters, costs_ns) if costs_ns else None
+
+    def _cost_to_dict(self, index: int) -> dict[str, Any] | None:
+        cost = self.cost(index)
+        return {**asdict(cost), "total_ns": cost.total_ns, "is": costs.LABEL} if cost else None
+
     def to_dict(self) -> dict[str, Any]:
         """The plain structure."""
         return {
@@ -60,6 +71,7 @@ class Comparison:
                     "switches": dict(replayed.kernel.switches),
                     "counters": replayed.counters,
                     "ratios": {name: self.ratio(name, index) for name, _ in METRICS},
+                    "cost_ns": self._cost_to_dict(index),
                     "by_operation": replayed.by_operation,
                     "notes": replayed.notes,
                 }
@@ -76,8 +88,6 @@ def compare(recording: Recording, kernels: Sequence[str | Kernel], machine: Mapp
 
     """
     if not kernels:
-        from tlbcore.errors import InputError  # noqa: PLC0415 - only here
-
         msg = "found no kernel, expected at least one"
         raise InputError(msg)
     return Comparison([replay(recording, kernel, machine) for kernel in kernels])

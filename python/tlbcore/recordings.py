@@ -50,7 +50,7 @@ def machine_config(recording: Recording, machine: dict[str, Any]) -> dict[str, A
     meta = recording.meta
     known = {
         "nr_cpus": max(int(meta["smp"]), 1),
-        "levels": meta.get("levels") or machine.get("levels", 4),
+        "levels": meta.get("levels") or 4,  # not in a recording by perf; the more common four are assumed
         "pcid": machine.get("pcid", True) if meta.get("pcid") is None else meta["pcid"],
         "thp": meta.get("thp") or "madvise",
         "swap": meta["source"] != "perf",  # not in a recording by perf; none is assumed

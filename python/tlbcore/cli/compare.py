@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tlbcore import machines, recordings
+from tlbcore import costs, machines, recordings
 from tlbcore.cli import OK
 from tlbcore.cli.common import add_json, add_machine, add_recording, print_json
 from tlbcore.compare import METRICS, compare
@@ -63,6 +63,7 @@ def text(comparison: Comparison) -> str:
         for index, value in enumerate(values[1:], start=1):
             cells += [number(value), number(comparison.ratio(counter, index))]
         rows.append(cells)
+    rows += _costs(comparison)
     lines = [
         heading(
             f"{recording.meta['file']}: {number(replays[0].result.nr_events)} events, {config['nr_cpus']} CPUs,"
@@ -71,6 +72,7 @@ def text(comparison: Comparison) -> str:
         ),
         "",
         table(head, rows, emphasis=emphasis),
+        f"* {costs.LABEL}: counts times the costs of `tlbcore machines show`, without contention or overlap",
         "",
         heading("Who causes the flushes: flushes (of these full; CPUs told), by operation", emphasis=emphasis),
         "",
@@ -81,6 +83,22 @@ def text(comparison: Comparison) -> str:
         lines += ["", heading("What the recording does not say, and the model assumed", emphasis=emphasis), ""]
         lines += [f"  {number(count)} x {name}" for name, count in sorted(notes.items(), key=lambda n: -n[1])]
     return "\n".join(lines)
+
+
+def _costs(comparison: Comparison) -> list[list[str]]:
+    """Rows of estimated time, in microseconds."""
+    estimates = [cost for index in range(len(comparison.replays)) if (cost := comparison.cost(index)) is not None]
+    rows = []
+    for label, values in (
+        ("time of those who flush, us *", [estimate.initiator_ns for estimate in estimates]),
+        ("time of those interrupted, us *", [estimate.interference_ns for estimate in estimates]),
+        ("time of all, with refills, us *", [estimate.total_ns for estimate in estimates]),
+    ):
+        cells = [label, number(round(values[0] / 1000))]
+        for value in values[1:]:
+            cells += [number(round(value / 1000)), number(value / values[0] if values[0] else None)]
+        rows.append(cells)
+    return rows
 
 
 def _by_operation(comparison: Comparison, *, emphasis: bool) -> str:

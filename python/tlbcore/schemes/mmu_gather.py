@@ -34,6 +34,7 @@ from tlbcore.steps import (
     pmd_lock,
     pmd_unlock,
     pmdp_huge_get_and_clear,
+    pmdp_invalidate,
     pmdp_invalidate_ad,
     present,
     prot_changed,
@@ -228,7 +229,7 @@ class MmuGather(Scheme):
             huge=[
                 when(
                     young | dirty,
-                    pmdp_invalidate_ad(),
+                    pmdp_invalidate(),
                     pte_mkold(),
                     pte_mkclean(),
                     set_pmd_at(),
@@ -251,7 +252,7 @@ class MmuGather(Scheme):
             huge=[
                 when(
                     young,
-                    pmdp_invalidate_ad(),
+                    pmdp_invalidate(),
                     pte_mkold(),
                     set_pmd_at(),
                     self.record(tlb_remove_pmd_tlb_entry()),

@@ -13,7 +13,7 @@ use super::Machine;
 use super::operation::{AccessKind, Outcome};
 
 /// How often an access is tried again after its fault was handled.
-const MAX_FAULTS: u32 = 8;
+pub(super) const MAX_FAULTS: u32 = 8;
 
 impl Machine {
     /// Accesses `addr` on the CPU of `by`, which has `mm` loaded; faults are handled and the access tried again.

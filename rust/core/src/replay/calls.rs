@@ -1,7 +1,7 @@
 //! System calls, from what the kernel got to what the machine does.
 
 use super::driver::Driver;
-use crate::addr::{PAGE_SIZE, VaRange, VirtAddr};
+use crate::addr::{PAGE_SIZE, PMD_SHIFT, PMD_SIZE, VaRange, VirtAddr};
 use crate::error::Result;
 use crate::flush::MmId;
 use crate::machine::{Advice, FileId, Operation, Outcome, VmFlags};
@@ -16,9 +16,11 @@ const MAP_ANONYMOUS: u64 = 0x20;
 const MAP_GROWSDOWN: u64 = 0x100;
 const MAP_LOCKED: u64 = 0x2000;
 const MAP_POPULATE: u64 = 0x8000;
+const MAP_NONBLOCK: u64 = 0x1_0000;
 const MAP_FIXED_NOREPLACE: u64 = 0x10_0000;
 const MREMAP_MAYMOVE: u64 = 1;
 const MREMAP_DONTUNMAP: u64 = 4;
+const MADV_COLLAPSE: u64 = 25;
 const MS_SYNC: u64 = 4;
 const ENOMEM: i64 = -12;
 const PROT_ALL: u64 = 7;
@@ -61,10 +63,7 @@ impl Driver<'_> {
             EventKind::Madvise => self.madvise(event),
             EventKind::Msync => self.msync(event),
             EventKind::Shmdt => self.shmdt(event),
-            EventKind::ProcessMadvise => {
-                self.note("process_madvise: its ranges are not in the recording");
-                Ok(())
-            }
+            EventKind::ProcessMadvise if event.flags & FAILED == 0 => self.process_madvise(event),
             EventKind::Shmat if event.flags & FAILED == 0 => {
                 // It grows with the faults on it.
                 self.note("shmat: the segment's size is not in the recording");
@@ -98,6 +97,7 @@ impl Driver<'_> {
         }
         let shared = flags & MAP_TYPE & MAP_SHARED != 0 && flags & MAP_TYPE != 2;
         let file = if flags & MAP_ANONYMOUS != 0 { None } else { Some(self.file_of(event, mm)?.0) };
+        self.mapped.insert((mm, len), addr);
         self.expect_done(&Operation::Mmap {
             task,
             addr,
@@ -106,7 +106,7 @@ impl Driver<'_> {
             shared,
             fixed: true,
             noreplace: flags & MAP_FIXED_NOREPLACE != 0 && !fixed,
-            populate: flags & (MAP_POPULATE | MAP_LOCKED) != 0,
+            populate: flags & (MAP_POPULATE | MAP_NONBLOCK) == MAP_POPULATE || flags & MAP_LOCKED != 0,
             growsdown: flags & MAP_GROWSDOWN != 0,
             file,
             pgoff: event.a5 / PAGE_SIZE,
@@ -206,6 +206,9 @@ impl Driver<'_> {
         if (event.ret != 0 && event.ret != ENOMEM) || event.a1 == 0 {
             return Ok(());
         }
+        if event.a2 == MADV_COLLAPSE {
+            return self.collapse(event);
+        }
         let Some(advice) = advice(event.a2) else {
             self.note("madvise with an advice that is not modelled");
             return Ok(());
@@ -219,6 +222,32 @@ impl Driver<'_> {
         if matches!(outcome, Outcome::Errno(_)) && event.ret == 0 {
             self.note("operation that the kernel did and the machine refused");
         }
+        Ok(())
+    }
+
+    /// `MADV_COLLAPSE`: each 2 MiB of the range becomes a huge page.
+    fn collapse(&mut self, event: &Event) -> Result<()> {
+        let Some(task) = self.ensure_running(event.task, event.cpu)? else { return Ok(()) };
+        let mut addr = VirtAddr(event.a0).align_up(PMD_SHIFT);
+        while addr.0 + PMD_SIZE <= event.a0 + event.a1 {
+            self.run(&Operation::Collapse { task, addr: addr.0 })?;
+            addr = VirtAddr(addr.0 + PMD_SIZE);
+        }
+        Ok(())
+    }
+
+    /// The ranges lie in the caller's memory and are not in the recording, but their sum is: the call returns it. One range
+    /// of the length of a mapping is taken for the latest such mapping of the caller.
+    fn process_madvise(&mut self, event: &Event) -> Result<()> {
+        let Some(task) = self.ensure_running(event.task, event.cpu)? else { return Ok(()) };
+        let mm = self.machine.task_mm(task)?;
+        let len = event.ret.cast_unsigned();
+        let (Some(&addr), Some(advice), 1) = (self.mapped.get(&(mm, len)), advice(event.a3), event.a2) else {
+            self.note("process_madvise: its ranges are not in the recording");
+            return Ok(());
+        };
+        self.note("process_madvise: its range inferred from its length");
+        self.run(&Operation::Madvise { task, addr, len, advice })?;
         Ok(())
     }
 

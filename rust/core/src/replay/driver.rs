@@ -81,6 +81,8 @@ pub(super) struct Driver<'a> {
     pub(super) files_by_name: FxHashMap<u64, FileId>,
     /// The heap of each address space, as the recording's brk calls tell it: start, end.
     pub(super) heaps: FxHashMap<MmId, (u64, u64)>,
+    /// Where the latest mapping of a length lies: mm, bytes.
+    pub(super) mapped: FxHashMap<(MmId, u64), u64>,
     /// The file that the current step of a task maps: name index, shared.
     pub(super) step_files: FxHashMap<u32, u64>,
     /// Pages that reclaim took in a row.
@@ -120,6 +122,7 @@ impl<'a> Driver<'a> {
             files_by_fd: FxHashMap::default(),
             files_by_name: FxHashMap::default(),
             heaps: FxHashMap::default(),
+            mapped: FxHashMap::default(),
             step_files: FxHashMap::default(),
             reclaim: None,
             step_of: FxHashMap::default(),
@@ -166,7 +169,7 @@ impl<'a> Driver<'a> {
         if self.reclaim.as_ref().is_some_and(|list| list.task == event.task) && event.kind() != EventKind::ReclaimPage {
             self.flush_reclaim()?;
         }
-        if event.kind() != EventKind::Switch {
+        if !matches!(event.kind(), EventKind::Switch | EventKind::MigrateTask) {
             self.finish_exec(&event)?;
         }
         self.cause = (row, event.task);

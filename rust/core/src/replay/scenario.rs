@@ -81,15 +81,18 @@ impl Driver<'_> {
 
     /// A page that reclaim chose; those in a row are one list. Inside madvise the machine chooses by itself.
     fn reclaim_page(&mut self, row: usize, event: &Event) -> Result<()> {
-        let place = VirtAddr(event.a0 & !(PAGE_SIZE - 1));
+        let first = VirtAddr(event.a0 & !(PAGE_SIZE - 1));
         let mut mms = self.machine.live_mms().map(|(mm, _)| mm);
-        let Some(mm) = mms.find(|mm| self.machine.leaf(*mm, place).is_some()) else { return Ok(()) };
+        let Some(mm) = mms.find(|mm| self.machine.leaf(*mm, first).is_some()) else { return Ok(()) };
         drop(mms);
+        // A record stands for as many pages in a row as it counts calls.
+        let places = (0..event.a2.max(1)).map(|page| (mm.0, first.0 + page * PAGE_SIZE));
         match &mut self.reclaim {
-            Some(list) if list.task == event.task => list.places.push((mm.0, place.0)),
+            Some(list) if list.task == event.task => list.places.extend(places),
             _ => {
+                let places = places.collect();
                 self.flush_reclaim()?;
-                self.reclaim = Some(ReclaimList { task: event.task, row, places: vec![(mm.0, place.0)] });
+                self.reclaim = Some(ReclaimList { task: event.task, row, places });
             }
         }
         Ok(())

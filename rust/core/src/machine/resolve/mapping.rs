@@ -1,12 +1,13 @@
 //! Mappings: mmap, munmap, brk, mprotect.
 
 use crate::addr::{PAGE_SHIFT, VaRange, VirtAddr};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::flush::{Initiator, MmId};
 use crate::program::ProgramName;
 
 use super::super::Machine;
 use super::super::frame::Args;
+use super::super::hardware::MAX_FAULTS;
 use super::super::mm::{MMAP_BASE, MMAP_MIN, START_BRK};
 use super::super::operation::{AccessKind, Errno, Operation, Outcome};
 use super::super::vma::{VmFlags, Vma};
@@ -82,12 +83,28 @@ impl Machine {
     pub(super) fn populate(&mut self, by: Initiator, mm: MmId, range: VaRange, kind: AccessKind) -> Result<Outcome> {
         let mut addr = range.start;
         while addr < range.end {
-            if let errno @ Outcome::Errno(_) = self.access(by, mm, addr, kind)? {
+            if let errno @ Outcome::Errno(_) = self.populate_page(by, mm, addr, kind)? {
                 return Ok(errno);
             }
             addr = VirtAddr(addr.0 + (1 << PAGE_SHIFT));
         }
         Ok(Outcome::None)
+    }
+
+    /// `faultin_page()`: an entry that allows the access is left as it is, A bit and all; else it faults.
+    fn populate_page(&mut self, by: Initiator, mm: MmId, addr: VirtAddr, kind: AccessKind) -> Result<Outcome> {
+        for _ in 0..MAX_FAULTS {
+            let leaf = self.leaf(mm, addr).filter(|(pte, _)| pte.is_hw_present());
+            if leaf.is_some_and(|(pte, _)| kind != AccessKind::Write || pte.write()) {
+                return Ok(Outcome::None);
+            }
+            if let errno @ Outcome::Errno(_) = self.fault(by, mm, addr, kind)? {
+                return Ok(errno);
+            }
+        }
+        Err(Error::Value(format!(
+            "address {addr} of mm {mm}: found no end of faults, expected an entry that allows access"
+        )))
     }
 
     pub(super) fn munmap(&mut self, by: Initiator, mm: MmId, addr: u64, len: u64) -> Result<Outcome> {
