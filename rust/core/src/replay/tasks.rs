@@ -8,7 +8,7 @@ use crate::cpumask::CpuId;
 use crate::error::{Error, Result};
 use crate::machine::{Operation, Outcome, VmFlags};
 use crate::trace::Event;
-use crate::trace::kinds::{NO_VALUE, SHARES_MM, TASK_IDLE, TASK_KTHREAD, TASK_OTHER, THREAD};
+use crate::trace::kinds::{ENTER_UNSEEN, NO_VALUE, SHARES_MM, TASK_IDLE, TASK_KTHREAD, TASK_OTHER, THREAD};
 
 /// Where a program that is not position-independent is mapped.
 const PROGRAM: u64 = 0x40_0000;
@@ -184,7 +184,9 @@ impl Driver<'_> {
     /// execve begins. The kernel may first move the task to another CPU (`sched_exec`) and read the file, so the new address
     /// space comes with the task's next sign of life: a fault inside the call, or whatever follows it.
     pub(super) fn exec(&mut self, row: usize, event: &Event) {
-        if event.ret >= 0 {
+        if event.flags & ENTER_UNSEEN != 0 {
+            self.note("call whose begin was not recorded");
+        } else if event.ret >= 0 {
             self.exec_of.insert(event.task, row);
         }
     }

@@ -201,15 +201,18 @@ pub fn validate(recording: &Recording, replayed: &Replayed) -> Validation {
     Validation { total, by_operation, operations, nr_unattributed, has_truth }
 }
 
-/// Which event stands for the operation that an event belongs to: in a scenario the step, else itself.
+/// Which event stands for the operation that an event belongs to: in a scenario the step; for the end of a task its exit
+/// call, if it made one (kernels differ in whether the address space goes before or after `sched_process_exit`); else
+/// itself.
 struct Operations {
-    step_of: FxHashMap<usize, usize>,
+    part_of: FxHashMap<usize, usize>,
 }
 
 impl Operations {
     fn of(recording: &Recording) -> Self {
-        let mut step_of = FxHashMap::default();
+        let mut part_of = FxHashMap::default();
         let mut open: FxHashMap<u32, usize> = FxHashMap::default();
+        let mut exiting: FxHashMap<u32, usize> = FxHashMap::default();
         for row in 0..recording.events.len() {
             let task = recording.events.task[row];
             match EventKind::from_number(recording.events.kind[row]) {
@@ -219,18 +222,22 @@ impl Operations {
                 Some(EventKind::StepEnd) => {
                     open.remove(&task);
                 }
-                _ => {
-                    if let Some(step) = open.get(&task) {
-                        step_of.insert(row, *step);
+                kind => {
+                    if matches!(kind, Some(EventKind::ExitCall | EventKind::ExitGroup)) {
+                        exiting.insert(task, row);
+                    }
+                    let call = exiting.get(&task).filter(|_| kind == Some(EventKind::Exit));
+                    if let Some(whole) = open.get(&task).or(call) {
+                        part_of.insert(row, *whole);
                     }
                 }
             }
         }
-        Self { step_of }
+        Self { part_of }
     }
 
     fn row(&self, event: usize) -> usize {
-        self.step_of.get(&event).copied().unwrap_or(event)
+        self.part_of.get(&event).copied().unwrap_or(event)
     }
 
     /// The rows that are operations, whether they flushed or not.
@@ -238,7 +245,7 @@ impl Operations {
         (0..recording.events.len()).filter(|row| {
             let kind = recording.events.get(*row).kind();
             kind == EventKind::StepBegin
-                || (operation_counts(kind) && kind != EventKind::ReclaimPage && !self.step_of.contains_key(row))
+                || (operation_counts(kind) && kind != EventKind::ReclaimPage && !self.part_of.contains_key(row))
         })
     }
 
