@@ -35,7 +35,7 @@ pub struct Replayed {
 /// Replays a recording under a kernel.
 ///
 /// With `follow_masks`, a recorded flush corrects the model's mm_cpumask afterwards, where it shows the mask to be another
-/// ([`mask_evidence`](super::mask_evidence)); only sensible under the kernel that was recorded.
+/// (`mask_evidence.rs`); only sensible under the kernel that was recorded.
 ///
 /// `stop` is asked now and then; when it says so the replay ends early with what it has.
 ///

@@ -1,6 +1,6 @@
 //! Recordings: what programs did to their address spaces and which TLB flushes the kernel did for it, as columns.
 //!
-//! [`import_file`] reads whatever it understands: a recording of ours ([`format`]), the text of `perf script` ([`perf`]),
+//! [`import_file`] reads whatever it understands: a recording of ours ([`mod@format`]), the text of `perf script` ([`perf`]),
 //! the records of the kernel lab ([`lab`]) and its scenarios ([`scn`]); text may be compressed with gzip or zstd. What a
 //! file is, its content tells, not its name.
 //!

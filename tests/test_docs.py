@@ -1,0 +1,73 @@
+"""The documentation shows what happens: every command and program in it runs, and prints what the page says."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from shown_output import PAGES, ROOT, Example, examples, workplace
+
+CHECKED = (*PAGES, "ARCHITECTURE.md", "CONTRIBUTING.md", "data/README.md")
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if examples(page)])
+def test_what_a_page_shows_is_what_comes_out(page: str, tmp_path: Path) -> None:
+    folder = workplace(tmp_path)
+    for example in examples(page):
+        output = example.run(folder)
+        assert example.matches(output), (
+            f"{page}:{example.line}: `python tools/shown_output.py` writes what is printed now:\n{output}"
+        )
+
+
+def test_the_readme_shows_the_demo_and_the_example() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    variables = dict(re.findall(r"^(DEMO_\w+) := (.*)$", makefile, re.MULTILINE))
+    recording, kernels = variables["DEMO_RECORDING"], variables["DEMO_KERNELS"].split()
+    shown = [example.source for example in examples("README.md")]
+    assert f"tlbcore compare {recording} {' '.join(f'--kernel {kernel}' for kernel in kernels)}" in shown
+    assert f"tlbcore validate {recording} --kernel linux-6.18" in shown
+    assert (ROOT / "examples" / "flush_per_table.py").read_text(encoding="utf-8") in shown
+
+
+@pytest.mark.parametrize("page", CHECKED)
+def test_every_path_on_a_page_exists(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    links = [link for link in re.findall(r"\]\(([^)#\s]+)", text) if not link.startswith("http")]
+    missing = [link for link in links if not ((ROOT / page).parent / link).exists()]
+    named = re.findall(r"`((?:python|rust|docs|tests|tools|data|examples|benches)/[\w./-]*)`", text)
+    missing += [path for path in named if not (ROOT / path).exists()]
+    assert missing == []
+
+
+def example(shown: str) -> Example:
+    return Example("page.md", 1, "tlbcore", is_program=False, shown=tuple(shown.splitlines()), span=None)
+
+
+@pytest.mark.parametrize(
+    ("shown", "output", "expected"),
+    [
+        ("a\nb", "a\nb\n", True),
+        ("a\nb", "a\nb\nc\n", False),
+        ("a\n...", "a\nb\nc\n", True),
+        ("a\n...\nc", "a\nc\n", True),
+        ("a\n...\nc", "a\nb\nd\n", False),
+        ("a ... c", "a bb c\n", True),
+        ("a ... c", "a bb d\n", False),
+    ],
+)
+def test_a_shown_output_is_told_from_another(shown: str, output: str, expected: bool) -> None:  # noqa: FBT001
+    assert example(shown).matches(output) is expected
+
+
+def test_what_is_written_into_a_page_matches() -> None:
+    output = "head 1\nx\nmiddle 7\ny\nlast 3\n"
+    stale = example("head 0\n...\nmiddle 6\n...\nlast 0")
+    assert not stale.matches(output)
+    assert stale.refreshed(output) == ["head 1", "...", "middle 7", "...", "last 3"]
+    assert example("old").refreshed(output) == output.splitlines()
+
+
+def test_another_program_is_refused() -> None:
+    with pytest.raises(ValueError, match="found the command rm, expected tlbcore or python"):
+        Example("page.md", 1, "rm x", is_program=False, shown=(), span=None).run(ROOT)

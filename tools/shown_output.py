@@ -1,0 +1,157 @@
+"""The commands and programs that the documentation shows, and the output that it shows for them.
+
+In a ```` ```console ```` block a line that begins with ``$ `` is a command (of ``tlbcore``, or ``python FILE``), what
+follows its output; a ```` ```python ```` block is a program of its own, a ```` ```text ```` block right after it its
+output. A line ``...`` stands for any lines, ``...`` inside a line for any text. ``tests/test_docs.py`` holds what is
+shown against what comes out; ``python tools/shown_output.py`` writes what comes out into the pages.
+"""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+ROOT: Final = Path(__file__).parents[1]
+PAGES: Final = ("README.md", *(f"docs/{page.name}" for page in sorted((ROOT / "docs").glob("*.md"))))
+WILDCARD: Final = "..."
+
+_BLOCK: Final = re.compile(r"^```(console|python|text)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Example:
+    """Something that is run, and the output that its page shows."""
+
+    page: str
+    line: int
+    #: The command, or the program's text.
+    source: str
+    is_program: bool
+    shown: tuple[str, ...]
+    #: Where in the page's text the output stands; None for a program that shows none.
+    span: tuple[int, int] | None
+
+    def run(self, folder: Path) -> str:
+        """Run it in a folder; return what it prints, errors too.
+
+        Raises:
+            ValueError: A command of another program.
+        """
+        if self.is_program:
+            command = [sys.executable, "-c", self.source]
+        else:
+            name, *rest = shlex.split(self.source)
+            if name == "tlbcore":
+                command = [sys.executable, "-m", "tlbcore", *rest]
+            elif name == "python":
+                command = [sys.executable, *rest]
+            else:
+                raise ValueError(f"{self.page}:{self.line}: found the command {name}, expected tlbcore or python")
+        environment = {**os.environ, "COLUMNS": "80", "PYTHONWARNINGS": "error"}
+        done = subprocess.run(  # noqa: S603  # commands of our own pages
+            command,
+            cwd=folder,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        return "".join(f"{line.rstrip()}\n" for line in done.stdout.splitlines())
+
+    def matches(self, output: str) -> bool:
+        """Whether the output is what is shown."""
+        pattern = ""
+        for line in self.shown:
+            if line == WILDCARD:
+                pattern += r"(?:.*\n)*?"
+            else:
+                pattern += ".*".join(re.escape(part) for part in line.split(WILDCARD)) + r"\n"
+        return re.fullmatch(pattern, output) is not None
+
+    def refreshed(self, output: str) -> list[str]:
+        """What to show instead: as many lines at both ends as were shown, those between by their first words.
+
+        A part between two wildcards begins where a line begins with the same word.
+        """
+        lines = output.splitlines()
+        parts: list[list[str]] = [[]]
+        for line in self.shown:
+            if line == WILDCARD:
+                parts.append([])
+            else:
+                parts[-1].append(line)
+        if len(parts) == 1:
+            return lines
+        at = len(parts[0])
+        result = lines[:at]
+        for part in parts[1:-1]:
+            word = part[0].split()[0]
+            at = next((row for row in range(at, len(lines)) if lines[row].split()[:1] == [word]), at)
+            result += [WILDCARD, *lines[at : at + len(part)]]
+            at += len(part)
+        return [*result, WILDCARD, *lines[len(lines) - len(parts[-1]) :]]
+
+
+def examples(page: str) -> list[Example]:
+    """What a page shows, in its order."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    found: list[Example] = []
+    end_of_program = -1
+    for block in _BLOCK.finditer(text):
+        kind, body, start = block[1], block[2], block.start(2)
+        line = text.count("\n", 0, start) + 1
+        if kind == "python":
+            found.append(Example(page, line, body, is_program=True, shown=(), span=None))
+            end_of_program = block.end()
+        elif kind == "text" and not text[end_of_program : block.start()].strip() and end_of_program >= 0:
+            program = found.pop()
+            shown = tuple(body.splitlines())
+            found.append(Example(page, program.line, program.source, True, shown, (start, block.end(2))))  # noqa: FBT003
+        elif kind == "console":
+            found += _commands(page, body, start, line)
+    return found
+
+
+def _commands(page: str, body: str, start: int, line: int) -> list[Example]:
+    found = []
+    for command in re.finditer(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", body, re.MULTILINE):
+        number = line + body.count("\n", 0, command.start())
+        shown = tuple(command[2].splitlines())
+        span = (start + command.start(2), start + command.end(2))
+        found.append(Example(page, number, command[1], False, shown, span))  # noqa: FBT003
+    return found
+
+
+def workplace(folder: Path) -> Path:
+    """A folder in which the shown paths exist and what is written harms nobody."""
+    for name in ("data", "examples"):
+        (folder / name).symlink_to(ROOT / name)
+    return folder
+
+
+def refresh(page: str) -> int:
+    """Write the outputs of today into a page; return how many differed."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    changes: list[tuple[tuple[int, int], str]] = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = workplace(Path(name))
+        for example in examples(page):
+            output = example.run(folder)
+            if example.span is not None and not example.matches(output):
+                changes.append((example.span, "".join(f"{line}\n" for line in example.refreshed(output))))
+    for (start, end), output in reversed(changes):
+        text = text[:start] + output + text[end:]
+    if changes:
+        (ROOT / page).write_text(text, encoding="utf-8")
+    return len(changes)
+
+
+if __name__ == "__main__":
+    for name in PAGES:
+        print(f"{name}: {refresh(name)} outputs changed")
