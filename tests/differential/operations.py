@@ -22,6 +22,11 @@ ADVICE += ("populate_write", "other")
 
 Operation = dict[str, Any]
 
+#: Arguments of 64 bits, which have to be taken whatever they are.
+EXTREME_ARGUMENTS = ("addr", "len", "old", "old_len", "new_len", "new", "from_page", "nr_pages", "pgoff")
+EXTREME_SHARE = 0.02
+LAST = (1 << 64) - 1
+
 WEIGHTS = {
     "access": 40,
     "fault": 4,
@@ -60,7 +65,21 @@ class Generator:
         self.names, self.weights = list(WEIGHTS), list(WEIGHTS.values())
 
     def next(self) -> Operation:
-        """One operation."""
+        """One operation; seldom one with an argument at the end of what 64 bits hold."""
+        operation = self.sensible()
+        if self.rng.random() < EXTREME_SHARE:
+            names = [name for name in operation if name in EXTREME_ARGUMENTS and operation[name] is not None]
+            if names:
+                operation[self.rng.choice(names)] = self.rng.choice(self.extremes())
+        return operation
+
+    def extremes(self) -> tuple[int, ...]:
+        """Around the ends of user space and of the numbers."""
+        end = self.machine.config.user_end
+        return (0, 1, 4095, end - 2 * PAGE, end - PAGE, end - 1, end, end + PAGE, 1 << 63, LAST - 4095, LAST)
+
+    def sensible(self) -> Operation:
+        """One operation with arguments that fit."""
         m, rng = self.machine, self.rng
         if not m.tasks:
             return {"op": "create_process"}
@@ -259,7 +278,7 @@ class Generator:
         return {"addr": self.place(mm) & ~(PMD - 1)}
 
 
-SMALL_TLB = {
+SMALL_TLB: dict[str, Any] = {
     "l1_4k": {"entries": 8, "ways": 2},
     "l1_2m": {"entries": 4, "ways": 2},
     "l1_1g": {"entries": 0, "ways": 0},
@@ -269,17 +288,39 @@ SMALL_TLB = {
     "pml4e_cache": {"entries": 1, "ways": 1},
     "pml5e_cache": {"entries": 1, "ways": 1},
 }
+_NO_ARRAY = {"entries": 0, "ways": 0}
+#: Small arrays, so that entries are replaced; arrays that are missing; other rules; and those of a real CPU. Not
+#: `invlpg_drops_psc` none: x86 kernels leave it to INVLPG that no freed table is walked, and what a walk of freed memory
+#: finds is not defined.
+TLBS: tuple[dict[str, Any], ...] = (
+    SMALL_TLB,
+    SMALL_TLB | {"invlpg_drops_psc": "covering"},
+    SMALL_TLB | {"pde_cache": {"entries": 4, "ways": 2}},
+    SMALL_TLB | {"stlb": {"entries": 12, "ways": 3, "holds_2m": False}},
+    SMALL_TLB | {"stlb": {"entries": 6, "ways": 6, "holds_4k": False}},
+    SMALL_TLB | {"stlb": _NO_ARRAY, "pde_cache": _NO_ARRAY, "pml4e_cache": _NO_ARRAY},
+    {
+        "l1_4k": {"entries": 64, "ways": 4},
+        "l1_2m": {"entries": 32, "ways": 4},
+        "l1_1g": {"entries": 4, "ways": 4},
+        "stlb": {"entries": 1536, "ways": 12},
+        "stlb_1g": {"entries": 16, "ways": 4},
+        "pde_cache": {"entries": 32, "ways": 32},
+        "pdpte_cache": {"entries": 4, "ways": 4},
+        "pml4e_cache": {"entries": 2, "ways": 2},
+    },
+)
 
 
 def random_machine(rng: Random) -> dict[str, Any]:
     """A machine configuration with something of everything."""
-    machine: dict[str, Any] = {
-        "nr_cpus": rng.choice([1, 2, 3, 4]),
+    return {
+        "nr_cpus": rng.choice([1, 2, 3, 4, 9]),
         "levels": rng.choice([4, 5]),
         "pcid": rng.random() < 0.6,
         "invlpg_keeps_psc": rng.random() < 0.3,
         "tlb_enabled": rng.random() < 0.9,
+        "swap": rng.random() < 0.8,
         "thp": rng.choice(["never", "never", "madvise", "always"]),
-        "tlb": SMALL_TLB,
+        "tlb": rng.choice(TLBS),
     }
-    return machine
