@@ -103,18 +103,24 @@ def _short(value: object) -> str:
 
 
 def first_difference(path: str, reference: Any, subject: Any) -> tuple[str, object, object] | None:  # noqa: ANN401
-    """The JSON path and both values of the first difference, depth first."""
+    """The JSON path and both values of the first difference, depth first; true is not 1."""
+    if json.dumps(reference, sort_keys=True) == json.dumps(subject, sort_keys=True):
+        return None
+    return _search(path, reference, subject)
+
+
+def _search(path: str, reference: Any, subject: Any) -> tuple[str, object, object] | None:  # noqa: ANN401 - plain JSON
     if isinstance(reference, dict) and isinstance(subject, dict):
         for key in sorted(reference.keys() | subject.keys(), key=str):
             if key not in reference or key not in subject:
                 return f"{path}.{key}", reference.get(key, "(absent)"), subject.get(key, "(absent)")
-            found = first_difference(f"{path}.{key}", reference[key], subject[key])
+            found = _search(f"{path}.{key}", reference[key], subject[key])
             if found:
                 return found
         return None
     if isinstance(reference, list) and isinstance(subject, list):
         for number, (left, right) in enumerate(zip(reference, subject, strict=False)):
-            found = first_difference(f"{path}[{number}]", left, right)
+            found = _search(f"{path}[{number}]", left, right)
             if found:
                 return found
         if len(reference) != len(subject):

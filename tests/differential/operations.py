@@ -10,6 +10,7 @@ from __future__ import annotations
 from random import Random
 from typing import Any
 
+from tlbcore import kernels
 from tlbcore.reference import ReferenceMachine
 from tlbcore.reference.mm import Mm, Task
 
@@ -21,6 +22,18 @@ ADVICE = ("dontneed", "free", "cold", "pageout", "hugepage", "nohugepage", "dont
 ADVICE += ("populate_write", "other")
 
 Operation = dict[str, Any]
+
+#: Programs of operations whose arguments are a range and rights, which may be run by hand.
+RUNNABLE = (
+    "munmap mprotect madvise_dontneed madvise_free madvise_cold madvise_pageout clear_refs_soft_dirty change_prot_numa"
+).split()
+PROGRAMS = [kernels.get(name).resolve()["programs"][program] for name in kernels.FAMILIES for program in RUNNABLE]
+#: What no kernel asks, or asks only elsewhere, is asked of each entry in a program by hand.
+QUESTIONS = (
+    "migration uffd_wp pte_accessible pte_changed delay_rmap mm_tlb_flush_nested page_huge page_shared page_shmem "
+    "vma_huge_allowed vma_writable vma_needs_copy zero_page page_mapped pte_needs_flush pte_demoted young pmd_is_huge"
+).split()
+CHANGES = ("ptep_clear_young", "clear_young_dirty", "ptep_set_wrprotect")
 
 #: Arguments of 64 bits, which have to be taken whatever they are.
 EXTREME_ARGUMENTS = ("addr", "len", "old", "old_len", "new_len", "new", "from_page", "nr_pages", "pgoff")
@@ -53,6 +66,7 @@ WEIGHTS = {
     "wp_shared_mapping_range": 2,
     "collapse": 2,
     "advance_time": 2,
+    "run": 4,
 }
 
 
@@ -173,6 +187,33 @@ class Generator:
         return {"addr": self.place(mm), "kind": self.rng.choices(["read", "write", "exec"], [4, 6, 1])[0]}
 
     fault = access
+
+    def run(self, _task: Task, mm: Mm) -> Operation:
+        """A program by hand: one of any kernel's, or a walk that asks and changes."""
+        addr, length = self.span(mm)
+        steps = self.walk(mm) if self.rng.random() < 0.4 else self.rng.choice(PROGRAMS)
+        return {"addr": addr, "len": length, "prot": self.rng.choice([None, 0, 1, 3, 3, 7]), "steps": steps}
+
+    def walk(self, mm: Mm) -> list[dict[str, Any]]:
+        """Flushes each page of which something is true, and changes each entry in place."""
+        rng = self.rng
+        question: Any = rng.choice(QUESTIONS)
+        question = rng.choice([question, {"not": question}, {"any": [question, "swap"]}, {"all": ["present", question]}])
+        asked = {"step": "when", "if": question, "then": [{"step": "flush_tlb_range", "range": "page"}]}
+        entries = [asked, {"step": rng.choice(CHANGES)}] if rng.random() < 0.7 else [asked]
+        table = [
+            {"step": "lock", "lock": "ptl", "mode": "write"},
+            {"step": "for_each_pte", "filter": rng.choice(["present", "not_none"]), "body": entries},
+            {"step": "unlock", "lock": "ptl"},
+        ]
+        addr, length = self.span(mm)
+        other = {"step": "select_range_at", "addr": addr, "len": length, "prot": rng.choice([None, 1, 3])}
+        return [
+            {"step": "lock", "lock": "mmap_lock", "mode": "read"},
+            *([other] if rng.random() < 0.5 else []),
+            {"step": "for_each_vma", "body": [{"step": "for_each_table", "body": table, "on_huge_pmd": []}]},
+            {"step": "unlock", "lock": "mmap_lock"},
+        ]
 
     def fork(self, _task: Task, _mm: Mm) -> Operation:
         """No more to say."""

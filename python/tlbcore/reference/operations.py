@@ -163,6 +163,8 @@ def _mmap(m: ReferenceMachine, a: Args) -> int:
     file = None if a["file"] is None else _file(m, a["file"])
     if addr % PAGE_SIZE or not length or (a["shared"] and a["growsdown"]):
         raise ErrnoError("EINVAL")
+    if a["pgoff"] + (length >> PAGE_SHIFT) > ALL:
+        raise ErrnoError("EOVERFLOW")
     fits = addr + length <= m.config.user_end
     free = fits and mm.vmas.is_free(addr, addr + length)
     if addr and (a["fixed"] or a["noreplace"]):
@@ -257,6 +259,8 @@ def _mremap(m: ReferenceMachine, a: Args) -> int:
     vma = mm.vmas.lookup(old)
     if vma is None or old + old_len > vma.end:
         raise ErrnoError("EFAULT")
+    if new_len > old_len and vma.index_of(old) + (new_len >> PAGE_SHIFT) > ALL:
+        raise ErrnoError("EINVAL")
     kept = min(old_len, new_len)
     end, wanted = old + old_len, old + new_len
     grows = new_len > old_len and not fixed

@@ -121,7 +121,8 @@ pub(super) enum Loop {
     Pte { filter: PteFilter },
     Extent { at: VirtAddr },
     Page { next: usize, keep: bool },
-    Mapping { list: Vec<Mapping>, next: usize, shared_only: bool, saved: Registers },
+    /// `huge` is the huge PMD that the body's run before was for: what it was split into comes next.
+    Mapping { list: Vec<Mapping>, next: usize, huge: Option<Mapping>, shared_only: bool, saved: Registers },
 }
 
 /// A migration entry that this operation made.

@@ -51,6 +51,9 @@ impl Machine {
             return Ok(Err(Errno::Efault));
         };
         let grows = new_len > old_len;
+        if grows && vma.index_of(old_range.start).checked_add(new_len >> PAGE_SHIFT).is_none() {
+            return Ok(Err(Errno::Einval));
+        }
         let behind = VaRange::new(old_range.end, VirtAddr(old + new_len));
         let has_room = old_range.end == vma.end && behind.end <= self.user_end() && vmas.is_free(behind);
         let mut args = MremapArgs {
