@@ -13,12 +13,11 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-sys.path[:0] = [str(Path(__file__).parent)]
+sys.path[:0] = [str(Path(__file__).parents[1])]
 
-from compare import random_run, report, shrink
+from differential.compare import random_run, report, shrink
 
 from tlbcore import kernels
-
 
 
 def _specs() -> tuple[str, ...]:
@@ -26,7 +25,9 @@ def _specs() -> tuple[str, ...]:
     found = []
     for family in kernels.FAMILIES.values():
         found.append(family.name)
-        found += [f"{family.name}:{s.name}={value}" for s in family.switches for value in s.values if value != s.default]
+        found += [
+            f"{family.name}:{s.name}={value}" for s in family.switches for value in s.values if value != s.default
+        ]
     consolidated = kernels.FAMILIES["consolidated"]
     found += [f"consolidated:none,{s.name}={s.default}" for s in consolidated.switches]
     return (*found, "consolidated:none")

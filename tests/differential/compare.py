@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any, Protocol
 
-from operations import Generator, Operation, random_machine
+from differential.operations import Generator, Operation, random_machine
 
 from tlbcore import _core
 from tlbcore.reference import ReferenceMachine
