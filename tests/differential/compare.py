@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from random import Random
 
 #: The whole state is compared once in this many operations, and at the end.
-STATE_EVERY = 10
+STATE_EVERY = 20
 
 
 class Subject(Protocol):

@@ -4,7 +4,8 @@ There are several processes, threads, CPUs and files, and ranges that overlap wi
 nesting and page-table freeing happen all the time.
 
 The generator looks at a running reference machine to choose arguments (a thread that runs, a VMA that exists), and now
-and then at nothing at all, so that errors are compared too. It draws from any `random.Random`, also from Hypothesis' one.
+and then at nothing at all, so that errors are compared too. It draws from any `random.Random`, also from Hypothesis'
+one.
 """
 
 from __future__ import annotations
@@ -126,16 +127,16 @@ class Generator:
         self.rng, self.machine = rng, machine
         # Sequences differ in what they do often (swarm testing): together they come to more states than equal ones.
         self.names = list(WEIGHTS)
-        self.weights = [weight * rng.choice([0.2, 1, 1, 1, 4]) for weight in WEIGHTS.values()]
-        self.likes_huge = rng.random() < 0.4
+        self.weights = [weight * rng.choice([0.3, 1, 1, 1, 3]) for weight in WEIGHTS.values()]
+        self.likes_huge = rng.random() < 0.2
         #: Said first, last one first: a huge page to begin with, if the machine has any.
         self.opening: list[Operation] = []
         if self.likes_huge:
-            self.opening = [{"op": "access", "addr": base, "kind": "write"} for base in BASES[:2]]
-            self.opening += [{"op": "madvise", "addr": base, "len": PMD, "advice": "hugepage"} for base in BASES[:2]]
-            mapping = {"prot": 3, "shared": False, "fixed": True, "noreplace": False, "populate": False}
+            self.opening = [{"op": "access", "addr": base, "kind": "write"} for base in BASES[:1]]
+            self.opening += [{"op": "madvise", "addr": base, "len": PMD, "advice": "hugepage"} for base in BASES[:1]]
+            mapping: Operation = {"prot": 3, "shared": False, "fixed": True, "noreplace": False, "populate": False}
             mapping |= {"growsdown": False, "file": None, "pgoff": 0, "len": 2 * PMD}
-            self.opening += [{"op": "mmap", "addr": base, **mapping} for base in BASES[:2]]
+            self.opening += [{"op": "mmap", "addr": base, **mapping} for base in BASES[:1]]
 
     def next(self) -> Operation:
         """One operation; seldom one with an argument at the end of what 64 bits hold."""
@@ -246,11 +247,11 @@ class Generator:
         for mm in self.machine.live_mms():
             leaves = [addr for addr, _, pte in mm.page_table.leaves() if pte.present]
             if leaves:
-                count = min(len(leaves), rng.choice([1, 2, 5, 40]))
+                count = min(len(leaves), rng.choice([1, 2, 5, 20]))
                 first = rng.randrange(len(leaves))
                 found += [[mm.id, addr] for addr in leaves[first : first + count]]
         rng.shuffle(found)
-        return found[:80] or [[1, BASES[0]]]
+        return found[:40] or [[1, BASES[0]]]
 
     def real_files(self) -> list[int]:
         """The files that are not shared memory."""

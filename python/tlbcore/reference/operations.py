@@ -18,7 +18,7 @@ from tlbcore.reference.config import (
 from tlbcore.reference.errors import ErrnoError, ModelError, UsageError
 from tlbcore.reference.hardware import try_access
 from tlbcore.reference.mm import Mm, Task
-from tlbcore.reference.pte import A, Pte
+from tlbcore.reference.pte import A, Pte, W
 
 if TYPE_CHECKING:
     from tlbcore.reference.machine import ReferenceMachine
@@ -193,7 +193,7 @@ def _mmap(m: ReferenceMachine, a: Args) -> int:
         kind = "write" if prot & v.VM_WRITE and not a["shared"] else "read"
         for va in range(addr, addr + length, PAGE_SIZE):
             try:
-                _do_access(m, task, mm, va, kind)
+                _populate_page(m, task, mm, va, kind)
             except ErrnoError:
                 break
     return int(addr)
@@ -313,7 +313,7 @@ def _madvise(m: ReferenceMachine, a: Args) -> None:
             if mm.vmas.lookup(va) is None:  # a stack does not grow here: gup_vma_lookup() of mm/gup.c
                 raise ErrnoError("ENOMEM")
             try:
-                _do_access(m, task, mm, va, _POPULATE_ADVICE[advice])
+                _populate_page(m, task, mm, va, _POPULATE_ADVICE[advice])
             except ErrnoError:
                 raise ErrnoError("EFAULT") from None
         return
@@ -512,6 +512,17 @@ def _do_access(m: ReferenceMachine, task: Task, mm: Mm, addr: int, kind: str) ->
     if not try_access(m.engine, cpu, mm, addr, kind):
         msg = f"{kind} at {addr:#x} still faults after {_MAX_FAULTS} faults"
         raise ModelError(msg)
+
+
+def _populate_page(m: ReferenceMachine, task: Task, mm: Mm, addr: int, kind: str) -> None:
+    """`__get_user_pages()`: faults till an entry allows it; no processor looks, so no TLB, A or D changes."""
+    for _ in range(_MAX_FAULTS):
+        pte, _size = mm.page_table.get(addr)
+        if pte.hw_present and (kind != "write" or pte.has(W)):
+            return
+        _do_fault(m, task, mm, addr, kind)
+    msg = f"populating {addr:#x} still faults after {_MAX_FAULTS} faults"
+    raise ModelError(msg)
 
 
 def _kind(a: Args) -> str:

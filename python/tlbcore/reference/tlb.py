@@ -2,8 +2,8 @@
 
 Contracts: the set of a page is its number, in units of its own size, modulo the number of sets; PCIDs share sets. A
 second-level hit is copied into the first level; a first-level hit is no use of the second-level copy; a fill goes to
-both; what the second level evicts stays in the first. Paging-structure caches are one array per level, the deepest looked up
-first.
+both; what the second level evicts stays in the first. Paging-structure caches are one array per level, the deepest
+looked up first.
 """
 
 from __future__ import annotations

@@ -105,9 +105,11 @@ impl Machine {
                 return Ok(errno);
             }
         }
-        Err(Error::Value(format!(
-            "address {addr} of mm {mm}: found no end of faults, expected an entry that allows access"
-        )))
+        Err(Error::Program {
+            program: ProgramName::Fault.name().to_owned(),
+            step: "as a whole".to_owned(),
+            message: format!("found no end of faults at {addr} of mm {mm}, expected an entry that allows access"),
+        })
     }
 
     pub(super) fn munmap(&mut self, by: Initiator, mm: MmId, addr: u64, len: u64) -> Result<Outcome> {
