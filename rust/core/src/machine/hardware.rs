@@ -10,7 +10,7 @@ use crate::program::LazyMmu;
 use crate::tlb::{PscLevel, PscScope, TlbEntry};
 
 use super::Machine;
-use super::operation::{AccessKind, Outcome};
+use super::operation::{AccessKind, Errno, Outcome};
 
 /// How often an access is tried again after its fault was handled.
 pub(super) const MAX_FAULTS: u32 = 8;
@@ -18,6 +18,9 @@ pub(super) const MAX_FAULTS: u32 = 8;
 impl Machine {
     /// Accesses `addr` on the CPU of `by`, which has `mm` loaded; faults are handled and the access tried again.
     pub(super) fn access(&mut self, by: Initiator, mm: MmId, addr: VirtAddr, kind: AccessKind) -> Result<Outcome> {
+        if addr >= self.user_end() {
+            return Ok(Outcome::Errno(Errno::Sigsegv)); // not an address of user space
+        }
         for _ in 0..=MAX_FAULTS {
             if self.try_access(by.cpu, mm, addr, kind)? {
                 return Ok(Outcome::None);

@@ -4,7 +4,7 @@ use super::driver::Driver;
 use crate::addr::{PAGE_SIZE, PMD_SHIFT, PMD_SIZE, VaRange, VirtAddr};
 use crate::error::Result;
 use crate::flush::MmId;
-use crate::machine::{Advice, FileId, Operation, Outcome, VmFlags};
+use crate::machine::{Advice, FileId, MMAP_MIN, Operation, Outcome, VmFlags};
 use crate::trace::kinds::{ENTER_UNSEEN, FAILED};
 use crate::trace::{Event, EventKind};
 
@@ -24,6 +24,8 @@ const MADV_COLLAPSE: u64 = 25;
 const MS_SYNC: u64 = 4;
 const ENOMEM: i64 = -12;
 const PROT_ALL: u64 = 7;
+/// The most that a call is believed to have faulted in, in bytes: 16 GiB.
+const POPULATE_MAX: u64 = 16 << 30;
 
 const fn page_up(bytes: u64) -> u64 {
     bytes.saturating_add(PAGE_SIZE - 1) & !(PAGE_SIZE - 1)
@@ -93,10 +95,15 @@ impl Driver<'_> {
         let fixed = flags & MAP_FIXED != 0;
         if !fixed {
             // The kernel found the place free: what the machine has there it only guessed.
-            self.forget_range(mm, addr, addr + len)?;
+            self.forget_range(mm, addr, addr.saturating_add(len))?;
         }
         let shared = flags & MAP_TYPE & MAP_SHARED != 0 && flags & MAP_TYPE != 2;
         let file = if flags & MAP_ANONYMOUS != 0 { None } else { Some(self.file_of(event, mm)?.0) };
+        let mut populate = flags & (MAP_POPULATE | MAP_NONBLOCK) == MAP_POPULATE || flags & MAP_LOCKED != 0;
+        if populate && len > POPULATE_MAX {
+            self.note("more memory to fault in than is modelled");
+            populate = false;
+        }
         self.mapped.insert((mm, len), addr);
         self.expect_done(&Operation::Mmap {
             task,
@@ -106,7 +113,7 @@ impl Driver<'_> {
             shared,
             fixed: true,
             noreplace: flags & MAP_FIXED_NOREPLACE != 0 && !fixed,
-            populate: flags & (MAP_POPULATE | MAP_NONBLOCK) == MAP_POPULATE || flags & MAP_LOCKED != 0,
+            populate,
             growsdown: flags & MAP_GROWSDOWN != 0,
             file,
             pgoff: event.a5 / PAGE_SIZE,
@@ -141,7 +148,7 @@ impl Driver<'_> {
         }
         let Some(task) = self.ensure_running(event.task, event.cpu)? else { return Ok(()) };
         let len = page_up(event.a1);
-        self.adopt_holes(task, event.a0, event.a0 + len)?;
+        self.adopt_holes(task, event.a0, event.a0.saturating_add(len))?;
         self.expect_done(&Operation::Mprotect { task, addr: event.a0, len, prot: (event.a2 & PROT_ALL) as u32 })
     }
 
@@ -155,12 +162,12 @@ impl Driver<'_> {
         let new = event.ret.cast_unsigned();
         let flags = event.a3;
         let moved = new != event.a0 || flags & MREMAP_DONTUNMAP != 0;
-        self.adopt_holes(task, event.a0, event.a0 + old_len.min(new_len).max(PAGE_SIZE))?;
+        self.adopt_holes(task, event.a0, event.a0.saturating_add(old_len.min(new_len).max(PAGE_SIZE)))?;
         if flags & 2 == 0 && moved {
-            self.forget_range(mm, new, new + new_len)?;
+            self.forget_range(mm, new, new.saturating_add(new_len))?;
         }
         if !moved && new_len > old_len {
-            self.forget_range(mm, new + old_len, new + new_len)?;
+            self.forget_range(mm, new.saturating_add(old_len), new.saturating_add(new_len))?;
         }
         self.expect_done(&Operation::Mremap {
             task,
@@ -213,10 +220,14 @@ impl Driver<'_> {
             self.note("madvise with an advice that is not modelled");
             return Ok(());
         };
+        if matches!(advice, Advice::PopulateRead | Advice::PopulateWrite) && event.a1 > POPULATE_MAX {
+            self.note("more memory to fault in than is modelled");
+            return Ok(());
+        }
         let Some(task) = self.ensure_running(event.task, event.cpu)? else { return Ok(()) };
         let len = page_up(event.a1);
         if event.ret == 0 {
-            self.adopt_holes(task, event.a0, event.a0 + len)?;
+            self.adopt_holes(task, event.a0, event.a0.saturating_add(len))?;
         }
         let outcome = self.run(&Operation::Madvise { task, addr: event.a0, len, advice })?;
         if matches!(outcome, Outcome::Errno(_)) && event.ret == 0 {
@@ -265,7 +276,11 @@ impl Driver<'_> {
     fn mlock(&mut self, event: &Event) -> Result<()> {
         let Some(task) = self.ensure_running(event.task, event.cpu)? else { return Ok(()) };
         let mm = self.machine.task_mm(task)?;
-        let (start, end) = (event.a0 & !(PAGE_SIZE - 1), page_up(event.a0 + event.a1));
+        let (start, end) = (event.a0 & !(PAGE_SIZE - 1), page_up(event.a0.saturating_add(event.a1)));
+        if end.saturating_sub(start) > POPULATE_MAX {
+            self.note("more memory to fault in than is modelled");
+            return Ok(());
+        }
         self.adopt_holes(task, start, end)?;
         let writable = self
             .machine
@@ -290,7 +305,7 @@ impl Driver<'_> {
     /// Takes over what must have been mapped where a call worked although the recording did not show it being mapped.
     pub(super) fn adopt_holes(&mut self, task: u32, start: u64, end: u64) -> Result<()> {
         let mm = self.machine.task_mm(task)?;
-        let mut at = start;
+        let Some((mut at, end)) = self.user_pages(start, end) else { return Ok(()) };
         while at < end {
             let next = self.machine.next_vma(mm, VirtAddr(at)).map(|vma| (vma.start.0, vma.end.0));
             let hole_end = next.map_or(end, |(vma_start, _)| vma_start.min(end));
@@ -311,8 +326,17 @@ impl Driver<'_> {
         self.machine.adopt_vma(mm, range.start, range.end, VmFlags::ACCESS, file, pgoff)
     }
 
+    /// The pages of user space in a range of bytes; none if there are none. A call that did not return (its task was
+    /// killed) may have had any arguments.
+    fn user_pages(&self, start: u64, end: u64) -> Option<(u64, u64)> {
+        let start = (start & !(PAGE_SIZE - 1)).max(MMAP_MIN.0);
+        let end = page_up(end).min(self.machine.user_end().0);
+        (start < end).then_some((start, end))
+    }
+
     /// Drops what the machine only guessed to be there.
     pub(super) fn forget_range(&mut self, mm: MmId, start: u64, end: u64) -> Result<()> {
+        let Some((start, end)) = self.user_pages(start, end) else { return Ok(()) };
         if self.machine.next_vma(mm, VirtAddr(start)).is_some_and(|vma| vma.start.0 < end) {
             self.note("mapping that was only guessed, dropped");
             self.machine.forget_range(mm, VaRange::new(VirtAddr(start), VirtAddr(end)))?;

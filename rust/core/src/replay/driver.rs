@@ -11,7 +11,7 @@ use super::in_flight::InFlight;
 use super::ledger::Ledger;
 use super::mask_evidence::MaskEvidence;
 use super::tasks::Tasks;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::flush::MmId;
 use crate::machine::{Counters, FileId, Machine, MachineConfig, Operation, Outcome};
 use crate::program::CompiledKernel;
@@ -50,14 +50,31 @@ pub fn replay(
     stop: &mut dyn FnMut() -> bool,
 ) -> Result<Replayed> {
     recording.verify()?;
+    check_cpus(recording, config)?;
     let mut driver = Driver::new(recording, kernel, config, follow_masks)?;
     for row in 0..recording.events.len() {
         if row % 4096 == 0 && stop() {
             break;
         }
-        driver.event(row)?;
+        driver.event(row).map_err(|error| match error {
+            Error::Value(message) => Error::Value(format!("event {row}: {message}")),
+            other => other,
+        })?;
     }
     driver.end()
+}
+
+/// Whether the machine has every CPU that an event or flush is on.
+fn check_cpus(recording: &Recording, config: &MachineConfig) -> Result<()> {
+    let check = |table: &str, cpus: &[u16]| match cpus.iter().position(|&cpu| u32::from(cpu) >= config.nr_cpus) {
+        Some(row) => Err(Error::Value(format!(
+            "{table} {row}: found CPU {}, expected below {} (the machine's CPUs)",
+            cpus[row], config.nr_cpus
+        ))),
+        None => Ok(()),
+    };
+    check("event", &recording.events.cpu)?;
+    check("flush", &recording.flushes.cpu)
 }
 
 /// Pages that reclaim took in a row.
@@ -174,6 +191,10 @@ impl<'a> Driver<'a> {
         }
         self.cause = (row, event.task);
         self.dispatch(row, &event)?;
+        // An exit whose call was recorded is counted there.
+        if operation_counts(event.kind()) && self.cause.0 == row {
+            self.ledger.operation(&self.kind_name(row));
+        }
         self.book();
         self.follow_mask(row, &event)?;
         Ok(())
@@ -249,18 +270,10 @@ impl<'a> Driver<'a> {
     pub(super) fn book(&mut self) {
         let (row, task) = self.cause;
         let (requests, events) = self.machine.engine_mut().take_log();
-        let counts = operation_counts(self.recording.events.get(row).kind());
-        if requests.is_empty() && !counts {
+        if requests.is_empty() {
             return;
         }
         let kind = self.kind_name(row);
-        if counts && requests.is_empty() {
-            self.ledger.operation(&kind);
-            return;
-        }
-        if counts {
-            self.ledger.operation(&kind);
-        }
         let mut rest = &events[..];
         let first = self.machine.engine().counters().nr_flush_requests - requests.len() as u64;
         for (index, request) in requests.iter().enumerate() {

@@ -8,7 +8,7 @@ use super::driver::Driver;
 use crate::addr::{PAGE_SIZE, VaRange, VirtAddr};
 use crate::error::Result;
 use crate::flush::MmId;
-use crate::machine::{AccessKind, AdoptKind, Operation, Outcome};
+use crate::machine::{AccessKind, AdoptKind, MMAP_MIN, Operation, Outcome};
 use crate::trace::Event;
 
 const PRESENT: u64 = 1;
@@ -21,7 +21,7 @@ impl Driver<'_> {
     /// A page fault.
     pub(super) fn fault(&mut self, event: &Event) -> Result<()> {
         let addr = VirtAddr(event.a0);
-        if self.machine.levels().check(addr).is_err() || addr.0 < PAGE_SIZE {
+        if !(MMAP_MIN..self.machine.user_end()).contains(&addr) {
             self.note("fault outside user space");
             return Ok(());
         }
@@ -29,6 +29,11 @@ impl Driver<'_> {
             return Ok(()); // the scenario's access faulted by itself
         }
         let Some(task) = self.ensure_running(event.task, event.cpu)? else { return Ok(()) };
+        if event.a1 & (PRESENT | FETCH) == PRESENT | FETCH {
+            // No kernel makes a present entry executable in a fault: execution was not allowed.
+            self.note("fault that the kernel answered with a signal");
+            return Ok(());
+        }
         let mm = self.machine.task_mm(task)?;
         let kind = if event.a1 & WRITE != 0 {
             AccessKind::Write

@@ -36,7 +36,7 @@ impl InFlight {
     /// The address space whose flush arrives at a CPU that switches at this time.
     pub(super) fn arriving(&mut self, cpu: u16, time_ns: u64) -> Option<MmId> {
         let (mm, sent_ns) = self.last.get_mut(usize::from(cpu))?.take()?;
-        (time_ns < sent_ns + self.latency_ns).then_some(mm)
+        (time_ns.saturating_sub(sent_ns) < self.latency_ns).then_some(mm)
     }
 }
 

@@ -8,6 +8,8 @@ use crate::trace::{Event, EventKind};
 
 /// Where the lab's regions begin and end; other addresses are the runner's own stack and data.
 const REGIONS: std::ops::Range<u64> = 0x1000_0000_0000..0x1000_0000_0000 + (26 << 32);
+/// The most pages that one record of reclaim is believed to stand for: a huge page that was split.
+const RECLAIM_MAX: u64 = 512;
 
 impl Driver<'_> {
     /// An event of a scenario.
@@ -65,7 +67,7 @@ impl Driver<'_> {
         let kind = if event.a3 != 0 { AccessKind::Write } else { AccessKind::Read };
         let step = usize::try_from(event.a2.max(1)).unwrap_or(usize::MAX);
         for page in (0..event.a1).step_by(step) {
-            let addr = event.a0 + page * PAGE_SIZE;
+            let addr = event.a0.saturating_add(page.saturating_mul(PAGE_SIZE));
             if let Outcome::Errno(_) = self.run(&Operation::Access { task, addr, kind })? {
                 self.note("access of a scenario that the machine answers with a signal");
                 break;
@@ -86,7 +88,7 @@ impl Driver<'_> {
         let Some(mm) = mms.find(|mm| self.machine.leaf(*mm, first).is_some()) else { return Ok(()) };
         drop(mms);
         // A record stands for as many pages in a row as it counts calls.
-        let places = (0..event.a2.max(1)).map(|page| (mm.0, first.0 + page * PAGE_SIZE));
+        let places = (0..event.a2.clamp(1, RECLAIM_MAX)).map(|page| (mm.0, first.0 + page * PAGE_SIZE));
         match &mut self.reclaim {
             Some(list) if list.task == event.task => list.places.extend(places),
             _ => {

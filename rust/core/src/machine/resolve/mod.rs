@@ -128,7 +128,7 @@ impl Machine {
     }
 
     /// The byte after the last that user space may map: one guard page below the end (`TASK_SIZE_MAX`).
-    pub(super) fn user_end(&self) -> VirtAddr {
+    pub(crate) fn user_end(&self) -> VirtAddr {
         VirtAddr(self.tables.levels().user_end().0 - PAGE_SIZE)
     }
 

@@ -8,6 +8,7 @@ use crate::program::ProgramName;
 use super::super::Machine;
 use super::super::frame::{Args, Frame};
 use super::super::operation::Outcome;
+use super::super::pages::PageKind;
 
 impl Machine {
     /// The page mapped at a place now; not a zero page.
@@ -24,6 +25,13 @@ impl Machine {
         }
     }
 
+    /// Whether there is a place for what the page holds: anonymous memory needs swap (mm/vmscan.c:
+    /// `can_reclaim_anon_pages()`), unless its content may be lost.
+    pub(in crate::machine) fn can_reclaim(&self, pfn: Pfn) -> bool {
+        let page = self.pages.get(pfn);
+        self.has_swap || page.is_none_or(|page| page.kind != PageKind::Anon || page.lazyfree)
+    }
+
     pub(super) fn reclaim(
         &mut self,
         by: Initiator,
@@ -36,7 +44,7 @@ impl Machine {
         for places in pages.chunks(list_len) {
             let mut frame = self.frame(ProgramName::ShrinkFolioList, by, mm, args)?;
             for (id, addr) in places {
-                if let Some(pfn) = self.mapped_page(*id, *addr) {
+                if let Some(pfn) = self.mapped_page(*id, *addr).filter(|pfn| self.can_reclaim(*pfn)) {
                     self.list_page(&mut frame, pfn);
                 }
             }

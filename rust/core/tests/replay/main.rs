@@ -1,0 +1,6 @@
+//! Replays of small recordings made by hand: which flushes they must give, to the last stride, and that no recording
+//! whatever makes a replay panic.
+
+mod exact;
+mod random;
+mod tape;
