@@ -13,45 +13,59 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-sys.path[:0] = [str(Path(__file__).parent)]
+sys.path[:0] = [str(Path(__file__).parents[1])]
 
-from compare import CoreMachine, random_run, report, shrink
+from differential.compare import random_run, report, shrink
 
 from tlbcore import kernels
 
-SPECS = (
-    "linux-5.10",
-    "linux-6.1",
-    "linux-6.18",
-    "consolidated",
-    "consolidated:none",
-    "consolidated:pending=vma",
-    "consolidated:pending=mm",
-    "consolidated:light_gather=off",
-    "linux-5.10:lazy_mmu=sparc64",
-    "linux-6.18:lazy_mmu=powerpc-hash",
-    "linux-6.1:lazy_mmu=xen-pv",
-)
-#: Constants that are made small now and then, so that gathers fill up and lists are cut.
-SMALL: dict[str, Any] = {"gather_bundle": 3, "gather_batch": 5, "gather_batch_count": 2, "swap_cluster_max": 3}
+
+def _specs() -> tuple[str, ...]:
+    """Each kernel as it is, with each value of each switch that is not the default, and some combinations."""
+    found = []
+    for family in kernels.FAMILIES.values():
+        found.append(family.name)
+        found += [
+            f"{family.name}:{s.name}={value}" for s in family.switches for value in s.values if value != s.default
+        ]
+    consolidated = kernels.FAMILIES["consolidated"]
+    found += [f"consolidated:none,{s.name}={s.default}" for s in consolidated.switches]
+    return (*found, "consolidated:none")
 
 
-def kernel_of(seed: int, specs: tuple[str, ...] = SPECS) -> tuple[str, dict[str, Any]]:
-    """The kernel of a sequence; every third has small constants."""
-    spec = specs[seed % len(specs)]
+SPECS = _specs()
+#: Constants that are made small in every second round, so that gathers fill up, lists are cut and slots run out.
+SMALL: dict[str, Any] = {
+    "gather_bundle": 3,
+    "gather_batch": 5,
+    "gather_batch_count": 2,
+    "swap_cluster_max": 3,
+    "tlb_nr_dyn_asids": 2,
+    "tlb_single_page_flush_ceiling": 4,
+    "fault_around_pages": 4,
+}
+SMALL_LAZY_MMU_BATCH = 3
+
+
+def kernel_of(seed: int) -> tuple[str, dict[str, Any]]:
+    """The kernel of a sequence, each in turn; in every second round with small constants."""
+    spec = SPECS[seed % len(SPECS)]
     kernel: dict[str, Any] = dict(kernels.get(spec).resolve())
-    if seed // len(specs) % 3 == 0:
+    if seed // len(SPECS) % 2 == 1:
         kernel["constants"] = {**kernel["constants"], **SMALL}
+        if kernel["constants"]["lazy_mmu_batch"]:
+            kernel["constants"]["lazy_mmu_batch"] = SMALL_LAZY_MMU_BATCH
+        spec += " (small constants)"
     return spec, kernel
 
 
 def run_one(seed: int, nr_operations: int) -> str | None:
     """One sequence; the account of the first difference."""
     spec, kernel = kernel_of(seed)
-    run = random_run(Random(seed), kernel, nr_operations, CoreMachine)
+    run = random_run(Random(seed), kernel, nr_operations)
     if run.difference is None:
         return None
-    return f"seed {seed}: " + report(shrink(run, kernel, CoreMachine), spec)
+    return f"seed {seed}: " + report(shrink(run, kernel), spec)
 
 
 def main() -> int:

@@ -8,28 +8,26 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any, Protocol
 
-from operations import Generator, Operation, random_machine
+from differential.operations import Generator, Operation, random_machine
 
-from tlbcore.reference import ReferenceMachine, UsageError
+from tlbcore import _core
+from tlbcore.reference import ReferenceMachine
 
 #: The whole state is compared once in this many operations, and at the end.
 STATE_EVERY = 10
 
 
 class Subject(Protocol):
-    """What is compared with the reference: the compiled machine, or one under development."""
+    """What is compared with the reference: the compiled machine, or another reference with a planted error."""
 
     def apply(self, op: Operation) -> dict[str, Any]:
-        """Run an operation; ValueError if it makes no sense."""
+        """Run an operation; ValueError if it makes no sense, any other exception if the machine is broken."""
 
     def state(self) -> Any:  # noqa: ANN401 - plain JSON
         """All there is."""
 
-    def flushes(self) -> list[dict[str, Any]]:
-        """The log of requests so far."""
-
-    def tlb_events(self) -> list[dict[str, Any]]:
-        """The log of tracepoints so far."""
+    def take_log(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        """The requests and the tracepoints since the last call."""
 
     def counters(self) -> dict[str, int]:
         """What was counted so far."""
@@ -37,40 +35,48 @@ class Subject(Protocol):
 
 #: Makes a subject from a machine configuration and a resolved kernel.
 MakeSubject = Callable[[Mapping[str, Any], Mapping[str, Any]], Subject]
+#: The same for what stands on the other side.
+MakeReference = Callable[[Mapping[str, Any], Mapping[str, Any]], ReferenceMachine]
 
 
 class CoreMachine:
-    """`tlbcore._core.Machine`, which speaks JSON text."""
+    """`tlbcore._core.Machine`, which speaks JSON text. Its state is checked for consistency when it is asked for."""
 
     def __init__(self, config: Mapping[str, Any], kernel: Mapping[str, Any]) -> None:
         """Build the compiled machine."""
-        from tlbcore import _core  # type: ignore[attr-defined]  # noqa: PLC0415 - only where it was built
-
         self.machine = _core.Machine(json.dumps(config), json.dumps(kernel))
 
     def apply(self, op: Operation) -> dict[str, Any]:
         """Run an operation."""
-        return self._plain(self.machine.apply(json.dumps(op)))
+        result: dict[str, Any] = json.loads(self.machine.apply(json.dumps(op)))
+        return result
 
     def state(self) -> Any:  # noqa: ANN401 - plain JSON
         """All there is."""
-        return self._plain(self.machine.state())
+        self.machine.check_consistency()
+        return json.loads(self.machine.state())
 
-    def flushes(self) -> Any:  # noqa: ANN401 - plain JSON
-        """The log of requests so far."""
-        return self._plain(self.machine.flushes())
+    def take_log(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        """The requests and the tracepoints since the last call."""
+        log = json.loads(self.machine.flushes()), json.loads(self.machine.tlb_events())
+        self.machine.clear_log()
+        return log
 
-    def tlb_events(self) -> Any:  # noqa: ANN401 - plain JSON
-        """The log of tracepoints so far."""
-        return self._plain(self.machine.tlb_events())
-
-    def counters(self) -> Any:  # noqa: ANN401 - plain JSON
+    def counters(self) -> dict[str, int]:
         """What was counted so far."""
-        return self._plain(self.machine.counters())
+        counters: dict[str, int] = json.loads(self.machine.counters())
+        return counters
 
-    @staticmethod
-    def _plain(value: Any) -> Any:  # noqa: ANN401 - plain JSON
-        return json.loads(value) if isinstance(value, str) else value
+
+class ReferenceSubject(ReferenceMachine):
+    """The reference in the subject's place."""
+
+    def take_log(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        """The requests and the tracepoints since the last call."""
+        seen = getattr(self, "_seen", (0, 0))
+        flushes, events = self.flushes(), self.tlb_events()
+        self._seen = len(flushes), len(events)
+        return flushes[seen[0] :], events[seen[1] :]
 
 
 @dataclass(frozen=True)
@@ -97,18 +103,24 @@ def _short(value: object) -> str:
 
 
 def first_difference(path: str, reference: Any, subject: Any) -> tuple[str, object, object] | None:  # noqa: ANN401
-    """The JSON path and both values of the first difference, depth first."""
+    """The JSON path and both values of the first difference, depth first; true is not 1."""
+    if json.dumps(reference, sort_keys=True) == json.dumps(subject, sort_keys=True):
+        return None
+    return _search(path, reference, subject)
+
+
+def _search(path: str, reference: Any, subject: Any) -> tuple[str, object, object] | None:  # noqa: ANN401 - plain JSON
     if isinstance(reference, dict) and isinstance(subject, dict):
         for key in sorted(reference.keys() | subject.keys(), key=str):
             if key not in reference or key not in subject:
                 return f"{path}.{key}", reference.get(key, "(absent)"), subject.get(key, "(absent)")
-            found = first_difference(f"{path}.{key}", reference[key], subject[key])
+            found = _search(f"{path}.{key}", reference[key], subject[key])
             if found:
                 return found
         return None
     if isinstance(reference, list) and isinstance(subject, list):
         for number, (left, right) in enumerate(zip(reference, subject, strict=False)):
-            found = first_difference(f"{path}[{number}]", left, right)
+            found = _search(f"{path}[{number}]", left, right)
             if found:
                 return found
         if len(reference) != len(subject):
@@ -127,9 +139,15 @@ def first_difference(path: str, reference: Any, subject: Any) -> tuple[str, obje
 class Pair:
     """A reference machine and a subject that do the same."""
 
-    def __init__(self, config: Mapping[str, Any], kernel: Mapping[str, Any], make: MakeSubject) -> None:
+    def __init__(
+        self,
+        config: Mapping[str, Any],
+        kernel: Mapping[str, Any],
+        make: MakeSubject,
+        make_reference: MakeReference = ReferenceMachine,
+    ) -> None:
         """Build both."""
-        self.reference = ReferenceMachine(config, kernel)
+        self.reference = make_reference(config, kernel)
         self.subject = make(config, kernel)
         self.nr_applied = self.nr_flushes = self.nr_events = 0
 
@@ -137,38 +155,57 @@ class Pair:
         """Apply an operation to both and compare what came of it."""
         index = self.nr_applied
         self.nr_applied += 1
-        ours, theirs = self.reference.flushes(), self.subject.flushes
-        found = first_difference("result", self._apply(self.reference, op), self._apply(self.subject, op))
-        if not found:
-            found = first_difference("flushes", ours[self.nr_flushes :], theirs()[self.nr_flushes :])
-        if not found:
-            events = self.reference.tlb_events()[self.nr_events :]
-            found = first_difference("tlb_events", events, self.subject.tlb_events()[self.nr_events :])
-        if not found and whole_state:
-            found = first_difference("state", self.reference.state(), self.subject.state())
-        if not found and whole_state:
-            found = first_difference("counters", self.reference.counters(), self.subject.counters())
-        self.nr_flushes, self.nr_events = len(ours), len(self.reference.tlb_events())
+        try:
+            found = self._compare(op, whole_state=whole_state)
+        except BaseException as error:
+            if type(error).__name__ not in MACHINE_ERRORS:
+                raise
+            found = "state", "(consistent)", f"{type(error).__name__}: {error}"
         return Difference(index, op, *found) if found else None
 
-    @staticmethod
-    def _apply(machine: ReferenceMachine | Subject, op: Operation) -> dict[str, Any]:
-        try:
-            return machine.apply(op)
-        except UsageError:
-            return {"error": "usage"}
-        except ValueError:
-            return {"error": "usage"}
+    def _compare(self, op: Operation, *, whole_state: bool) -> tuple[str, object, object] | None:
+        ours, theirs = _apply(self.reference, op), _apply(self.subject, op)
+        if "broken" in ours or "broken" in theirs:
+            # A kernel whose programs cannot run is an error even if both machines say so.
+            return "result", ours, theirs
+        flushes, events = self.reference.flushes(), self.reference.tlb_events()
+        new_flushes, new_events = self.subject.take_log()
+        found = first_difference("result", ours, theirs)
+        found = found or first_difference("flushes", flushes[self.nr_flushes :], new_flushes)
+        found = found or first_difference("tlb_events", events[self.nr_events :], new_events)
+        if not found and whole_state:
+            found = first_difference("state", self.reference.state(), self.subject.state())
+            found = found or first_difference("counters", self.reference.counters(), self.subject.counters())
+        self.nr_flushes, self.nr_events = len(flushes), len(events)
+        return found
+
+
+#: What a machine raises when it finds itself in a state that cannot be, by name: a panic has no importable type.
+MACHINE_ERRORS = ("ModelError", "ProgramError", "InputError", "PanicException")
+
+
+def _apply(machine: ReferenceMachine | Subject, op: Operation) -> dict[str, Any]:
+    try:
+        return machine.apply(op)
+    except ValueError:
+        return {"error": "usage"}
+    except BaseException as error:
+        if type(error).__name__ not in MACHINE_ERRORS:
+            raise
+        return {"broken": f"{type(error).__name__}: {error}"}
 
 
 def replay(
-    config: Mapping[str, Any], kernel: Mapping[str, Any], operations: Sequence[Operation], make: MakeSubject, every: int
+    config: Mapping[str, Any],
+    kernel: Mapping[str, Any],
+    operations: Sequence[Operation],
+    make: MakeSubject,
+    make_reference: MakeReference = ReferenceMachine,
 ) -> Difference | None:
-    """Run a given sequence on new machines."""
-    pair = Pair(config, kernel, make)
-    for number, op in enumerate(operations):
-        last = number + 1 == len(operations)
-        found = pair.step(op, whole_state=last or (number + 1) % every == 0)
+    """Run a given sequence on new machines, with the whole state compared after each operation."""
+    pair = Pair(config, kernel, make, make_reference)
+    for op in operations:
+        found = pair.step(op, whole_state=True)
         if found:
             return found
     return None
@@ -183,10 +220,16 @@ class Run:
     difference: Difference | None
 
 
-def random_run(rng: Random, kernel: Mapping[str, Any], nr_operations: int, make: MakeSubject) -> Run:
+def random_run(
+    rng: Random,
+    kernel: Mapping[str, Any],
+    nr_operations: int,
+    make: MakeSubject = CoreMachine,
+    make_reference: MakeReference = ReferenceMachine,
+) -> Run:
     """Choose operations for the state that the reference is in, until the machines differ."""
     config = random_machine(rng)
-    pair = Pair(config, kernel, make)
+    pair = Pair(config, kernel, make, make_reference)
     generator = Generator(rng, pair.reference)
     done: list[Operation] = []
     for number in range(nr_operations):
@@ -199,14 +242,16 @@ def random_run(rng: Random, kernel: Mapping[str, Any], nr_operations: int, make:
     return Run(done, config, None)
 
 
-def shrink(run: Run, kernel: Mapping[str, Any], make: MakeSubject) -> Run:
+def shrink(
+    run: Run,
+    kernel: Mapping[str, Any],
+    make: MakeSubject = CoreMachine,
+    make_reference: MakeReference = ReferenceMachine,
+) -> Run:
     """Leave out operations as long as some difference remains; compares the state after each one."""
 
     def differs(operations: list[Operation]) -> Difference | None:
-        try:
-            return replay(run.config, kernel, operations, make, 1)
-        except Exception:  # noqa: BLE001 - a sequence that breaks a machine otherwise is no simpler example
-            return None
+        return replay(run.config, kernel, operations, make, make_reference)
 
     operations, difference = run.operations, differs(run.operations)
     if difference is None:

@@ -8,19 +8,45 @@ then at nothing at all, so that errors are compared too. It draws from any `rand
 from __future__ import annotations
 
 from random import Random
-from typing import Any
+from typing import Any, cast
 
+from tlbcore import kernels
 from tlbcore.reference import ReferenceMachine
+from tlbcore.reference.config import PMD_SHIFT
 from tlbcore.reference.mm import Mm, Task
+from tlbcore.reference.vma import VM_SHARED
 
 PAGE, PMD = 4096, 1 << 21
-MAX_TASKS, MAX_FILES = 6, 4
+MAX_TASKS, MAX_FILES = 6, 3
 #: Mappings are made around these addresses: within one PMD table, at the end of a PMD table, at the end of a PUD table.
 BASES = (0x7F0000000000, 0x7F003FE00000, 0x7F7FFFE00000, 0x10000000, 0x7FFFF7C00000)
-ADVICE = ("dontneed", "free", "cold", "pageout", "hugepage", "nohugepage", "dontfork", "dofork", "populate_read")
-ADVICE += ("populate_write", "other")
+#: Where nothing else is mapped: below the place that mmap chooses, above the others.
+FAR = 0x7FFF00000000
+ADVICE = ("dontneed free cold pageout hugepage nohugepage dontfork dofork populate_read populate_write other").split()
 
 Operation = dict[str, Any]
+
+#: Programs of operations whose arguments are a range and rights, which may be run by hand.
+RUNNABLE = (
+    "munmap mprotect madvise_dontneed madvise_free madvise_cold madvise_pageout clear_refs_soft_dirty change_prot_numa"
+).split()
+PROGRAMS: list[list[dict[str, Any]]] = [
+    programs[name]
+    for family in kernels.FAMILIES
+    for programs in [cast("dict[str, Any]", kernels.get(family).resolve()["programs"])]
+    for name in RUNNABLE
+]
+#: What no kernel asks, or asks only elsewhere, is asked of each entry in a program by hand.
+QUESTIONS = (
+    "migration uffd_wp pte_accessible pte_changed delay_rmap mm_tlb_flush_nested page_huge page_shared page_shmem "
+    "vma_huge_allowed vma_writable vma_needs_copy zero_page page_mapped pte_needs_flush pte_demoted young pmd_is_huge"
+).split()
+CHANGES = ("ptep_clear_young", "clear_young_dirty", "ptep_set_wrprotect")
+
+#: Arguments of 64 bits, which have to be taken whatever they are.
+EXTREME_ARGUMENTS = ("addr", "len", "old", "old_len", "new_len", "new", "from_page", "nr_pages", "pgoff")
+EXTREME_SHARE = 0.02
+LAST = (1 << 64) - 1
 
 WEIGHTS = {
     "access": 40,
@@ -48,6 +74,7 @@ WEIGHTS = {
     "wp_shared_mapping_range": 2,
     "collapse": 2,
     "advance_time": 2,
+    "run": 4,
 }
 
 
@@ -57,22 +84,51 @@ class Generator:
     def __init__(self, rng: Random, machine: ReferenceMachine) -> None:
         """Draw from `rng`, look at `machine`."""
         self.rng, self.machine = rng, machine
-        self.names, self.weights = list(WEIGHTS), list(WEIGHTS.values())
+        # Sequences differ in what they do often (swarm testing): together they come to more states than equal ones.
+        self.names = list(WEIGHTS)
+        self.weights = [weight * rng.choice([0.2, 1, 1, 1, 4]) for weight in WEIGHTS.values()]
+        self.likes_huge = rng.random() < 0.4
+        #: Said first, last one first: a huge page to begin with, if the machine has any.
+        self.opening: list[Operation] = []
+        if self.likes_huge:
+            self.opening = [{"op": "access", "addr": base, "kind": "write"} for base in BASES[:2]]
+            self.opening += [{"op": "madvise", "addr": base, "len": PMD, "advice": "hugepage"} for base in BASES[:2]]
+            mapping = {"prot": 3, "shared": False, "fixed": True, "noreplace": False, "populate": False}
+            mapping |= {"growsdown": False, "file": None, "pgoff": 0, "len": 2 * PMD}
+            self.opening += [{"op": "mmap", "addr": base, **mapping} for base in BASES[:2]]
 
     def next(self) -> Operation:
-        """One operation."""
+        """One operation; seldom one with an argument at the end of what 64 bits hold."""
+        operation = self.sensible()
+        if self.rng.random() < EXTREME_SHARE:
+            names = [name for name in operation if name in EXTREME_ARGUMENTS and operation[name] is not None]
+            if names:
+                operation[self.rng.choice(names)] = self.rng.choice(self.extremes())
+        return operation
+
+    def extremes(self) -> tuple[int, ...]:
+        """Around the ends of user space and of the numbers."""
+        end = self.machine.config.user_end
+        return (0, 1, 4095, end - 2 * PAGE, end - PAGE, end - 1, end, end + PAGE, 1 << 63, LAST - 4095, LAST)
+
+    def sensible(self) -> Operation:
+        """One operation with arguments that fit."""
         m, rng = self.machine, self.rng
         if not m.tasks:
             return {"op": "create_process"}
         running = [task for task in m.tasks.values() if task.running]
         if not running:
             return self.schedule(list(m.tasks.values()))
+        if self.opening:
+            return self.opening.pop() | {"task": running[0].id}
         name = rng.choices(self.names, self.weights)[0]
         if len(m.tasks) > 1 and name in ("exit", "exec") and rng.random() < 0.5:
             name = "access"
         if name in ("create_process", "fork", "clone_thread") and len(m.tasks) >= MAX_TASKS:
             name = "exit" if rng.random() < 0.3 else "schedule"
-        if name == "create_file" and len(m.memory.files) >= MAX_FILES:
+        if not self.real_files() and rng.random() < 0.2:
+            name = "create_file"
+        elif name == "create_file" and len(self.real_files()) >= MAX_FILES:
             name = "access"
         task = rng.choice(running)
         if len(m.engine.mms[task.mm].vmas.vmas) < 3 and rng.random() < 0.5:  # noqa: PLR2004 - a bare process
@@ -108,6 +164,12 @@ class Generator:
         vma = rng.choice(vmas)
         pages = (vma.end - vma.start) // PAGE
         shape = rng.random()
+        huge = self.huge_pages(mm) if self.likes_huge else []
+        if huge and shape < 0.5:
+            return rng.choice(huge), PMD
+        if self.likes_huge and shape < 0.6:
+            start = (vma.start + PMD - 1) & ~(PMD - 1)
+            return start + rng.choice([0, 0, 1]) * PMD, PMD * rng.choice([1, 1, 2])
         if shape < 0.25:
             return vma.start, vma.end - vma.start
         if shape < 0.4:
@@ -115,6 +177,11 @@ class Generator:
             return max(start, 0), PMD * rng.choice([1, 1, 2])
         first = rng.randrange(pages)
         return vma.start + first * PAGE, PAGE * rng.choice([1, 1, 2, 5, 33, 34, max(1, pages - first)])
+
+    @staticmethod
+    def huge_pages(mm: Mm) -> list[int]:
+        """Where huge pages are mapped."""
+        return [addr for addr, shift, _ in mm.page_table.leaves() if shift == PMD_SHIFT]
 
     def length(self) -> int:
         """How long a mapping is."""
@@ -142,10 +209,20 @@ class Generator:
         rng.shuffle(found)
         return found[:80] or [[1, BASES[0]]]
 
+    def real_files(self) -> list[int]:
+        """The files that are not shared memory."""
+        return [file.id for file in self.machine.memory.files.values() if not file.shmem]
+
     def some_file(self) -> int | None:
         """A file of the machine, or none."""
-        files = list(self.machine.memory.files)
-        return self.rng.choice(files) if files and self.rng.random() < 0.5 else None
+        files = self.real_files() if self.rng.random() < 0.6 else list(self.machine.memory.files)
+        return self.rng.choice(files) if files and self.rng.random() < 0.6 else None
+
+    def dirty_file(self) -> int | None:
+        """A file that has something to write back, if there is one; else any, or none."""
+        files = self.machine.memory.files
+        dirty = [number for number in self.real_files() if any(page.dirty for page in files[number].pages.values())]
+        return self.rng.choice(dirty) if dirty else self.some_file()
 
     # --- operations with arguments ------------------------------------------------------------------------------------
 
@@ -154,6 +231,37 @@ class Generator:
         return {"addr": self.place(mm), "kind": self.rng.choices(["read", "write", "exec"], [4, 6, 1])[0]}
 
     fault = access
+
+    def run(self, _task: Task, mm: Mm) -> Operation:
+        """A program by hand: one of any kernel's, or a walk that asks and changes."""
+        addr, length = self.span(mm)
+        steps = self.walk(mm) if self.rng.random() < 0.4 else self.rng.choice(PROGRAMS)
+        if self.rng.random() < 0.2:  # as if another operation of the same mm were under way
+            steps = [{"step": "inc_tlb_flush_pending"}, *steps, {"step": "dec_tlb_flush_pending"}]
+        return {"addr": addr, "len": length, "prot": self.rng.choice([None, 0, 1, 3, 3, 7]), "steps": steps}
+
+    def walk(self, mm: Mm) -> list[dict[str, Any]]:
+        """Flushes each page of which something is true, and changes each entry in place."""
+        rng = self.rng
+        question: Any = rng.choice(QUESTIONS)
+        question = rng.choice(
+            [question, {"not": question}, {"any": [question, "swap"]}, {"all": ["present", question]}]
+        )
+        asked = {"step": "when", "if": question, "then": [{"step": "flush_tlb_range", "range": "page"}]}
+        entries = [asked, {"step": rng.choice(CHANGES)}] if rng.random() < 0.7 else [asked]
+        table = [
+            {"step": "lock", "lock": "ptl", "mode": "write"},
+            {"step": "for_each_pte", "filter": rng.choice(["present", "not_none"]), "body": entries},
+            {"step": "unlock", "lock": "ptl"},
+        ]
+        addr, length = self.span(mm)
+        other = {"step": "select_range_at", "addr": addr, "len": length, "prot": rng.choice([None, 1, 3])}
+        return [
+            {"step": "lock", "lock": "mmap_lock", "mode": "read"},
+            *([other] if rng.random() < 0.5 else []),
+            {"step": "for_each_vma", "body": [{"step": "for_each_table", "body": table, "on_huge_pmd": []}]},
+            {"step": "unlock", "lock": "mmap_lock"},
+        ]
 
     def fork(self, _task: Task, _mm: Mm) -> Operation:
         """No more to say."""
@@ -166,9 +274,12 @@ class Generator:
         addr = 0 if where < 0.3 else rng.choice(BASES) + rng.choice([0, 1, 7, 256, 500, 511, 512, 1024]) * PAGE
         if where > 0.9 and mm.vmas.vmas:
             addr = rng.choice(mm.vmas.vmas).end
+        length = self.length()
+        if self.likes_huge and rng.random() < 0.7:
+            addr, length = addr & ~(PMD - 1), rng.choice([1, 1, 2, 3]) * PMD
         return {
             "addr": addr,
-            "len": self.length(),
+            "len": length,
             "prot": rng.choices([3, 1, 7, 0, 5], [12, 2, 2, 1, 1])[0],
             "shared": rng.random() < 0.3,
             "fixed": rng.random() < 0.3,
@@ -204,11 +315,14 @@ class Generator:
         new_len = rng.choice([length, length, length + PAGE, length * 2, max(PAGE, length // 2 & ~(PAGE - 1))])
         fixed = rng.random() < 0.4
         new = (rng.choice(BASES) + rng.choice([0, PAGE, PMD, PMD * 2, 3 * PAGE])) if fixed else 0
+        whole = [start for vma in mm.vmas for start in range(-(-vma.start // PMD) * PMD, vma.end - PMD + 1, PMD)][:64]
+        if self.likes_huge and whole and rng.random() < 0.6:  # whole tables and huge pages move to a place of their own
+            addr, length, new, fixed = rng.choice(whole), PMD, FAR + rng.randrange(64) * PMD, True
         dontunmap = rng.random() < 0.1
         return {
             "old": addr,
             "old_len": length,
-            "new_len": length if dontunmap else new_len,
+            "new_len": length if dontunmap or new - FAR in range(64 * PMD) else new_len,
             "maymove": rng.random() < 0.9,
             "fixed": fixed,
             "dontunmap": dontunmap,
@@ -221,13 +335,17 @@ class Generator:
         return {"addr": rng.choice([0, mm.brk + rng.randrange(80) * PAGE, max(0, mm.brk - rng.randrange(40) * PAGE)])}
 
     def msync(self, _task: Task, mm: Mm) -> Operation:
-        """A range."""
+        """A range; mostly a mapping that could be written back."""
         addr, length = self.span(mm)
+        shared = [vma for vma in mm.vmas if vma.has(VM_SHARED) and vma.file in self.real_files()]
+        if shared and self.rng.random() < 0.7:
+            vma = self.rng.choice(shared)
+            addr, length = vma.start, vma.end - vma.start
         return {"addr": addr, "len": length, "sync": self.rng.random() < 0.8}
 
     def fsync(self, _task: Task, _mm: Mm) -> Operation:
         """A file (1 may not exist: an error of use then)."""
-        return {"file": self.some_file() or 1}
+        return {"file": self.dirty_file() or 1}
 
     def truncate(self, _task: Task, _mm: Mm) -> Operation:
         """A part of a file."""
@@ -237,7 +355,7 @@ class Generator:
     def wp_shared_mapping_range(self, _task: Task, _mm: Mm) -> Operation:
         """A part of a file."""
         return {
-            "file": self.some_file() or 1,
+            "file": self.dirty_file() or 1,
             "from_page": self.rng.randrange(10),
             "nr_pages": self.rng.choice([1, 60]),
         }
@@ -256,10 +374,11 @@ class Generator:
 
     def collapse(self, _task: Task, mm: Mm) -> Operation:
         """2 MiB around an address."""
-        return {"addr": self.place(mm) & ~(PMD - 1)}
+        starts = [vma.start + PMD - 1 & ~(PMD - 1) for vma in mm.vmas if vma.anon_vma and vma.end - vma.start >= PMD]
+        return {"addr": self.rng.choice(starts) if starts else self.place(mm) & ~(PMD - 1)}
 
 
-SMALL_TLB = {
+SMALL_TLB: dict[str, Any] = {
     "l1_4k": {"entries": 8, "ways": 2},
     "l1_2m": {"entries": 4, "ways": 2},
     "l1_1g": {"entries": 0, "ways": 0},
@@ -269,17 +388,39 @@ SMALL_TLB = {
     "pml4e_cache": {"entries": 1, "ways": 1},
     "pml5e_cache": {"entries": 1, "ways": 1},
 }
+_NO_ARRAY = {"entries": 0, "ways": 0}
+#: Small arrays, so that entries are replaced; arrays that are missing; other rules; and those of a real CPU. Not
+#: `invlpg_drops_psc` none: x86 kernels leave it to INVLPG that no freed table is walked, and what a walk of freed memory
+#: finds is not defined.
+TLBS: tuple[dict[str, Any], ...] = (
+    SMALL_TLB,
+    SMALL_TLB | {"invlpg_drops_psc": "covering"},
+    SMALL_TLB | {"pde_cache": {"entries": 4, "ways": 2}},
+    SMALL_TLB | {"stlb": {"entries": 12, "ways": 3, "holds_2m": False}},
+    SMALL_TLB | {"stlb": {"entries": 6, "ways": 6, "holds_4k": False}},
+    SMALL_TLB | {"stlb": _NO_ARRAY, "pde_cache": _NO_ARRAY, "pml4e_cache": _NO_ARRAY},
+    {
+        "l1_4k": {"entries": 64, "ways": 4},
+        "l1_2m": {"entries": 32, "ways": 4},
+        "l1_1g": {"entries": 4, "ways": 4},
+        "stlb": {"entries": 1536, "ways": 12},
+        "stlb_1g": {"entries": 16, "ways": 4},
+        "pde_cache": {"entries": 32, "ways": 32},
+        "pdpte_cache": {"entries": 4, "ways": 4},
+        "pml4e_cache": {"entries": 2, "ways": 2},
+    },
+)
 
 
 def random_machine(rng: Random) -> dict[str, Any]:
     """A machine configuration with something of everything."""
-    machine: dict[str, Any] = {
-        "nr_cpus": rng.choice([1, 2, 3, 4]),
+    return {
+        "nr_cpus": rng.choice([1, 2, 3, 4, 9]),
         "levels": rng.choice([4, 5]),
         "pcid": rng.random() < 0.6,
         "invlpg_keeps_psc": rng.random() < 0.3,
         "tlb_enabled": rng.random() < 0.9,
-        "thp": rng.choice(["never", "never", "madvise", "always"]),
-        "tlb": SMALL_TLB,
+        "swap": rng.random() < 0.8,
+        "thp": rng.choice(["never", "madvise", "always", "always"]),
+        "tlb": rng.choice(TLBS),
     }
-    return machine

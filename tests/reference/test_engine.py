@@ -6,7 +6,7 @@ from collections import OrderedDict
 from random import Random
 
 import pytest
-from small_kernel import Bench
+from reference.small_kernel import Bench
 
 from tlbcore.reference import ReferenceMachine, UsageError
 from tlbcore.reference.conditions import CONDITION_HANDLERS

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from invariants import check_invariants, check_no_leaks
-from small_kernel import Bench
+from reference.invariants import check_invariants, check_no_leaks
+from reference.small_kernel import Bench
 
 from tlbcore.reference.config import ALL
 

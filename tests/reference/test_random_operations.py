@@ -5,8 +5,8 @@ from __future__ import annotations
 from random import Random
 
 import pytest
-from invariants import check_invariants, check_no_leaks
-from operations import Generator, random_machine
+from reference.invariants import check_invariants, check_no_leaks
+from differential.operations import Generator, random_machine
 
 from tlbcore import kernels
 from tlbcore.reference import ReferenceMachine, UsageError

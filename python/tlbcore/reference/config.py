@@ -132,13 +132,14 @@ class Config:
     levels: int
     pcid: bool
     tlb_enabled: bool
+    swap: bool
     geometry: Geometry
     thp: str | None
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Config:
         """Check names and bounds."""
-        known = {"nr_cpus", "levels", "pcid", "invlpg_keeps_psc", "tlb_enabled", "tlb", "thp", "costs"}
+        known = {"nr_cpus", "levels", "pcid", "invlpg_keeps_psc", "tlb_enabled", "swap", "tlb", "thp", "costs"}
         for name in values.keys() - known:
             msg = f"machine: found {name}, expected one of {', '.join(sorted(known))}"
             raise UsageError(msg)
@@ -155,6 +156,7 @@ class Config:
             levels=levels,
             pcid=values.get("pcid", False),
             tlb_enabled=values.get("tlb_enabled", True),
+            swap=values.get("swap", True),
             geometry=geometry,
             thp=values.get("thp"),
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -73,7 +74,7 @@ def for_each_table(f: Frame, step: Plain) -> None:
     """The page tables of `vma_range`; at a huge PMD `on_huge_pmd`, then the table if one stands there now."""
     at, end = f.vma_range
     while at < end:
-        following = min((at & ~(PMD_SIZE - 1)) + PMD_SIZE, end)
+        following = min(f.mm.page_table.end_of_pmd_or_hole(at), end)
         if f.mm.page_table.huge(at) is not None:
             visit_huge_pmd(f, step, (at, following))
         table = f.mm.page_table.table(at, 0)
@@ -133,8 +134,10 @@ def for_each_page(f: Frame, step: Plain) -> None:
 def for_each_mapping(f: Frame, step: Plain) -> None:
     """A snapshot of the page's rmap, without the mappings gone meanwhile."""
     page = f.the_page
+    todo = deque(page.rmap)
     with _registers_come_back(f):
-        for number, addr in list(page.rmap):
+        while todo:
+            number, addr = todo.popleft()
             if (number, addr) not in page.rmap:
                 continue
             f.mm = f.machine.engine.mms[number]
@@ -148,6 +151,10 @@ def for_each_mapping(f: Frame, step: Plain) -> None:
             f.table_range = (addr, addr + (PMD_SIZE if huge else PAGE_SIZE))
             run(f, step.get("on_huge_pmd", ()) if huge else step["body"])
             f.page = page
+            mm = f.machine.engine.mms[number]
+            if huge and mm.page_table.table(addr, 0) is not None:  # split: page_vma_mapped_walk() goes on with the PTEs
+                split = [mapping for mapping in page.rmap if mapping[0] == number and 0 <= mapping[1] - addr < PMD_SIZE]
+                todo.extendleft(reversed(split))
 
 
 def _extent_end(size: int, old: int, old_end: int, new: int) -> int:

@@ -287,7 +287,8 @@ class Engine:
         info.row["remote"] = info.told != 0
         self.counters["nr_local_flushes"] += mm.mm_cpumask >> by.cpu & 1
         for cpu in cpus_of(mm.mm_cpumask):
-            if info.told & bit(cpu) and not self._caches_any(self.cpus[cpu], mm, *span):
+            pages = ((addr, addr + PAGE_SIZE) for addr in entries)
+            if info.told & bit(cpu) and not any(self._caches_any(self.cpus[cpu], mm, *page) for page in pages):
                 info.nothing_cached |= bit(cpu)
             pcid = self._pcid_of(self.cpus[cpu], mm)
             if pcid is not None:

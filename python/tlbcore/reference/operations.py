@@ -159,16 +159,20 @@ def _schedule(m: ReferenceMachine, a: Args) -> None:
 
 def _mmap(m: ReferenceMachine, a: Args) -> int:
     task, mm = _running(m, a)
-    addr, length, prot = int(a["addr"]), page_align(a["len"]), a["prot"]
+    addr, length, prot = int(a["addr"]), page_align(a["len"]), a["prot"] & v.VM_ACCESS
     file = None if a["file"] is None else _file(m, a["file"])
     if addr % PAGE_SIZE or not length or (a["shared"] and a["growsdown"]):
         raise ErrnoError("EINVAL")
-    fixed = a["fixed"] or a["noreplace"]
-    if addr + length > m.config.user_end:
-        raise ErrnoError("ENOMEM")
-    if a["noreplace"] and addr and not mm.vmas.is_free(addr, addr + length):
-        raise ErrnoError("EEXIST")
-    if not addr or (not fixed and not mm.vmas.is_free(addr, addr + length)):
+    if a["pgoff"] + (length >> PAGE_SHIFT) > ALL:
+        raise ErrnoError("EOVERFLOW")
+    fits = addr + length <= m.config.user_end
+    free = fits and mm.vmas.is_free(addr, addr + length)
+    if addr and (a["fixed"] or a["noreplace"]):
+        if not fits:
+            raise ErrnoError("ENOMEM")
+        if a["noreplace"] and not free:
+            raise ErrnoError("EEXIST")
+    elif not addr or not free:
         addr = _gap(mm, length)
     pgoff = a["pgoff"]
     if file is None:
@@ -234,7 +238,7 @@ def _mprotect(m: ReferenceMachine, a: Args) -> None:
     hole = mm.vmas.first_hole(start, end)
     end = end if hole is None else hole
     if start < end:
-        m.run_program("mprotect", m.frame(task, mm, {"prot": a["prot"]}, (start, end)))
+        m.run_program("mprotect", m.frame(task, mm, {"prot": a["prot"] & v.VM_ACCESS}, (start, end)))
     if hole is not None:
         raise ErrnoError("ENOMEM")
 
@@ -244,19 +248,19 @@ def _mremap(m: ReferenceMachine, a: Args) -> int:
     old, new = a["old"], a["new"]
     old_len, new_len = page_align(a["old_len"]), page_align(a["new_len"])
     fixed, dontunmap = a["fixed"], a["dontunmap"]
-    if old % PAGE_SIZE or not old_len or not new_len:
-        raise ErrnoError("EINVAL")
-    if (fixed or dontunmap) and not a["maymove"]:
+    if old % PAGE_SIZE or not old_len or not new_len or new_len > m.config.user_end:
         raise ErrnoError("EINVAL")
     if dontunmap and old_len != new_len:
         raise ErrnoError("EINVAL")
-    if fixed:
+    if fixed or dontunmap:  # vrm_implies_new_addr()
         overlaps = old < new + new_len and new < old + old_len
-        if new % PAGE_SIZE or new + new_len > m.config.user_end or overlaps:
+        if not a["maymove"] or new % PAGE_SIZE or new + new_len > m.config.user_end or overlaps:
             raise ErrnoError("EINVAL")
     vma = mm.vmas.lookup(old)
     if vma is None or old + old_len > vma.end:
         raise ErrnoError("EFAULT")
+    if new_len > old_len and vma.index_of(old) + (new_len >> PAGE_SHIFT) > ALL:
+        raise ErrnoError("EINVAL")
     kept = min(old_len, new_len)
     end, wanted = old + old_len, old + new_len
     grows = new_len > old_len and not fixed
@@ -266,8 +270,7 @@ def _mremap(m: ReferenceMachine, a: Args) -> int:
     if moves and not a["maymove"]:
         raise ErrnoError("ENOMEM")
     if moves and not fixed:
-        hint = dontunmap and new and new % PAGE_SIZE == 0 and new + new_len <= m.config.user_end
-        if not (hint and mm.vmas.is_free(new, new + new_len)):
+        if not (dontunmap and new and mm.vmas.is_free(new, new + new_len)):
             new = _gap(mm, new_len)
     args = {
         "old": old,
@@ -308,10 +311,12 @@ def _madvise(m: ReferenceMachine, a: Args) -> None:
     advice = a["advice"]
     if advice in _POPULATE_ADVICE:
         for va in range(start, end, PAGE_SIZE):
+            if mm.vmas.lookup(va) is None:  # a stack does not grow here: gup_vma_lookup() of mm/gup.c
+                raise ErrnoError("ENOMEM")
             try:
                 _do_access(m, task, mm, va, _POPULATE_ADVICE[advice])
             except ErrnoError:
-                raise ErrnoError("EFAULT" if mm.vmas.lookup(va) else "ENOMEM") from None
+                raise ErrnoError("EFAULT") from None
         return
     if advice not in _FLAG_ADVICE and advice not in _PROGRAM_ADVICE:
         return
@@ -348,6 +353,8 @@ def _clear_refs(m: ReferenceMachine, a: Args) -> None:
     if a["kind"] == 4:  # noqa: PLR2004 - CLEAR_REFS_SOFT_DIRTY
         m.run_program("clear_refs_soft_dirty", frame)
         return
+    if a["kind"] != 1:
+        raise ErrnoError("EINVAL")
     for addr, _, pte in list(mm.page_table.leaves()):
         if pte.present and pte.has(A):
             frame.write(pte.drop(A), addr=addr)
@@ -366,7 +373,7 @@ def _collapse(m: ReferenceMachine, a: Args) -> None:
     vma, table = mm.vmas.lookup(start), mm.page_table.table(start, 0)
     if vma is None or vma.end < start + PMD_SIZE or vma.file is not None or vma.has(v.VM_SHARED):
         raise ErrnoError("EINVAL")
-    if not _collapsible(table):
+    if not vma.anon_vma or not _collapsible(table):
         raise ErrnoError("EINVAL")
     frame = m.frame(task, mm, {}, (start, start + PMD_SIZE))
     frame.vma, frame.vma_range, frame.addr = vma, (start, start + PMD_SIZE), start
@@ -442,7 +449,7 @@ def _pages_at(m: ReferenceMachine, places: list[list[int]]) -> list[Page]:
     found: list[Page] = []
     for number, addr in places:
         mm = m.engine.mms.get(number)
-        if mm is None or not mm.live or number == INIT_MM:
+        if mm is None or not mm.live or number == INIT_MM or addr >= m.config.user_end:
             continue
         page = m.page_of(mm.page_table.get(addr)[0])
         if page is not None and not page.is_zero and page not in found:
@@ -476,6 +483,8 @@ _RIGHT = {"write": v.VM_WRITE, "exec": v.VM_EXEC, "read": v.VM_ACCESS}
 
 
 def _do_fault(m: ReferenceMachine, task: Task, mm: Mm, addr: int, kind: str) -> None:
+    if addr >= m.config.user_end:
+        raise ErrnoError("SIGSEGV")
     vma, page_start = mm.vmas.find(addr), addr & ~(PAGE_SIZE - 1)
     if vma is None or not vma.flags & _RIGHT[kind]:
         raise ErrnoError("SIGSEGV")
@@ -495,6 +504,8 @@ def _do_fault(m: ReferenceMachine, task: Task, mm: Mm, addr: int, kind: str) -> 
 
 def _do_access(m: ReferenceMachine, task: Task, mm: Mm, addr: int, kind: str) -> None:
     cpu = m.engine.cpus[task.cpu]
+    if addr >= m.config.user_end:
+        raise ErrnoError("SIGSEGV")
     for _ in range(_MAX_FAULTS):
         if try_access(m.engine, cpu, mm, addr, kind):
             return

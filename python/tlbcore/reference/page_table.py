@@ -48,12 +48,26 @@ class PageTable:
     def table(self, va: int, level: int) -> Table | None:
         """The table of `level` on the way to `va`, if it is there."""
         table = self.root
-        while table.level > level:
-            child = table.entries.get(index(va, table.level))
+        # index() spelled out: nothing is called as often.
+        shift = entry_shift(table.level)
+        for _ in range(table.level - level):
+            child = table.entries.get((va >> shift) & 511)
             if not isinstance(child, Table):
                 return None
             table = child
+            shift -= 9
         return table
+
+    def end_of_pmd_or_hole(self, va: int) -> int:
+        """Where what one PMD entry maps ends, or what a missing table above it would map."""
+        table = self.root
+        while table.level > 1:
+            child = table.entries.get(index(va, table.level))
+            if not isinstance(child, Table):
+                break
+            table = child
+        size = 1 << entry_shift(table.level)
+        return (va & ~(size - 1)) + size
 
     def ensure(self, va: int, level: int) -> Table:
         """The table of `level` on the way to `va`; missing ones are made."""

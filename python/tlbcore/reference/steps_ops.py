@@ -123,13 +123,14 @@ def _swap_in(f: Frame, _step: Plain) -> None:
         page = memory.alloc("anon")
         memory.add_to_swap_cache(page, slot)
     f.page = page
+    f.the_vma.anon_vma = True
 
 
 def _set_pte_swap_in(f: Frame, _step: Plain) -> None:
     vma, page, memory, slot = f.the_vma, f.the_page, f.machine.memory, f.pte.slot
     exclusive = memory.swap[slot] == 1 and page.mapcount == 0
     flags = vma.page_prot | p.A | (f.pte.flags & (p.SD | p.UFFD))
-    if exclusive and vma.has(v.VM_WRITE):
+    if exclusive and vma.has(v.VM_WRITE) and not f.pte.has(p.UFFD):
         flags |= p.W
     _map(f, page, flags, dirty=bool(flags & p.W) and _is_write(f))
     memory.swap_put(slot)
@@ -209,9 +210,7 @@ def _copy_vma(f: Frame, _step: Plain) -> None:
     pgoff = vma.index_of(old)
     if vma.file is None and not vma.anon_vma:
         pgoff = new >> PAGE_SHIFT
-    f.new_vma = replace(
-        vma, start=new, end=new + f.args["new_len"], pgoff=pgoff, flags=vma.flags | v.VM_SOFTDIRTY, defer_gen=0
-    )
+    f.new_vma = replace(vma, start=new, end=new + f.args["new_len"], pgoff=pgoff, flags=vma.flags | v.VM_SOFTDIRTY)
     f.mm.vmas.insert(f.new_vma)
     f.vma, f.vma_range = vma, f.args["ranges"]["old"]
 

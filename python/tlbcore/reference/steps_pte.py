@@ -184,7 +184,7 @@ def _isolate_folio(f: Frame, _step: Plain) -> None:
 
 def _add_to_swap(f: Frame, _step: Plain) -> None:
     page = f.the_page
-    if page.swap_slot is None:
+    if page.swap_slot is None and f.machine.config.swap:
         f.machine.memory.add_to_swap_cache(page)
         page.dirty = True
 
@@ -315,7 +315,9 @@ def _collapsed(f: Frame) -> Table:
 
 
 def _pageout(f: Frame, _step: Plain) -> None:
-    f.the_page.dirty = False
+    """Write the page out; anonymous and shared memory has nowhere to go without swap."""
+    if f.machine.config.swap or f.the_page.kind == "file":
+        f.the_page.dirty = False
 
 
 PTE_HANDLERS: dict[str, Handler] = {

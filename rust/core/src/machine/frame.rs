@@ -115,13 +115,37 @@ pub(super) enum TableStop {
 /// The state of a running loop.
 #[derive(Clone, Debug)]
 pub(super) enum Loop {
-    Vma { index: usize, at: VirtAddr },
-    RmapVma { list: Vec<(MmId, VirtAddr)>, next: usize, saved: Registers },
-    Table { at: VirtAddr, stop: TableStop },
-    Pte { filter: PteFilter },
-    Extent { at: VirtAddr },
-    Page { next: usize, keep: bool },
-    Mapping { list: Vec<Mapping>, next: usize, shared_only: bool, saved: Registers },
+    Vma {
+        index: usize,
+        at: VirtAddr,
+    },
+    RmapVma {
+        list: Vec<(MmId, VirtAddr)>,
+        next: usize,
+        saved: Registers,
+    },
+    Table {
+        at: VirtAddr,
+        stop: TableStop,
+    },
+    Pte {
+        filter: PteFilter,
+    },
+    Extent {
+        at: VirtAddr,
+    },
+    Page {
+        next: usize,
+        keep: bool,
+    },
+    /// `huge` is the huge PMD that the body's run before was for: what it was split into comes next.
+    Mapping {
+        list: Vec<Mapping>,
+        next: usize,
+        huge: Option<Mapping>,
+        shared_only: bool,
+        saved: Registers,
+    },
 }
 
 /// A migration entry that this operation made.

@@ -6,7 +6,7 @@ use crate::cpumask::CpuId;
 use crate::error::{Error, Result};
 use crate::flush::{Initiator, MmId};
 use crate::page_table::{PTE_LEVEL, PageTables, TableId, Walk, WalkEnd};
-use crate::program::LazyMmu;
+use crate::program::{LazyMmu, ProgramName};
 use crate::tlb::{PscLevel, PscScope, TlbEntry};
 
 use super::Machine;
@@ -19,7 +19,8 @@ impl Machine {
     /// Accesses `addr` on the CPU of `by`, which has `mm` loaded; faults are handled and the access tried again.
     pub(super) fn access(&mut self, by: Initiator, mm: MmId, addr: VirtAddr, kind: AccessKind) -> Result<Outcome> {
         if addr >= self.user_end() {
-            return Ok(Outcome::Errno(Errno::Sigsegv)); // not an address of user space
+            // The tables have no entry of its own for it: bits above the top level name nothing.
+            return Ok(Outcome::Errno(Errno::Sigsegv));
         }
         for _ in 0..=MAX_FAULTS {
             if self.try_access(by.cpu, mm, addr, kind)? {
@@ -29,10 +30,14 @@ impl Machine {
                 return Ok(errno);
             }
         }
-        Err(Error::Value(format!(
-            "access to {addr} of mm {mm}: found a fault after {MAX_FAULTS} that were handled, expected the kernel's fault \
-             program to make the access possible"
-        )))
+        Err(Error::Program {
+            program: ProgramName::Fault.name().to_owned(),
+            step: "as a whole".to_owned(),
+            message: format!(
+                "found a fault at {addr} of mm {mm} after {MAX_FAULTS} that were handled, expected the program to make the \
+                 access possible"
+            ),
+        })
     }
 
     /// One try; false is a page fault.

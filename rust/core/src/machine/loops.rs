@@ -9,6 +9,7 @@ use crate::program::{LoopKind, PteFilter};
 use super::Machine;
 use super::frame::{Frame, Loop, Place, TableStop};
 use super::pages::head_of;
+use super::rmap::Mapping;
 
 /// What a loop came to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -40,7 +41,7 @@ pub(super) fn enter(machine: &Machine, frame: &mut Frame, kind: LoopKind) {
                 .page
                 .and_then(|pfn| machine.pages.get(pfn))
                 .map_or(Vec::new(), |page| page.rmap.as_slice().to_vec());
-            Loop::Mapping { list, next: 0, shared_only, saved: frame.r }
+            Loop::Mapping { list, next: 0, huge: None, shared_only, saved: frame.r }
         }
     };
     frame.loops.push(state);
@@ -69,11 +70,16 @@ pub(super) fn next(machine: &mut Machine, frame: &mut Frame) -> Result<Item> {
         Loop::Pte { .. } => Item::End,
         Loop::Extent { at } => next_extent(machine, frame, at)?,
         Loop::Page { next, keep } => next_page(machine, frame, next, *keep),
-        Loop::Mapping { list, next, shared_only, saved } => {
+        Loop::Mapping { list, next, huge, shared_only, saved } => {
+            if let Some(mapping) = huge.take() {
+                list.splice(*next..*next, split_mappings(machine, frame, mapping));
+            }
             let mut item = Item::End;
             while item == Item::End && *next < list.len() {
-                item = visit_mapping(machine, frame, list[*next], *shared_only);
+                let mapping = list[*next];
+                item = visit_mapping(machine, frame, mapping, *shared_only);
                 *next += 1;
+                *huge = (item == Item::HugePmd).then_some(mapping);
             }
             if item == Item::End {
                 frame.r = *saved;
@@ -243,7 +249,7 @@ fn next_page(machine: &mut Machine, frame: &mut Frame, next: &mut usize, keep: b
     Item::End
 }
 
-fn visit_mapping(machine: &Machine, frame: &mut Frame, mapping: super::rmap::Mapping, shared_only: bool) -> Item {
+fn visit_mapping(machine: &Machine, frame: &mut Frame, mapping: Mapping, shared_only: bool) -> Item {
     let still_there =
         frame.page.and_then(|pfn| machine.pages.get(pfn)).is_some_and(|page| page.rmap.as_slice().contains(&mapping));
     let Some(mm) = machine.mm(mapping.mm).filter(|_| still_there) else {
@@ -276,6 +282,15 @@ fn visit_mapping(machine: &Machine, frame: &mut Frame, mapping: super::rmap::Map
     load_huge(frame, table, mapping.addr, pte);
     frame.page = page;
     Item::HugePmd
+}
+
+/// What maps the page now where a huge PMD did (mm/page_vma_mapped.c:`page_vma_mapped_walk` goes on with the PTEs).
+fn split_mappings(machine: &Machine, frame: &Frame, huge: Mapping) -> Vec<Mapping> {
+    let table = machine.mm(huge.mm).and_then(|mm| machine.tables.pte_table(mm.root, huge.addr));
+    let page = frame.page.filter(|_| table.is_some()).and_then(|pfn| machine.pages.get(pfn));
+    let range = VaRange::new(huge.addr, VirtAddr(huge.addr.0 + PMD_SIZE));
+    let stands_there = |mapping: &&Mapping| mapping.mm == huge.mm && range.contains(mapping.addr);
+    page.map_or(Vec::new(), |page| page.rmap.as_slice().iter().filter(stands_there).copied().collect())
 }
 
 /// How far an extent of pages of `1 << shift` bytes reaches from `old`, if it goes to `new` (mm/mremap.c:`get_extent`).

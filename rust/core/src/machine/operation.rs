@@ -166,6 +166,8 @@ pub enum Errno {
     Efault,
     /// Something is mapped there already.
     Eexist,
+    /// A file offset past what 64 bits hold.
+    Eoverflow,
     /// The rights do not allow it.
     Eacces,
     /// The signal that an access without a mapping or a right raises.

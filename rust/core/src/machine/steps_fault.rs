@@ -159,6 +159,7 @@ impl Machine {
         let Some(slot) = frame.r.pte.swap_slot().map(|slot| slot as u32) else {
             return Err(frame.error("a swap entry", "another"));
         };
+        self.anon_vma_prepare(frame)?;
         if let Some(page) = self.pages.swap_cache_of(slot) {
             frame.page = Some(page);
             return Ok(());
@@ -168,7 +169,7 @@ impl Machine {
         // The cache's reference is the only one now.
         self.pages.put_ref(page);
         frame.page = Some(page);
-        self.anon_vma_prepare(frame)
+        Ok(())
     }
 
     pub(super) fn set_pte_swap_in(&mut self, frame: &mut Frame) -> Result<()> {

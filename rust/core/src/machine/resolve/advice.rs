@@ -133,11 +133,15 @@ impl Machine {
     }
 
     pub(super) fn collapse(&mut self, by: Initiator, mm: MmId, addr: VirtAddr) -> Result<Outcome> {
+        if addr >= self.user_end() {
+            return Ok(Outcome::Errno(Errno::Einval));
+        }
         let start = addr.align_down(PMD_SHIFT);
         let range = VaRange::new(start, VirtAddr(start.0 + PMD_SIZE));
         let state = self.mm_ref(mm)?;
         let vma = state.vmas.lookup(start).copied();
-        let fits = |vma: &Vma| range.end <= vma.end && vma.is_anonymous() && !vma.is_shared();
+        // mm/khugepaged.c:hugepage_vma_revalidate wants an anon_vma: nothing but zero pages is not collapsed.
+        let fits = |vma: &Vma| range.end <= vma.end && vma.is_anonymous() && !vma.is_shared() && vma.anon_vma;
         let (Some(vma), Some(table)) = (vma.filter(fits), self.tables.pte_table(state.root, start)) else {
             return Ok(Outcome::Errno(Errno::Einval));
         };

@@ -19,6 +19,9 @@ impl Machine {
         addr: VirtAddr,
         kind: AccessKind,
     ) -> Result<Outcome> {
+        if addr >= self.user_end() {
+            return Ok(Outcome::Errno(Errno::Sigsegv));
+        }
         let page = addr.align_down(PAGE_SHIFT);
         let Some(mut vma) = self.mm_ref(mm)?.vmas.find(page).copied() else {
             return Ok(Outcome::Errno(Errno::Sigsegv));
@@ -28,15 +31,14 @@ impl Machine {
         if !allows(&vma, kind) || nr_grown > 0 && !may_grow {
             return Ok(Outcome::Errno(Errno::Sigsegv));
         }
-        let (start, index) = if nr_grown > 0 { (page, vma.pgoff - nr_grown) } else { (vma.start, vma.index_of(page)) };
-        let size = vma.file.and_then(|file| self.pages.file(file)).and_then(|file| file.nr_pages);
-        if size.is_some_and(|nr_pages| index >= nr_pages) {
-            return Ok(Outcome::Errno(Errno::Sigbus));
-        }
-        if start < vma.start
-            && let Some(grown) = self.mm_mut(mm)?.vmas.expand_down(vma.start, start)
+        if nr_grown > 0
+            && let Some(grown) = self.mm_mut(mm)?.vmas.expand_down(vma.start, page)
         {
             vma = grown;
+        }
+        let size = vma.file.and_then(|file| self.pages.file(file)).and_then(|file| file.nr_pages);
+        if size.is_some_and(|nr_pages| vma.index_of(page) >= nr_pages) {
+            return Ok(Outcome::Errno(Errno::Sigbus));
         }
         let args = Args { range: vma.range(), addr: page, kind: Some(kind), ..Args::default() };
         let mut frame = self.frame(ProgramName::Fault, by, mm, args)?;

@@ -1,6 +1,6 @@
 //! Mappings: mmap, munmap, brk, mprotect.
 
-use crate::addr::{PAGE_SHIFT, VaRange, VirtAddr};
+use crate::addr::{PAGE_SHIFT, PAGE_SIZE, VaRange, VirtAddr};
 use crate::error::{Error, Result};
 use crate::flush::{Initiator, MmId};
 use crate::program::ProgramName;
@@ -22,6 +22,9 @@ impl Machine {
         let file = file.map(|file| self.file_id(file)).transpose()?;
         if len == 0 || shared && growsdown || !VirtAddr(addr).is_aligned(PAGE_SHIFT) {
             return Ok(Outcome::Errno(Errno::Einval));
+        }
+        if pgoff.checked_add(len.div_ceil(PAGE_SIZE)).is_none() {
+            return Ok(Outcome::Errno(Errno::Eoverflow));
         }
         // Address 0 asks for a choice even of a fixed mapping.
         let is_fixed = (fixed || noreplace) && addr != 0;

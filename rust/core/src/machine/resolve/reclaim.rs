@@ -13,7 +13,8 @@ use super::super::pages::PageKind;
 impl Machine {
     /// The page mapped at a place now; not a zero page.
     fn mapped_page(&self, mm: u32, addr: u64) -> Option<Pfn> {
-        let (pte, _) = self.leaf(MmId(mm), VirtAddr(addr))?;
+        let addr = VirtAddr(addr);
+        let (pte, _) = self.leaf(MmId(mm), addr).filter(|_| addr < self.user_end())?;
         Self::page_of(pte).filter(|pfn| self.pages.get(*pfn).is_some())
     }
 

@@ -1,6 +1,6 @@
 //! mremap: which of its branches the arguments take (mm/mremap.c).
 
-use crate::addr::{PAGE_SHIFT, VaRange, VirtAddr};
+use crate::addr::{PAGE_SHIFT, PAGE_SIZE, VaRange, VirtAddr};
 use crate::error::Result;
 use crate::flush::{Initiator, MmId};
 use crate::program::ProgramName;
@@ -25,30 +25,35 @@ impl Machine {
         let Operation::Mremap { old, old_len, new_len, maymove, fixed, dontunmap, new, .. } = *operation else {
             return Ok(Err(Errno::Einval));
         };
-        let (Ok(old_range), Ok(_)) =
-            (self.page_range(old, old_len, Errno::Efault), self.page_range(0, new_len, Errno::Einval))
-        else {
-            let is_aligned = VirtAddr(old).is_aligned(PAGE_SHIFT) && new_len <= self.user_end().0;
-            return Ok(Err(if is_aligned { Errno::Efault } else { Errno::Einval }));
-        };
-        let round = |len: u64| VirtAddr(len).align_up(PAGE_SHIFT).0;
-        let (old_len, new_len) = (round(old_len), round(new_len));
-        let makes_no_sense =
-            old_len == 0 || new_len == 0 || (fixed || dontunmap) && !maymove || dontunmap && old_len != new_len;
+        // mm/mremap.c:check_mremap_params, then the lookup of the old area.
+        let makes_no_sense = !VirtAddr(old).is_aligned(PAGE_SHIFT)
+            || old_len == 0
+            || new_len == 0
+            || new_len > self.user_end().0
+            || (fixed || dontunmap) && !maymove;
         if makes_no_sense {
             return Ok(Err(Errno::Einval));
         }
-        if fixed {
+        let new_len = VirtAddr(new_len).align_up(PAGE_SHIFT).0;
+        let old_len = old_len.checked_next_multiple_of(PAGE_SIZE).unwrap_or(u64::MAX);
+        if dontunmap && old_len != new_len {
+            return Ok(Err(Errno::Einval));
+        }
+        let old_range = VaRange::new(VirtAddr(old), VirtAddr(old.saturating_add(old_len)));
+        if fixed || dontunmap {
             match self.page_range(new, new_len, Errno::Einval) {
                 Ok(range) if range.intersect(old_range).is_empty() => {}
                 _ => return Ok(Err(Errno::Einval)),
             }
         }
         let vmas = &self.mm_ref(mm)?.vmas;
-        let Some(vma) = vmas.lookup(VirtAddr(old)).filter(|vma| old_range.end <= vma.end) else {
+        let Some(vma) = vmas.lookup(old_range.start).filter(|vma| old_range.end <= vma.end) else {
             return Ok(Err(Errno::Efault));
         };
         let grows = new_len > old_len;
+        if grows && vma.index_of(old_range.start).checked_add(new_len >> PAGE_SHIFT).is_none() {
+            return Ok(Err(Errno::Einval));
+        }
         let behind = VaRange::new(old_range.end, VirtAddr(old + new_len));
         let has_room = old_range.end == vma.end && behind.end <= self.user_end() && vmas.is_free(behind);
         let mut args = MremapArgs {
@@ -70,8 +75,7 @@ impl Machine {
         }
         if args.moves {
             let wanted = if fixed || dontunmap { new } else { 0 };
-            let aligned = wanted >> PAGE_SHIFT << PAGE_SHIFT;
-            match self.choose_range(mm, aligned, new_len, fixed)? {
+            match self.choose_range(mm, wanted, new_len, fixed)? {
                 Ok(range) => args.new = range.start,
                 Err(errno) => return Ok(Err(errno)),
             }
