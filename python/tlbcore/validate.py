@@ -61,7 +61,7 @@ class Validation:
         }
 
     def write_operations(self, path: Path) -> None:
-        """Writes each operation with both lists as a row of a CSV file, whole or not at all; flushes as `flush_text`."""
+        """Writes each operation with both lists as a row of a CSV file, whole or not at all (`flush_text`)."""
         recording = self.replay.recording
         times, tasks = recording.column("time_ns"), recording.column("task")
         partial = path.with_name(path.name + ".partial")

@@ -15,9 +15,8 @@ from typing import Any
 
 sys.path[:0] = [str(Path(__file__).parents[1])]
 
-from differential.compare import random_run, report, shrink
-
-from tlbcore import kernels
+from differential.compare import random_run, report, shrink  # noqa: E402 - found by the line before
+from tlbcore import kernels  # noqa: E402
 
 
 def _specs() -> tuple[str, ...]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from random import Random
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from differential.operations import Generator, Operation, random_machine
-
 from tlbcore import _core
 from tlbcore.reference import ReferenceMachine
+
+if TYPE_CHECKING:
+    from random import Random
 
 #: The whole state is compared once in this many operations, and at the end.
 STATE_EVERY = 10
@@ -23,7 +24,7 @@ class Subject(Protocol):
     def apply(self, op: Operation) -> dict[str, Any]:
         """Run an operation; ValueError if it makes no sense, any other exception if the machine is broken."""
 
-    def state(self) -> Any:  # noqa: ANN401 - plain JSON
+    def state(self) -> Any:
         """All there is."""
 
     def take_log(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -51,7 +52,7 @@ class CoreMachine:
         result: dict[str, Any] = json.loads(self.machine.apply(json.dumps(op)))
         return result
 
-    def state(self) -> Any:  # noqa: ANN401 - plain JSON
+    def state(self) -> Any:
         """All there is."""
         self.machine.check_consistency()
         return json.loads(self.machine.state())
@@ -102,14 +103,14 @@ def _short(value: object) -> str:
     return text if len(text) <= 600 else text[:600] + " ..."
 
 
-def first_difference(path: str, reference: Any, subject: Any) -> tuple[str, object, object] | None:  # noqa: ANN401
+def first_difference(path: str, reference: Any, subject: Any) -> tuple[str, object, object] | None:
     """The JSON path and both values of the first difference, depth first; true is not 1."""
     if json.dumps(reference, sort_keys=True) == json.dumps(subject, sort_keys=True):
         return None
     return _search(path, reference, subject)
 
 
-def _search(path: str, reference: Any, subject: Any) -> tuple[str, object, object] | None:  # noqa: ANN401 - plain JSON
+def _search(path: str, reference: Any, subject: Any) -> tuple[str, object, object] | None:
     if isinstance(reference, dict) and isinstance(subject, dict):
         for key in sorted(reference.keys() | subject.keys(), key=str):
             if key not in reference or key not in subject:

@@ -1,20 +1,25 @@
-"""Random sequences of operations that mostly make sense: several processes, threads, CPUs and files, and ranges that overlap
-within a few page tables, so that flushes, nesting and page-table freeing happen all the time.
+"""Random sequences of operations that mostly make sense.
 
-The generator looks at a running reference machine to choose arguments (a thread that runs, a VMA that exists), and now and
-then at nothing at all, so that errors are compared too. It draws from any `random.Random`, also from Hypothesis' one.
+There are several processes, threads, CPUs and files, and ranges that overlap within a few page tables, so that flushes,
+nesting and page-table freeing happen all the time.
+
+The generator looks at a running reference machine to choose arguments (a thread that runs, a VMA that exists), and now
+and then at nothing at all, so that errors are compared too. It draws from any `random.Random`, also from Hypothesis' one.
 """
 
 from __future__ import annotations
 
-from random import Random
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from tlbcore import kernels
-from tlbcore.reference import ReferenceMachine
 from tlbcore.reference.config import PMD_SHIFT
-from tlbcore.reference.mm import Mm, Task
 from tlbcore.reference.vma import VM_SHARED
+
+if TYPE_CHECKING:
+    from random import Random
+
+    from tlbcore.reference import ReferenceMachine
+    from tlbcore.reference.mm import Mm, Task
 
 PAGE, PMD = 4096, 1 << 21
 MAX_TASKS, MAX_FILES = 6, 3
@@ -22,14 +27,33 @@ MAX_TASKS, MAX_FILES = 6, 3
 BASES = (0x7F0000000000, 0x7F003FE00000, 0x7F7FFFE00000, 0x10000000, 0x7FFFF7C00000)
 #: Where nothing else is mapped: below the place that mmap chooses, above the others.
 FAR = 0x7FFF00000000
-ADVICE = ("dontneed free cold pageout hugepage nohugepage dontfork dofork populate_read populate_write other").split()
+ADVICE = [
+    "dontneed",
+    "free",
+    "cold",
+    "pageout",
+    "hugepage",
+    "nohugepage",
+    "dontfork",
+    "dofork",
+    "populate_read",
+    "populate_write",
+    "other",
+]
 
 Operation = dict[str, Any]
 
 #: Programs of operations whose arguments are a range and rights, which may be run by hand.
-RUNNABLE = (
-    "munmap mprotect madvise_dontneed madvise_free madvise_cold madvise_pageout clear_refs_soft_dirty change_prot_numa"
-).split()
+RUNNABLE = [
+    "munmap",
+    "mprotect",
+    "madvise_dontneed",
+    "madvise_free",
+    "madvise_cold",
+    "madvise_pageout",
+    "clear_refs_soft_dirty",
+    "change_prot_numa",
+]
 PROGRAMS: list[list[dict[str, Any]]] = [
     programs[name]
     for family in kernels.FAMILIES
@@ -37,10 +61,26 @@ PROGRAMS: list[list[dict[str, Any]]] = [
     for name in RUNNABLE
 ]
 #: What no kernel asks, or asks only elsewhere, is asked of each entry in a program by hand.
-QUESTIONS = (
-    "migration uffd_wp pte_accessible pte_changed delay_rmap mm_tlb_flush_nested page_huge page_shared page_shmem "
-    "vma_huge_allowed vma_writable vma_needs_copy zero_page page_mapped pte_needs_flush pte_demoted young pmd_is_huge"
-).split()
+QUESTIONS = [
+    "migration",
+    "uffd_wp",
+    "pte_accessible",
+    "pte_changed",
+    "delay_rmap",
+    "mm_tlb_flush_nested",
+    "page_huge",
+    "page_shared",
+    "page_shmem",
+    "vma_huge_allowed",
+    "vma_writable",
+    "vma_needs_copy",
+    "zero_page",
+    "page_mapped",
+    "pte_needs_flush",
+    "pte_demoted",
+    "young",
+    "pmd_is_huge",
+]
 CHANGES = ("ptep_clear_young", "clear_young_dirty", "ptep_set_wrprotect")
 
 #: Arguments of 64 bits, which have to be taken whatever they are.
@@ -99,11 +139,13 @@ class Generator:
 
     def next(self) -> Operation:
         """One operation; seldom one with an argument at the end of what 64 bits hold."""
-        operation = self.sensible()
+        operation: Operation = self.sensible()
         if self.rng.random() < EXTREME_SHARE:
             names = [name for name in operation if name in EXTREME_ARGUMENTS and operation[name] is not None]
-            if names:
+            if names and not str(operation.get("advice", "")).startswith("populate"):
                 operation[self.rng.choice(names)] = self.rng.choice(self.extremes())
+                if "populate" in operation:  # what fits is so large that it would take years
+                    operation["populate"] = False
         return operation
 
     def extremes(self) -> tuple[int, ...]:
@@ -131,18 +173,19 @@ class Generator:
         elif name == "create_file" and len(self.real_files()) >= MAX_FILES:
             name = "access"
         task = rng.choice(running)
-        if len(m.engine.mms[task.mm].vmas.vmas) < 3 and rng.random() < 0.5:  # noqa: PLR2004 - a bare process
+        if len(m.engine.mms[task.mm].vmas.vmas) < 3 and rng.random() < 0.5:
             name = "mmap"
         if name == "schedule":
             return self.schedule(list(m.tasks.values()))
         if name in ("exit", "exec", "clone_thread"):
             return {"op": name, "task": rng.choice(list(m.tasks.values())).id}
         if name in ("create_process", "advance_time", "create_file"):
-            return {
+            choices: dict[str, Operation] = {
                 "create_process": {"op": name},
                 "advance_time": {"op": name, "ns": rng.choice([1, 10**6, 2 * 10**9])},
                 "create_file": {"op": name, "shmem": rng.random() < 0.4, "nr_pages": rng.choice([None, 8, 40, 1100])},
-            }[name]
+            }
+            return choices[name]
         make = getattr(self, name)
         operation: Operation = {"op": name, "task": task.id} | make(task, m.engine.mms[task.mm])
         return operation
@@ -154,7 +197,7 @@ class Generator:
         choice = self.rng.choice([*candidates, None]) if self.rng.random() < 0.85 else None
         return {"op": "schedule", "cpu": cpu, "task": choice}
 
-    # --- where --------------------------------------------------------------------------------------------------------
+    # --- where ------------------------------------------------------------------------------------------------------
 
     def span(self, mm: Mm) -> tuple[int, int]:
         """A range that often lies in a VMA, sometimes over several, sometimes anywhere."""
@@ -224,7 +267,7 @@ class Generator:
         dirty = [number for number in self.real_files() if any(page.dirty for page in files[number].pages.values())]
         return self.rng.choice(dirty) if dirty else self.some_file()
 
-    # --- operations with arguments ------------------------------------------------------------------------------------
+    # --- operations with arguments ----------------------------------------------------------------------------------
 
     def access(self, _task: Task, mm: Mm) -> Operation:
         """A load, a store, seldom a fetch."""
@@ -390,8 +433,8 @@ SMALL_TLB: dict[str, Any] = {
 }
 _NO_ARRAY = {"entries": 0, "ways": 0}
 #: Small arrays, so that entries are replaced; arrays that are missing; other rules; and those of a real CPU. Not
-#: `invlpg_drops_psc` none: x86 kernels leave it to INVLPG that no freed table is walked, and what a walk of freed memory
-#: finds is not defined.
+#: `invlpg_drops_psc` none: x86 kernels leave it to INVLPG that no freed table is walked, and what a walk of freed
+#: memory finds is not defined.
 TLBS: tuple[dict[str, Any], ...] = (
     SMALL_TLB,
     SMALL_TLB | {"invlpg_drops_psc": "covering"},

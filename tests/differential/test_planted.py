@@ -12,11 +12,12 @@ import pytest
 from differential.campaign import SPECS, kernel_of
 from differential.compare import random_run, report, shrink
 from tlbcore.reference import ReferenceMachine
-from tlbcore.reference.frame import Frame, Plain
 from tlbcore.reference.machine import STEP_HANDLERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+
+    from tlbcore.reference.frame import Frame, Plain
 
 #: Rounds of all kernels till an error has to be found.
 NR_ROUNDS = 4
@@ -44,7 +45,7 @@ def ceiling_is_off_by_one(machine: ReferenceMachine) -> None:
 def flush_without_generation(machine: ReferenceMachine) -> None:
     flush = machine.engine.flush_tlb_mm_range
 
-    def forgetful(by: Any, mm: Any, *span: Any, **how: Any) -> None:  # noqa: ANN401 - handed on
+    def forgetful(by: Any, mm: Any, *span: Any, **how: Any) -> None:
         flush(by, mm, *span, **how)
         mm.tlb_gen -= machine.constants.lazy_mmu != "per_pte"
 
@@ -76,8 +77,12 @@ PLANTED = {
     "flush without a generation": Planted(flush_without_generation, r"flushes\[\d+\]\.gen|state\.mms\[\d+\]\.tlb_gen"),
     "ceiling off by one": Planted(ceiling_is_off_by_one, r"flushes\[\d+\]\.(start|end)|tlb_events\[\d+\]\.pages"),
     "lazy CPUs not mentioned": Planted(lazy_cpus_are_forgotten, r"flushes\[\d+\]\.lazy_skipped"),
-    "page tables not freed": Planted(instead("free_pgtables", nothing), r"flushes\[\d+\].*|state\.mms\[\d+\].nr_tables"),
-    "deferred flush not noted": Planted(instead("set_tlb_ubc_flush_pending", nothing), r"flushes.*|tlb_events.*|state.*"),
+    "page tables not freed": Planted(
+        instead("free_pgtables", nothing), r"flushes\[\d+\].*|state\.mms\[\d+\].nr_tables"
+    ),
+    "deferred flush not noted": Planted(
+        instead("set_tlb_ubc_flush_pending", nothing), r"flushes.*|tlb_events.*|state.*"
+    ),
     "outstanding flush ignored": Planted(instead("flush_tlb_batched_pending", nothing), r"flushes\[\d+\].*|state.*"),
     "dirty page lost": Planted(instead("set_page_dirty", nothing), r"state\.pages\[\d+\]\.dirty"),
     "wrong mapping removed": Planted(instead("page_remove_rmap", another_mapping), r"state\.pages.*|result|flushes.*"),

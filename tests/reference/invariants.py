@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import TYPE_CHECKING
 
-from tlbcore.reference import ReferenceMachine
+if TYPE_CHECKING:
+    from tlbcore.reference import ReferenceMachine
 
 
 def check_invariants(machine: ReferenceMachine) -> None:

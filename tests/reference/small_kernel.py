@@ -34,12 +34,12 @@ CONSTANTS: dict[str, Any] = {
 }
 
 
-def s(name: str, **arguments: Any) -> Step:  # noqa: ANN401 - plain JSON
+def s(name: str, **arguments: Any) -> Step:
     """A step."""
     return {"step": name, **arguments}
 
 
-def when(condition: Any, then: list[Step], otherwise: list[Step] | None = None) -> Step:  # noqa: ANN401 - plain JSON
+def when(condition: Any, then: list[Step], otherwise: list[Step] | None = None) -> Step:
     """A step with a condition."""
     return {"step": "when", "if": condition, "then": then, "else": otherwise or []}
 
@@ -219,7 +219,7 @@ PROGRAMS_BY_NAME: dict[str, list[Step]] = {
 }
 
 
-def small_kernel(**constants: Any) -> dict[str, Any]:  # noqa: ANN401 - plain JSON
+def small_kernel(**constants: Any) -> dict[str, Any]:
     """The kernel, with some constants changed."""
     programs = {name: PROGRAMS_BY_NAME.get(name, []) for name in PROGRAMS}
     return {"name": "small", "constants": {**CONSTANTS, **constants}, "programs": programs}
@@ -228,13 +228,13 @@ def small_kernel(**constants: Any) -> dict[str, Any]:  # noqa: ANN401 - plain JS
 class Bench:
     """A machine with one process that runs on CPU 0, and short ways to say what it does."""
 
-    def __init__(self, config: dict[str, Any] | None = None, **constants: Any) -> None:  # noqa: ANN401 - plain JSON
+    def __init__(self, config: dict[str, Any] | None = None, **constants: Any) -> None:
         """Start the process."""
         self.machine = ReferenceMachine({"nr_cpus": 4, "levels": 4, **(config or {})}, small_kernel(**constants))
         self.do("create_process")
         self.do("schedule", cpu=0, task=0)
 
-    def do(self, op: str, **arguments: Any) -> Any:  # noqa: ANN401 - plain JSON
+    def do(self, op: str, **arguments: Any) -> Any:
         """Apply an operation (of task 0 unless said otherwise) that must succeed."""
         if op not in ("create_process", "schedule", "create_file", "advance_time"):
             arguments = {"task": 0, **arguments}
@@ -242,7 +242,7 @@ class Bench:
         assert "errno" not in result, result
         return result["value"]
 
-    def mmap(self, addr: int, pages: int, **other: Any) -> int:  # noqa: ANN401 - plain JSON
+    def mmap(self, addr: int, pages: int, **other: Any) -> int:
         """An anonymous, private, readable and writable mapping unless said otherwise."""
         arguments: dict[str, Any] = {
             "prot": 3,

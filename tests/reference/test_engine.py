@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from random import Random
+from typing import Any
 
 import pytest
-from reference.small_kernel import Bench
 
+from reference.small_kernel import CONSTANTS, Bench
 from tlbcore.reference import ReferenceMachine, UsageError
 from tlbcore.reference.conditions import CONDITION_HANDLERS
 from tlbcore.reference.config import ArrayGeometry
@@ -19,7 +20,7 @@ PAGE = 4096
 A = 0x7F0000203000
 
 
-def two_threads(**constants: object) -> Bench:
+def two_threads(**constants: Any) -> Bench:
     bench = Bench(**constants)
     bench.do("schedule", cpu=1, task=bench.do("clone_thread"))
     bench.mmap(A, 8)
@@ -106,7 +107,7 @@ def test_lru_against_a_model() -> None:
             ways.move_to_end(key)
             if len(ways) > 4:
                 ways.popitem(last=False)
-    assert sorted(array.keys()) == sorted(key for ways in model for key in ways)
+    assert sorted(array.all_keys()) == sorted(key for ways in model for key in ways)
 
 
 def test_cpulist() -> None:
@@ -121,13 +122,7 @@ def test_unknown_names_are_refused() -> None:
     with pytest.raises(UsageError, match="task 7 does not exist"):
         bench.machine.apply({"op": "munmap", "task": 7, "addr": 0, "len": 1})
     with pytest.raises(UsageError, match="program mmap is missing"):
-        ReferenceMachine({}, {"constants": {**_constants()}, "programs": {}})
-
-
-def _constants() -> dict[str, object]:
-    from small_kernel import CONSTANTS  # noqa: PLC0415 - beside its only use
-
-    return CONSTANTS
+        ReferenceMachine({}, {"constants": CONSTANTS, "programs": {}})
 
 
 def test_the_language_is_total() -> None:

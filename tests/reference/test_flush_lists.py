@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
+
 from reference.invariants import check_invariants, check_no_leaks
 from reference.small_kernel import Bench
-
 from tlbcore.reference.config import ALL
 
 PAGE, PMD = 4096, 1 << 21

@@ -5,9 +5,9 @@ from __future__ import annotations
 from random import Random
 
 import pytest
-from reference.invariants import check_invariants, check_no_leaks
-from differential.operations import Generator, random_machine
 
+from differential.operations import Generator, random_machine
+from reference.invariants import check_invariants, check_no_leaks
 from tlbcore import kernels
 from tlbcore.reference import ReferenceMachine, UsageError
 

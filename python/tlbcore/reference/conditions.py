@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tlbcore.reference import pte as p
 from tlbcore.reference import vma as v
 from tlbcore.reference.config import PMD_SIZE
 from tlbcore.reference.cpumask import bit
-from tlbcore.reference.frame import Frame
-from tlbcore.reference.vma import Vma
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tlbcore.reference.frame import Frame
+    from tlbcore.reference.vma import Vma
 
 FLUSH_QUESTIONS = frozenset({"pte_needs_flush", "pte_demoted"})
 
@@ -95,7 +98,7 @@ CONDITION_HANDLERS: dict[str, Callable[[Frame], bool]] = {
 }
 
 
-def evaluate(f: Frame, condition: Any) -> bool:  # noqa: ANN401 - plain JSON
+def evaluate(f: Frame, condition: Any) -> bool:
     """A name, or not/all/any of conditions; the first part that decides ends it."""
     if isinstance(condition, str):
         return CONDITION_HANDLERS[condition](f)
@@ -106,7 +109,7 @@ def evaluate(f: Frame, condition: Any) -> bool:  # noqa: ANN401 - plain JSON
     return any(evaluate(f, part) for part in condition["any"])
 
 
-def asks_for_flush(condition: Any) -> bool:  # noqa: ANN401 - plain JSON
+def asks_for_flush(condition: Any) -> bool:
     """Whether the condition names one of the two questions outside a `not`."""
     if isinstance(condition, str):
         return condition in FLUSH_QUESTIONS

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tlbcore.reference.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 PAGE_SHIFT = 12
 PMD_SHIFT = 21

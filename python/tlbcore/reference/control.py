@@ -169,6 +169,9 @@ def for_each_extent(f: Frame, step: Plain) -> None:
     old, old_end = f.range
     f.move_delta = f.args["new"] - f.args["old"]
     while old < old_end:
+        if tree.table(old, 1) is None:
+            old = tree.end_of_pmd_or_hole(old)
+            continue
         new = old + f.move_delta
         end = _extent_end(PUD_SIZE, old, old_end, new)
         movable = rules.pud_move and end - old == PUD_SIZE and step.get("on_pmd")

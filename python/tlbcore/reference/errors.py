@@ -12,7 +12,7 @@ class StepError(UsageError):
 
 
 class ModelError(RuntimeError):
-    """A program did what no kernel may do (or the model is wrong): it frees what is mapped, walks a missing table, ..."""
+    """A program did what no kernel may do (or the model is wrong): it frees what is mapped, say."""
 
 
 class ErrnoError(Exception):

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tlbcore.reference.config import ALL, INIT_MM, PAGE_SHIFT, PAGE_SIZE, Config, Constants
 from tlbcore.reference.cpumask import bit, cpulist, cpus_of, weight
 from tlbcore.reference.mm import AsidSlot, Cpu, Mm, Task
 from tlbcore.reference.page_table import PageTable
 from tlbcore.reference.tlb import CpuTlb
+
+if TYPE_CHECKING:
+    from collections import Counter
 
 ON_TASK_SWITCH, REMOTE_SHOOTDOWN, LOCAL_SHOOTDOWN, LOCAL_MM_SHOOTDOWN, REMOTE_SEND_IPI, REMOTE_WRONG_CPU = range(6)
 _NO_REQUEST = -1

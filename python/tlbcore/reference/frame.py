@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from tlbcore.reference.config import PMD_SIZE
 from tlbcore.reference.errors import ModelError
-from tlbcore.reference.flush import Initiator
 from tlbcore.reference.pte import NONE, Pte
 
 if TYPE_CHECKING:
+    from tlbcore.reference.flush import Initiator
     from tlbcore.reference.gather import MmuGather
     from tlbcore.reference.machine import ReferenceMachine
     from tlbcore.reference.mm import Mm, Task

@@ -1,11 +1,14 @@
-"""`mmu_gather` (mm/mmu_gather.c, include/asm-generic/tlb.h): what was cleared, and the pages and tables that wait for the flush."""
+"""`mmu_gather` (include/asm-generic/tlb.h): what was cleared, and the pages and tables that wait for the flush."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from tlbcore.reference.config import ALL, PAGE_SHIFT, PAGE_SIZE, PMD_SHIFT, PUD_SHIFT, Constants
-from tlbcore.reference.pages import Mapping, Page
+
+if TYPE_CHECKING:
+    from tlbcore.reference.pages import Mapping, Page
 
 P4D_SHIFT = 39
 

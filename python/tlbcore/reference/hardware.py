@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from tlbcore.reference import pte as p
 from tlbcore.reference.config import PAGE_SHIFT, PMD_SHIFT
-from tlbcore.reference.flush import Engine
-from tlbcore.reference.mm import Cpu, Mm
 from tlbcore.reference.page_table import Table, index
-from tlbcore.reference.pte import Pte
 from tlbcore.reference.tlb import TlbEntry
+
+if TYPE_CHECKING:
+    from tlbcore.reference.flush import Engine
+    from tlbcore.reference.mm import Cpu, Mm
+    from tlbcore.reference.pte import Pte
 
 
 def try_access(engine: Engine, cpu: Cpu, mm: Mm, va: int, kind: str) -> bool:

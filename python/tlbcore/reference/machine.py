@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tlbcore.reference import pte as p
 from tlbcore.reference.conditions import CONDITION_HANDLERS
@@ -23,7 +22,6 @@ from tlbcore.reference.dump import dump
 from tlbcore.reference.errors import ErrnoError, ModelError, StepError, UsageError
 from tlbcore.reference.flush import Engine, Initiator
 from tlbcore.reference.frame import Frame
-from tlbcore.reference.mm import Mm, Task
 from tlbcore.reference.operations import OPERATIONS
 from tlbcore.reference.page_table import Table, index
 from tlbcore.reference.pages import HUGE_ZERO_PFN, ZERO_PFN, Memory, Page
@@ -31,34 +29,106 @@ from tlbcore.reference.pte import NONE, Pte
 from tlbcore.reference.steps_flush import FLUSH_HANDLERS
 from tlbcore.reference.steps_ops import OPERATION_HANDLERS
 from tlbcore.reference.steps_pte import PTE_HANDLERS
-from tlbcore.reference.vma import Vma
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from tlbcore.reference.mm import Mm, Task
+    from tlbcore.reference.vma import Vma
 
 STEP_HANDLERS: dict[str, Handler] = CONTROL_HANDLERS | FLUSH_HANDLERS | PTE_HANDLERS | OPERATION_HANDLERS
 
-PROGRAMS = (
-    "mmap munmap mprotect mremap madvise_dontneed madvise_free madvise_cold madvise_pageout clear_refs_soft_dirty fork "
-    "exit_mmap fault page_mkclean shrink_folio_list migrate_pages change_prot_numa unmap_mapping_range "
-    "wp_shared_mapping_range collapse_huge_page"
-).split()
+PROGRAMS = [
+    "mmap",
+    "munmap",
+    "mprotect",
+    "mremap",
+    "madvise_dontneed",
+    "madvise_free",
+    "madvise_cold",
+    "madvise_pageout",
+    "clear_refs_soft_dirty",
+    "fork",
+    "exit_mmap",
+    "fault",
+    "page_mkclean",
+    "shrink_folio_list",
+    "migrate_pages",
+    "change_prot_numa",
+    "unmap_mapping_range",
+    "wp_shared_mapping_range",
+    "collapse_huge_page",
+]
 
 #: Steps of operations that have arguments of their own, and so no meaning in a program that is run by hand.
 NOT_CUSTOM_STEPS = frozenset(
-    (
-        "mmap_region set_migration_entry migrate_copy remove_migration_ptes pmdp_collapse_flush collapse_copy "
-        "set_pmd_huge pte_alloc do_huge_pmd_anonymous_page alloc_anon_page copy_user_page find_get_page set_pte_anon "
-        "set_pte_zero map_around wp_page_reuse ptep_set_access_flags swap_in set_pte_swap_in set_pte_numa "
-        "set_pte_file put_old_page dup_mm dup_vma page_dup_rmap set_pte_at_child swap_duplicate set_pmd_at_child "
-        "vma_expand copy_vma vma_dontunmap move_normal_pmd set_pte_at_new move_huge_pmd track_flush_range "
-        "flush_tracked_range for_each_extent for_each_rmap_vma"
-    ).split(),
+    [
+        "mmap_region",
+        "set_migration_entry",
+        "migrate_copy",
+        "remove_migration_ptes",
+        "pmdp_collapse_flush",
+        "collapse_copy",
+        "set_pmd_huge",
+        "pte_alloc",
+        "do_huge_pmd_anonymous_page",
+        "alloc_anon_page",
+        "copy_user_page",
+        "find_get_page",
+        "set_pte_anon",
+        "set_pte_zero",
+        "map_around",
+        "wp_page_reuse",
+        "ptep_set_access_flags",
+        "swap_in",
+        "set_pte_swap_in",
+        "set_pte_numa",
+        "set_pte_file",
+        "put_old_page",
+        "dup_mm",
+        "dup_vma",
+        "page_dup_rmap",
+        "set_pte_at_child",
+        "swap_duplicate",
+        "set_pmd_at_child",
+        "vma_expand",
+        "copy_vma",
+        "vma_dontunmap",
+        "move_normal_pmd",
+        "set_pte_at_new",
+        "move_huge_pmd",
+        "track_flush_range",
+        "flush_tracked_range",
+        "for_each_extent",
+        "for_each_rmap_vma",
+    ],
 )
 
-COUNTERS = (
-    "nr_flush_requests nr_flush_full nr_flush_ranged nr_flush_pages nr_flush_remote nr_ipis nr_told_lazy nr_told_gone "
-    "nr_told_nothing_cached nr_lazy_skipped nr_flush_avoided nr_local_flushes nr_lazy_mmu_drains nr_lazy_mmu_entries "
-    "nr_tlb_fills nr_faults nr_batched_pending_flushes nr_gathers nr_light_gathers nr_nested_finishes "
-    "nr_tlb_batch_flushes nr_page_frees nr_table_frees"
-).split()
+COUNTERS = [
+    "nr_flush_requests",
+    "nr_flush_full",
+    "nr_flush_ranged",
+    "nr_flush_pages",
+    "nr_flush_remote",
+    "nr_ipis",
+    "nr_told_lazy",
+    "nr_told_gone",
+    "nr_told_nothing_cached",
+    "nr_lazy_skipped",
+    "nr_flush_avoided",
+    "nr_local_flushes",
+    "nr_lazy_mmu_drains",
+    "nr_lazy_mmu_entries",
+    "nr_tlb_fills",
+    "nr_faults",
+    "nr_batched_pending_flushes",
+    "nr_gathers",
+    "nr_light_gathers",
+    "nr_nested_finishes",
+    "nr_tlb_batch_flushes",
+    "nr_page_frees",
+    "nr_table_frees",
+]
 
 
 class ReferenceMachine:
@@ -78,7 +148,7 @@ class ReferenceMachine:
         self.nr_tasks_made = 0
         self.op_index = -1
 
-    # --- the interface -----------------------------------------------------------------------------------------------
+    # --- the interface ----------------------------------------------------------------------------------------------
 
     def apply(self, op: Mapping[str, Any]) -> dict[str, Any]:
         """Run one operation: ``{"value": ...}`` or ``{"errno": ...}``; UsageError if it makes no sense."""
@@ -110,7 +180,7 @@ class ReferenceMachine:
         self.tallies["nr_page_frees"] = self.memory.nr_page_frees
         return {name: self.tallies[name] for name in COUNTERS}
 
-    # --- programs ----------------------------------------------------------------------------------------------------
+    # --- programs ---------------------------------------------------------------------------------------------------
 
     def frame(self, task: Task, mm: Mm, args: Mapping[str, Any], span: tuple[int, int]) -> Frame:
         """The registers of a program that is about to start."""
@@ -141,7 +211,7 @@ class ReferenceMachine:
         for page in pages:
             self.memory.put(page)
 
-    # --- services ----------------------------------------------------------------------------------------------------
+    # --- services ---------------------------------------------------------------------------------------------------
 
     def live_mms(self) -> Iterator[Mm]:
         """The address spaces of processes, by id."""
@@ -239,7 +309,7 @@ def _check_block(block: Sequence[Mapping[str, Any]], path: str, allowed: frozens
             _check_block(step.get(part, ()), f"{at}.{part}", allowed)
 
 
-def _check_condition(condition: Any, path: str) -> None:  # noqa: ANN401 - plain JSON
+def _check_condition(condition: Any, path: str) -> None:
     if isinstance(condition, str):
         if condition not in CONDITION_HANDLERS:
             msg = f"{path}: found condition {condition}, expected a known one"

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from tlbcore.reference.config import START_BRK
-from tlbcore.reference.page_table import PageTable
 from tlbcore.reference.vma import VmaTree
+
+if TYPE_CHECKING:
+    from tlbcore.reference.page_table import PageTable
 
 
 @dataclass(eq=False)

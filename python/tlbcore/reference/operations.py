@@ -18,12 +18,12 @@ from tlbcore.reference.config import (
 from tlbcore.reference.errors import ErrnoError, ModelError, UsageError
 from tlbcore.reference.hardware import try_access
 from tlbcore.reference.mm import Mm, Task
-from tlbcore.reference.page_table import Table
-from tlbcore.reference.pages import File, Page
 from tlbcore.reference.pte import A, Pte
 
 if TYPE_CHECKING:
     from tlbcore.reference.machine import ReferenceMachine
+    from tlbcore.reference.page_table import Table
+    from tlbcore.reference.pages import File, Page
 
 Args = Mapping[str, Any]
 Operation = Callable[["ReferenceMachine", Args], int | None]
@@ -31,7 +31,7 @@ Operation = Callable[["ReferenceMachine", Args], int | None]
 _MAX_FAULTS = 8
 
 
-# --- looking things up ---------------------------------------------------------------------------------------------------
+# --- looking things up ----------------------------------------------------------------------------------------------
 
 
 def _task(m: ReferenceMachine, number: int) -> Task:
@@ -68,7 +68,7 @@ def _range(m: ReferenceMachine, addr: int, length: int, *, outside: str = "ENOME
     return addr, end
 
 
-# --- processes -----------------------------------------------------------------------------------------------------------
+# --- processes ------------------------------------------------------------------------------------------------------
 
 
 def _new_task(m: ReferenceMachine, mm: Mm, cpu: int) -> int:
@@ -154,7 +154,7 @@ def _schedule(m: ReferenceMachine, a: Args) -> None:
     m.engine.switch_mm(cpu, m.engine.mms[task.mm])
 
 
-# --- mapping -------------------------------------------------------------------------------------------------------------
+# --- mapping --------------------------------------------------------------------------------------------------------
 
 
 def _mmap(m: ReferenceMachine, a: Args) -> int:
@@ -269,9 +269,8 @@ def _mremap(m: ReferenceMachine, a: Args) -> int:
     moves = fixed or dontunmap or (grows and not in_place)
     if moves and not a["maymove"]:
         raise ErrnoError("ENOMEM")
-    if moves and not fixed:
-        if not (dontunmap and new and mm.vmas.is_free(new, new + new_len)):
-            new = _gap(mm, new_len)
+    if moves and not fixed and not (dontunmap and new and mm.vmas.is_free(new, new + new_len)):
+        new = _gap(mm, new_len)
     args = {
         "old": old,
         "old_len": old_len,
@@ -293,7 +292,7 @@ def _mremap(m: ReferenceMachine, a: Args) -> int:
     return int(new if moves else old)
 
 
-# --- advice --------------------------------------------------------------------------------------------------------------
+# --- advice ---------------------------------------------------------------------------------------------------------
 
 _FLAG_ADVICE = {
     "hugepage": (v.VM_HUGEPAGE, v.VM_NOHUGEPAGE),
@@ -350,7 +349,7 @@ def _refuses(vma: v.Vma, advice: str) -> bool:
 def _clear_refs(m: ReferenceMachine, a: Args) -> None:
     task, mm = _running(m, a)
     frame = m.frame(task, mm, {}, (0, m.config.user_end))
-    if a["kind"] == 4:  # noqa: PLR2004 - CLEAR_REFS_SOFT_DIRTY
+    if a["kind"] == 4:
         m.run_program("clear_refs_soft_dirty", frame)
         return
     if a["kind"] != 1:
@@ -386,7 +385,7 @@ def _collapsible(table: Table | None) -> bool:
     return all(isinstance(pte, Pte) and pte.present for pte in table.entries.values())
 
 
-# --- files ---------------------------------------------------------------------------------------------------------------
+# --- files ----------------------------------------------------------------------------------------------------------
 
 
 def _page_mkclean(m: ReferenceMachine, task: Task, mm: Mm, pages: list[Page]) -> None:
@@ -441,7 +440,7 @@ def _wp_shared_mapping_range(m: ReferenceMachine, a: Args) -> None:
     m.run_program("wp_shared_mapping_range", m.frame(task, mm, _file_args(a), (0, m.config.user_end)))
 
 
-# --- pages ---------------------------------------------------------------------------------------------------------------
+# --- pages ----------------------------------------------------------------------------------------------------------
 
 
 def _pages_at(m: ReferenceMachine, places: list[list[int]]) -> list[Page]:
@@ -477,7 +476,7 @@ def _migrate(m: ReferenceMachine, a: Args) -> None:
         m.run_program("migrate_pages", frame)
 
 
-# --- faults and accesses -------------------------------------------------------------------------------------------------
+# --- faults and accesses --------------------------------------------------------------------------------------------
 
 _RIGHT = {"write": v.VM_WRITE, "exec": v.VM_EXEC, "read": v.VM_ACCESS}
 

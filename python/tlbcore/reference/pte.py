@@ -1,4 +1,4 @@
-"""A decoded page-table entry: an immutable value, with the flags as bits of an integer of our own (not the hardware's)."""
+"""A decoded page-table entry: an immutable value, its flags the bits of an integer of our own."""
 
 from __future__ import annotations
 

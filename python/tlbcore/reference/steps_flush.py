@@ -1,15 +1,19 @@
-"""Leaf steps about flushes: locks, pending counts, gathers, page-table freeing, deferred unmapping (steps.md, section 5)."""
+"""Leaf steps about flushes: locks, pending counts, gathers, table freeing, deferred unmapping (steps.md, section 5)."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from tlbcore.reference.conditions import pte_accessible
 from tlbcore.reference.config import ALL, PAGE_SIZE, PMD_SIZE
-from tlbcore.reference.control import Handler
 from tlbcore.reference.errors import ModelError
-from tlbcore.reference.frame import Frame, Plain
 from tlbcore.reference.gather import MmuGather
-from tlbcore.reference.page_table import Table
 from tlbcore.reference.pte import D
+
+if TYPE_CHECKING:
+    from tlbcore.reference.control import Handler
+    from tlbcore.reference.frame import Frame, Plain
+    from tlbcore.reference.page_table import Table
 
 #: `TLB_FLUSH_BATCH_PENDING_LARGE` of mm/rmap.c.
 _PENDING_LARGE = 16383
@@ -167,7 +171,7 @@ def _free_pgtables(f: Frame, _step: Plain) -> None:
         tree.free_pgd_range(first.start, last.end, f.floor, ceiling, freed)
 
 
-# --- deferred flushes by generation (consolidated) --------------------------------------------------------------------
+# --- deferred flushes by generation (consolidated) ------------------------------------------------------------------
 
 
 def _note_deferred_flush(f: Frame, _step: Plain) -> None:
@@ -196,7 +200,7 @@ def _mark_tlb_gen_done(f: Frame, _step: Plain) -> None:
     f.mm.tlb_gen_completed = f.mm.tlb_gen
 
 
-# --- deferred unmapping ------------------------------------------------------------------------------------------------
+# --- deferred unmapping ---------------------------------------------------------------------------------------------
 
 
 def _set_tlb_ubc_flush_pending(f: Frame, _step: Plain) -> None:
@@ -230,7 +234,7 @@ def _try_to_unmap_flush_dirty(f: Frame, step: Plain) -> None:
         _try_to_unmap_flush(f, step)
 
 
-# --- the tracked range of mapping_dirty_helpers -------------------------------------------------------------------------
+# --- the tracked range of mapping_dirty_helpers ---------------------------------------------------------------------
 
 
 def _track_flush_range(f: Frame, _step: Plain) -> None:

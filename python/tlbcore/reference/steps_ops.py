@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from tlbcore.reference import pte as p
 from tlbcore.reference import vma as v
 from tlbcore.reference.config import PAGE_SHIFT, PMD_SIZE, PTRS_PER_TABLE
-from tlbcore.reference.control import Handler
 from tlbcore.reference.errors import ModelError
-from tlbcore.reference.frame import Frame, Plain
 from tlbcore.reference.page_table import index
 from tlbcore.reference.pages import HUGE_ORDER, HUGE_ZERO_PFN, ZERO_PFN, Page
 from tlbcore.reference.pte import NONE, Pte
 from tlbcore.reference.steps_pte import can_change_pte_writable
 
-# --- fault -------------------------------------------------------------------------------------------------------------
+if TYPE_CHECKING:
+    from tlbcore.reference.control import Handler
+    from tlbcore.reference.frame import Frame, Plain
+
+# --- fault ----------------------------------------------------------------------------------------------------------
 
 
 def _is_write(f: Frame) -> bool:
@@ -146,7 +149,7 @@ def _set_pte_numa(f: Frame, _step: Plain) -> None:
     f.write(pte)
 
 
-# --- fork --------------------------------------------------------------------------------------------------------------
+# --- fork -----------------------------------------------------------------------------------------------------------
 
 
 def _dup_mm(f: Frame, _step: Plain) -> None:
@@ -188,7 +191,7 @@ def _swap_duplicate(f: Frame, _step: Plain) -> None:
     f.write(f.pte, mm=f.child)
 
 
-# --- mremap ------------------------------------------------------------------------------------------------------------
+# --- mremap ---------------------------------------------------------------------------------------------------------
 
 
 def _old_vma(f: Frame) -> v.Vma:

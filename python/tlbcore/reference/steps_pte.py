@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from tlbcore.reference import pte as p
 from tlbcore.reference import vma as v
 from tlbcore.reference.conditions import pte_accessible
 from tlbcore.reference.config import PAGE_SHIFT, PMD_SIZE, PTRS_PER_TABLE, page_align
-from tlbcore.reference.control import Handler
 from tlbcore.reference.errors import ModelError
-from tlbcore.reference.frame import Frame, Plain
-from tlbcore.reference.page_table import Table
 from tlbcore.reference.pages import HUGE_ORDER
 from tlbcore.reference.pte import NONE, Pte
 
-# --- VMAs --------------------------------------------------------------------------------------------------------------
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tlbcore.reference.control import Handler
+    from tlbcore.reference.frame import Frame, Plain
+    from tlbcore.reference.page_table import Table
+
+# --- VMAs -----------------------------------------------------------------------------------------------------------
 
 
 def _select_range(f: Frame, step: Plain) -> None:
@@ -62,7 +66,7 @@ def _clear_vma_soft_dirty(f: Frame, _step: Plain) -> None:
     f.the_vma.flags &= ~v.VM_SOFTDIRTY
 
 
-# --- entries -----------------------------------------------------------------------------------------------------------
+# --- entries --------------------------------------------------------------------------------------------------------
 
 
 def _take(f: Frame, level: int | None = None) -> None:
@@ -149,7 +153,7 @@ def _set_delay_rmap(f: Frame, _step: Plain) -> None:
     f.delay_rmap = f.the_gather.delayed_rmap = True
 
 
-# --- pages -------------------------------------------------------------------------------------------------------------
+# --- pages ----------------------------------------------------------------------------------------------------------
 
 
 def _page_remove_rmap(f: Frame, _step: Plain) -> None:
@@ -213,7 +217,7 @@ def _mark_lazyfree(f: Frame, _step: Plain) -> None:
         f.the_page.lazyfree, f.the_page.dirty = True, False
 
 
-# --- migration ---------------------------------------------------------------------------------------------------------
+# --- migration ------------------------------------------------------------------------------------------------------
 
 
 def _set_migration_entry(f: Frame, _step: Plain) -> None:
@@ -258,7 +262,7 @@ def _remove_migration_ptes(f: Frame, _step: Plain) -> None:
         memory.get(new)
 
 
-# --- huge entries ------------------------------------------------------------------------------------------------------
+# --- huge entries ---------------------------------------------------------------------------------------------------
 
 
 def _pmdp_invalidate_ad(f: Frame, _step: Plain) -> None:

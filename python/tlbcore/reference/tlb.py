@@ -1,8 +1,8 @@
 """The TLB of one CPU: exact LRU sets as dictionaries in recency order (the last key is the most recently used).
 
 Contracts: the set of a page is its number, in units of its own size, modulo the number of sets; PCIDs share sets. A
-second-level hit is copied into the first level; a first-level hit is no use of the second-level copy; a fill goes to both;
-what the second level evicts stays in the first. Paging-structure caches are one array per level, the deepest looked up
+second-level hit is copied into the first level; a first-level hit is no use of the second-level copy; a fill goes to
+both; what the second level evicts stays in the first. Paging-structure caches are one array per level, the deepest looked up
 first.
 """
 
@@ -91,7 +91,7 @@ class LruArray(Generic[Value]):
             else:
                 del self.sets[number]
 
-    def keys(self) -> list[Key]:
+    def all_keys(self) -> list[Key]:
         """All keys, in no order that means anything."""
         return [key for ways in self.sets.values() for key in ways]
 
@@ -182,14 +182,14 @@ class CpuTlb:
         return any(
             key.pcid == pcid and key.number << key.shift < end and (key.number + 1) << key.shift > start
             for array in (*self.l1.values(), self.stlb)
-            for key in array.keys()
+            for key in array.all_keys()
         )
 
     def dump(self) -> dict[str, list[list[object]]]:
         """What it holds, in the form of `state()`."""
         entries: list[list[object]] = []
-        in_l1 = {key for array in self.l1.values() for key in array.keys()}
-        in_stlb = set(self.stlb.keys())
+        in_l1 = {key for array in self.l1.values() for key in array.all_keys()}
+        in_stlb = set(self.stlb.all_keys())
         for key in sorted(in_l1 | in_stlb, key=lambda k: (k.pcid, k.number << k.shift, k.shift)):
             entry = self.l1[key.shift].peek(key) or self.stlb.peek(key)
             assert entry is not None
@@ -197,6 +197,8 @@ class CpuTlb:
             vpn = key.number << (key.shift - PAGE_SHIFT)
             entries.append([key.pcid, vpn, key.shift, entry.pfn, entry.text(), where])
         psc = [
-            [key.pcid, level, key.number << key.shift] for level, array in enumerate(self.psc) for key in array.keys()
+            [key.pcid, level, key.number << key.shift]
+            for level, array in enumerate(self.psc)
+            for key in array.all_keys()
         ]
         return {"entries": entries, "psc": [list(row) for row in sorted(psc)]}

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from tlbcore.reference import pte as p
 from tlbcore.reference.config import MMAP_BASE, MMAP_MIN, PAGE_SHIFT
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 VM_READ, VM_WRITE, VM_EXEC, VM_SHARED = 1, 2, 4, 8
 VM_GROWSDOWN = 0x100
