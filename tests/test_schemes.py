@@ -173,6 +173,7 @@ def test_show_prints_munmap_as_the_kernel_has_it(spelling: str, capsys: pytest.C
         "/* MmuGather: Collect what one operation takes away, flush once, then free it.",
         " * In Linux: munmap, MADV_DONTNEED, exit; mprotect since Linux kernel commit 4a18419f71cd (in v5.19)",
         " * delay_rmap = True",
+        " * madvise_per_vma = False",
         " * huge_mkwrite = True",
         " */",
     ]
