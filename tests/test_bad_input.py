@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from given_data import LAB, RECORDINGS, SCENARIOS, load
 
+from given_data import LAB, RECORDINGS, SCENARIOS, load
 from tlbcore.cli.main import main
 
 MICRO, APACHE = RECORDINGS[3], RECORDINGS[0]

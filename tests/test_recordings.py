@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from given_data import LAB, RECORDINGS, SCENARIOS, load, machine, short
 
+from given_data import LAB, RECORDINGS, SCENARIOS, load, machine, short
 from tlbcore import InputError
 from tlbcore.recordings import Recording, kernel_of, machine_config
 from tlbcore.validate import validate
@@ -77,7 +77,7 @@ def test_columns_are_read_only_views_that_keep_the_recording_alive() -> None:
 
 @pytest.mark.parametrize("column", ["column", "flush_column"])
 def test_an_unknown_column_is_a_key_error(column: str) -> None:
-    with pytest.raises(KeyError, match="found column \\\\?\"nonsense\\\\?\", expected one of time_ns, "):
+    with pytest.raises(KeyError, match='found column \\\\?"nonsense\\\\?", expected one of time_ns, '):
         getattr(load(LAB[0]), column)("nonsense")
 
 
@@ -108,7 +108,9 @@ def test_meta_says_what_is_known_of_the_machine(path: Path) -> None:
     assert set(machine()) <= set(config), "what the recording does not know is the machine's"
 
 
-@pytest.mark.parametrize(("path", "kernel"), [(RECORDINGS[0], "linux-6.18"), (LAB[0], "linux-6.1")], ids=["perf", "lab"])
+@pytest.mark.parametrize(
+    ("path", "kernel"), [(RECORDINGS[0], "linux-6.18"), (LAB[0], "linux-6.1")], ids=["perf", "lab"]
+)
 def test_the_nearest_kernel(path: Path, kernel: str) -> None:
     assert kernel_of(load(path)) == kernel
 

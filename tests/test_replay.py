@@ -6,8 +6,8 @@ import sys
 import threading
 
 import pytest
-from given_data import LAB, RECORDINGS, load, machine, short
 
+from given_data import LAB, RECORDINGS, load, machine, short
 from tlbcore import InputError, _core, kernels
 from tlbcore.replay import replay
 
@@ -27,8 +27,8 @@ import sys
 from tlbcore import machines, recordings
 from tlbcore.replay import replay
 recording, machine = recordings.load({str(STRESS)!r}), machines.get("default").config()
-print("ready", flush=True)
 try:
+    print("ready", flush=True)
     while True:
         replay(recording, "linux-6.18", machine)
 except KeyboardInterrupt:

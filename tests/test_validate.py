@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from given_data import FLOORS, LAB, RECORDINGS, has_parallel_steps, load, machine, short
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from given_data import FLOORS, LAB, RECORDINGS, has_parallel_steps, load, machine, short
 from tlbcore import kernels
 from tlbcore.cli.main import main
 from tlbcore.recordings import kernel_of
@@ -22,8 +22,8 @@ from tlbcore.steps import (
     for_each_pte,
     for_each_table,
     for_each_vma,
+    mmap_unlock,
     mmap_write_lock,
-    mmap_write_unlock,
     mprotect_fixup,
     prot_changed,
     pte_modify,
@@ -107,7 +107,7 @@ class Forgetful(TlbFlushPending):
         """It changes entries and tells nobody."""
         counted = for_each_pte(ptep_get_and_clear(), pte_modify(), set_pte_at())
         table = for_each_table(pte_offset_map_lock(), counted, pte_unmap_unlock())
-        return [mmap_write_lock(), for_each_vma(when(prot_changed, mprotect_fixup(), table)), mmap_write_unlock()]
+        return [mmap_write_lock(), for_each_vma(when(prot_changed, mprotect_fixup(), table)), mmap_unlock()]
 
 
 @pytest.mark.parametrize("path", RECORDINGS, ids=short)
@@ -164,9 +164,7 @@ def test_two_runs_and_runs_side_by_side_are_equal() -> None:
 
 
 @pytest.mark.parametrize("path", [RECORDINGS[3], LAB[0]], ids=short)
-def test_json_and_csv_hold_what_the_replay_has(
-    path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_json_and_csv_hold_what_the_replay_has(path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "operations.csv"
     assert main(["validate", str(path), "--operations", str(out), "--json"]) == 0
     printed = json.loads(capsys.readouterr().out)

@@ -83,7 +83,14 @@ fn an_event() -> impl Strategy<Value = Event> {
         |(kind, (cpu, task, other), (addr, len, new, small, bits, ret), flags)| {
             use EventKind as K;
             let args = match kind {
-                K::Mmap => [addr, len, small, [2, 0x22, 0x21, 1, 0x32, 0x8022, 0x122, 0x10_0022][bits as usize % 8] | (bits >> 40 & 0x2000), bits >> 8 & 3, small.wrapping_mul(PAGE)],
+                K::Mmap => [
+                    addr,
+                    len,
+                    small,
+                    [2, 0x22, 0x21, 1, 0x32, 0x8022, 0x122, 0x10_0022][bits as usize % 8] | (bits >> 40 & 0x2000),
+                    bits >> 8 & 3,
+                    small.wrapping_mul(PAGE),
+                ],
                 K::Mprotect => [addr, len, small, 0, 0, 0],
                 K::Mremap => [addr, len, [len, PAGE, 0, 5 * PAGE][bits as usize % 4], bits >> 8 & 7, new, 0],
                 K::Madvise | K::Msync => [addr, len, small, 0, 0, 0],
