@@ -122,19 +122,25 @@ def test_a_kernel_that_does_not_exist(
     assert message in refused([command, LAB[0], "--kernel", kernel], capsys)
 
 
+IMPOSSIBLE = '''
+from tlbcore import kernels, steps
+from tlbcore.scheme import Scheme
+
+class Odd(Scheme):
+    """Odd."""
+
+    def munmap(self):
+        """Odd."""
+        return (steps.tlb_finish_mmu(),)
+
+KERNEL = kernels.get("linux-6.18").derive("odd", munmap=Odd())
+'''
 FILES = {
     "none": ("x = 1\n", "found no kernel KERNEL, expected a Kernel, or a function that returns one"),
     "syntax": ("def broken(:\n", "mine.py"),
     "raises": ("1 / 0\n", "ZeroDivisionError"),
     "step": (
-        "from tlbcore import kernels, steps\n"
-        "from tlbcore.scheme import Scheme\n"
-        "class Odd(Scheme):\n"
-        '    """Odd."""\n'
-        "    def munmap(self):\n"
-        '        """Odd."""\n'
-        "        return (steps.tlb_finish_mmu(),)\n"
-        'KERNEL = kernels.get("linux-6.18").derive("odd", munmap=Odd())\n',
+        IMPOSSIBLE,
         "munmap",
     ),
 }
@@ -166,7 +172,8 @@ def test_a_scenario_has_nothing_to_validate(tmp_path: Path, capsys: pytest.Captu
 def test_an_output_that_cannot_be_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "folder"
     folder.mkdir()
-    for argv in (["validate", LAB[0], "--operations"], ["import", LAB[0], "-o"]):
+    commands: list[list[str | Path]] = [["validate", LAB[0], "--operations"], ["import", LAB[0], "-o"]]
+    for argv in commands:
         assert str(tmp_path / "none") in refused([*argv, tmp_path / "none" / "out"], capsys)
         assert str(folder) in refused([*argv, folder], capsys)
     assert list(tmp_path.rglob("*")) == [folder], "nothing half-written"

@@ -49,7 +49,7 @@ CHANGES = {
     "pending": ["c4_mix_par_11"],
 }
 CHANGES_NOTHING = {
-    "reclaim_cpumask": "it spares flushes for unmapping that races with reclaim; in a replay reclaim has always flushed by then",
+    "reclaim_cpumask": "it spares flushes of what races with reclaim; in a replay reclaim has always flushed by then",
     "dirty_helpers_gather": "wp_shared_mapping_range is an operation of graphics drivers, which no recording has",
 }
 

@@ -77,7 +77,7 @@ def test_columns_are_read_only_views_that_keep_the_recording_alive() -> None:
 
 @pytest.mark.parametrize("column", ["column", "flush_column"])
 def test_an_unknown_column_is_a_key_error(column: str) -> None:
-    with pytest.raises(KeyError, match='found column \\\\?"nonsense\\\\?", expected one of time_ns, '):
+    with pytest.raises(KeyError, match=r"found column .*nonsense.*, expected one of time_ns, "):
         getattr(load(LAB[0]), column)("nonsense")
 
 

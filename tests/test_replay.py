@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -15,8 +16,8 @@ STRESS = next(path for path in RECORDINGS if short(path) == "stress")
 
 
 @pytest.mark.parametrize("path", RECORDINGS, ids=short)
-def test_notes_say_what_was_assumed(path: object) -> None:
-    notes = replay(load(path), "linux-6.18", machine()).notes  # type: ignore[arg-type]
+def test_notes_say_what_was_assumed(path: Path) -> None:
+    notes = replay(load(path), "linux-6.18", machine()).notes
     assert notes["process start not recorded"] >= 1
     assert all(count > 0 for count in notes.values())
 

@@ -1,4 +1,4 @@
-"""Validation: multisets add up, outputs agree with each other, wrong kernels score lower, given data reach their floors."""
+"""Validation: multisets add up, outputs agree, wrong kernels score lower, given data reach their floors."""
 
 import csv
 import json
