@@ -250,7 +250,7 @@ fn the_lab_s_records_are_all_read() {
     for (kind, number) in pinned_flushes {
         assert_eq!(flushes[kind], number, "{kind}");
     }
-    assert_eq!(requests_found, [0, 29394], "multi and func records without and with their request");
+    assert_eq!(requests_found, [0, 6620 + 22774], "multi and func records without and with their request");
 }
 
 #[test]

@@ -239,8 +239,13 @@ impl Driver<'_> {
     /// `MADV_COLLAPSE`: each 2 MiB of the range becomes a huge page.
     fn collapse(&mut self, event: &Event) -> Result<()> {
         let Some(task) = self.ensure_running(event.task, event.cpu)? else { return Ok(()) };
-        let mut addr = VirtAddr(event.a0).align_up(PMD_SHIFT);
-        while addr.0 + PMD_SIZE <= event.a0 + event.a1 {
+        let Some((start, end)) = self.user_pages(event.a0, event.a0.saturating_add(event.a1)) else { return Ok(()) };
+        if end - start > POPULATE_MAX {
+            self.note("more memory to fault in than is modelled");
+            return Ok(());
+        }
+        let mut addr = VirtAddr(start).align_up(PMD_SHIFT);
+        while addr.0 + PMD_SIZE <= end {
             self.run(&Operation::Collapse { task, addr: addr.0 })?;
             addr = VirtAddr(addr.0 + PMD_SIZE);
         }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::flush::{FlushRequest, TLB_FLUSH_ALL};
+use crate::flush::{FlushRequest, LoggedMask, TLB_FLUSH_ALL};
 
 /// Sums over the flushes of one kind of operation.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -37,11 +37,13 @@ impl LedgerRow {
         } else {
             self.nr_flush_pages += u64::try_from(request.pages).unwrap_or(0);
         }
-        let weight = |mask: &crate::flush::LoggedMask| u64::from(mask.weight());
+        let weight = |mask: &LoggedMask| u64::from(mask.weight());
+        // A request's masks hold its own CPU too, which nobody had to tell.
+        let others = |mask: &LoggedMask| mask.iter().filter(|cpu| *cpu != request.cpu).count() as u64;
         self.nr_flush_remote += u64::from(request.remote);
         self.nr_ipis += weight(&request.told);
-        self.nr_told_lazy += weight(&request.lazy_left);
-        self.nr_told_gone += weight(&request.gone);
+        self.nr_told_lazy += others(&request.lazy_left);
+        self.nr_told_gone += others(&request.gone);
         self.nr_told_nothing_cached += weight(&request.nothing_cached);
         self.nr_lazy_skipped += weight(&request.lazy_skipped);
     }

@@ -91,9 +91,8 @@ fn an_event() -> impl Strategy<Value = Event> {
                     bits >> 8 & 3,
                     small.wrapping_mul(PAGE),
                 ],
-                K::Mprotect => [addr, len, small, 0, 0, 0],
                 K::Mremap => [addr, len, [len, PAGE, 0, 5 * PAGE][bits as usize % 4], bits >> 8 & 7, new, 0],
-                K::Madvise | K::Msync => [addr, len, small, 0, 0, 0],
+                K::Mprotect | K::Madvise | K::Msync => [addr, len, small, 0, 0, 0],
                 K::Fork => [bits, 0, 0, 0, 0, if small == 0 { NO_VALUE } else { other.into() }],
                 K::Switch | K::ProcessFork | K::Wait => [other.into(), 0, 0, 0, 0, 0],
                 K::Exec => [0, 0, 0, 0, 0, if small == 0 { NO_VALUE } else { small % NR_NAMES }],
@@ -101,13 +100,13 @@ fn an_event() -> impl Strategy<Value = Event> {
                 K::Access => [addr, small % 64, bits & 3, bits >> 8 & 1, 0, 0],
                 K::StepBegin => [0, 0, small % NR_NAMES, 0, 0, 0],
                 K::StepFile | K::Mkfile | K::Fsync | K::Ftruncate | K::Fpunch => {
-                    [small % NR_NAMES, [small, bits][usize::from(bits & 15 == 0)], small, 0, 0, 0]
+                    [small % NR_NAMES, [small, bits][usize::from(bits.is_multiple_of(16))], small, 0, 0, 0]
                 }
                 K::MigrateTask | K::SetCpu => [small & 1, 0, 0, 0, 0, 0],
                 _ => [addr, len, small, bits, new, small],
             };
             // Flags at random, but not that most calls were not seen to begin.
-            let flags = if bits >> 48 & 7 == 0 { flags } else { flags & !ENTER_UNSEEN };
+            let flags = if (bits >> 48).is_multiple_of(8) { flags } else { flags & !ENTER_UNSEEN };
             let is_address = matches!(kind, K::Mmap | K::Mremap | K::Brk | K::Shmat);
             let ret = if is_address && ret == 0 { new.cast_signed() } else { ret };
             Event { flags, ret, ..Event::new(kind, 0, cpu, task).with_args(&args) }
@@ -132,13 +131,17 @@ fn a_flush() -> impl Strategy<Value = Flush> {
             op_event,
             request,
             start,
-            end: if pages & 3 == 0 { u64::MAX } else { end },
+            end: if pages % 4 == 0 { u64::MAX } else { end },
             stride_shift: if pages & 4 == 0 { 12 } else { stride_shift & 63 },
             pages: if pages & 8 == 0 { pages >> 58 } else { pages },
             mask: start >> 60,
             ..Flush::new(kind, time_ns, cpu, 0)
         },
     )
+}
+
+fn row_number(row: usize) -> i64 {
+    i64::try_from(row).unwrap()
 }
 
 fn a_recording() -> impl Strategy<Value = Recording> {
@@ -156,7 +159,7 @@ fn a_recording() -> impl Strategy<Value = Recording> {
             time_ns = time_ns.saturating_add_signed(step);
             recording.events.push(Event { time_ns, end_ns: time_ns.saturating_add(duration), ..event });
         }
-        let (nr_events, nr_flushes) = (recording.events.len() as i64, flushes.len() as i64);
+        let (nr_events, nr_flushes) = (row_number(recording.events.len()), row_number(flushes.len()));
         for flush in flushes {
             let (op_event, request) = (flush.op_event.min(nr_events - 1), flush.request.min(nr_flushes - 1));
             recording.flushes.push(Flush { op_event, request, ..flush });

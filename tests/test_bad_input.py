@@ -1,0 +1,200 @@
+"""Bad input: one line on standard error that says where, what was found and what was expected; exit 2; nothing left."""
+
+import gzip
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from given_data import LAB, RECORDINGS, SCENARIOS, load
+from tlbcore.cli.main import main
+
+MICRO, APACHE = RECORDINGS[3], RECORDINGS[0]
+EXPECTED = "expected a recording (.tlbr), perf script text, lab records (.jsonl) or a scenario (.scn)"
+
+
+def refused(argv: list[str | Path], capsys: pytest.CaptureFixture[str]) -> str:
+    """The one line, without its beginning, of a command that must fail."""
+    assert main([str(word) for word in argv]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("tlbcore: error: ")
+    assert err.count("\n") == 1
+    assert err.endswith("\n")
+    return err.removeprefix("tlbcore: error: ").rstrip("\n")
+
+
+@pytest.fixture
+def tlbr(tmp_path: Path) -> Path:
+    """A recording in our own format."""
+    path = tmp_path / "whole.tlbr"
+    load(LAB[0]).save(path)
+    return path
+
+
+@pytest.mark.parametrize("command", ["validate", "compare", "import"])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", f"line 1: found an empty file, {EXPECTED}"),
+        (b"\n \n", f"found an empty file, {EXPECTED}"),
+        (b"hello world\n", f"line 1: found `hello world`, {EXPECTED}"),
+        (bytes(range(256)) * 8, EXPECTED),
+        (b"\x28\xb5\x2f\xfd", "F: "),
+        (b"\x1f\x8b\x08", "F: "),
+        (MICRO.read_bytes()[:20_000], "F: "),
+        (LAB[0].read_bytes()[:1000], "F: "),
+        (gzip.compress(b"nothing that is known\n"), "found `nothing that is known`"),
+        (b'{"no": "record"}\n', "F: line 1: found "),
+    ],
+    ids=["empty", "blank", "words", "bytes", "zst-head", "gz-head", "zst-cut", "gz-cut", "gz-words", "json"],
+)
+def test_what_is_no_recording(
+    command: str, content: bytes, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "F"
+    path.write_bytes(content)
+    line = refused([command, path], capsys).replace(str(path), "F")
+    assert line.startswith("F: ")
+    assert message in line
+
+
+@pytest.mark.parametrize("command", ["validate", "compare", "import"])
+def test_what_cannot_be_read(command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    missing = tmp_path / "none.tlbr"
+    assert refused([command, missing], capsys) == f"{missing}: No such file or directory"
+    assert refused([command, tmp_path], capsys) == f"{tmp_path}: Is a directory"
+
+
+@pytest.mark.parametrize("part", [0.0001, 0.01, 0.2, 0.5, 0.9, 0.9999])
+def test_a_truncated_recording(part: float, tlbr: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    whole = tlbr.read_bytes()
+    tlbr.write_bytes(whole[: max(int(len(whole) * part), 1)])
+    assert refused(["validate", tlbr], capsys).startswith(f"{tlbr}: ")
+
+
+@pytest.mark.parametrize(
+    ("at", "value", "message"),
+    [
+        (0, ord("X"), "line 1: found `XLBCREC"),
+        (8, 9, "byte 8: found version 9, expected version 1"),
+        (30, None, "byte 16: found checksum 0x"),
+        (-1, None, "found checksum 0x"),
+    ],
+    ids=["magic", "version", "head", "column"],
+)
+def test_a_damaged_recording(
+    at: int, value: int | None, message: str, tlbr: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = bytearray(tlbr.read_bytes())
+    content[at] = content[at] ^ 1 if value is None else value
+    tlbr.write_bytes(content)
+    line = refused(["validate", tlbr], capsys)
+    assert line.startswith(f"{tlbr}: ")
+    assert message in line
+
+
+def test_a_broken_line_of_perf_text_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    good = "m     1/1     [000]     1.000000000:     raw_syscalls:sys_exit: NR 11 = 0\n"
+    path = tmp_path / "perf.txt"
+    path.write_text(good * 4 + good.replace("= 0", "= zero") + good, encoding="utf-8")
+    line = refused(["import", path], capsys)
+    assert line.startswith(f"{path}: line 5: found `m ")
+    assert line.endswith("expected `NR n = result`")
+
+
+@pytest.mark.parametrize(
+    ("kernel", "message"),
+    [
+        ("linux-6.81", "did you mean linux-6.1"),
+        ("consolidated:light_gathr=on", "found switch light_gathr, "),
+        ("consolidated:pending=on", "switch pending is on, expected one of table, vma, mm, off"),
+        ("", "expected one of linux-5.10"),
+    ],
+)
+@pytest.mark.parametrize("command", ["validate", "compare"])
+def test_a_kernel_that_does_not_exist(
+    command: str, kernel: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if kernel == "" and command == "validate":
+        pytest.skip("an empty name is none given")
+    assert message in refused([command, LAB[0], "--kernel", kernel], capsys)
+
+
+IMPOSSIBLE = '''
+from tlbcore import kernels, steps
+from tlbcore.scheme import Scheme
+
+class Odd(Scheme):
+    """Odd."""
+
+    def munmap(self):
+        """Odd."""
+        return (steps.tlb_finish_mmu(),)
+
+KERNEL = kernels.get("linux-6.18").derive("odd", munmap=Odd())
+'''
+FILES = {
+    "none": ("x = 1\n", "found no kernel KERNEL, expected a Kernel, or a function that returns one"),
+    "syntax": ("def broken(:\n", "mine.py"),
+    "raises": ("1 / 0\n", "ZeroDivisionError"),
+    "step": (
+        IMPOSSIBLE,
+        "munmap",
+    ),
+}
+
+
+@pytest.mark.parametrize("command", ["validate", "compare"])
+@pytest.mark.parametrize("name", FILES)
+def test_a_kernel_of_one_s_own_that_cannot_be(
+    command: str, name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text, message = FILES[name]
+    (tmp_path / "mine.py").write_text(text, encoding="utf-8")
+    assert message in refused([command, LAB[0], "--kernel", tmp_path / "mine.py"], capsys)
+
+
+@pytest.mark.parametrize("command", ["validate", "compare"])
+def test_a_machine_that_does_not_exist(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "did you mean default?" in refused([command, LAB[0], "--machine", "defalt"], capsys)
+
+
+def test_a_scenario_has_nothing_to_validate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "operations.csv"
+    line = refused(["validate", SCENARIOS[0], "--operations", out], capsys)
+    name = SCENARIOS[0].name
+    assert line == f"{name}: found no recorded flushes, expected a recording of a real kernel"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_output_that_cannot_be_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    commands: list[list[str | Path]] = [["validate", LAB[0], "--operations"], ["import", LAB[0], "-o"]]
+    for argv in commands:
+        assert str(tmp_path / "none") in refused([*argv, tmp_path / "none" / "out"], capsys)
+        assert str(folder) in refused([*argv, folder], capsys)
+    assert list(tmp_path.rglob("*")) == [folder], "nothing half-written"
+
+
+def test_bad_input_does_not_touch_what_was_written_before(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    kept, bad = tmp_path / "kept", tmp_path / "bad"
+    kept.write_text("before", encoding="utf-8")
+    bad.write_bytes(b"nonsense")
+    refused(["import", bad, "-o", kept], capsys)
+    refused(["validate", bad, "--operations", kept], capsys)
+    assert kept.read_text(encoding="utf-8") == "before"
+    assert sorted(tmp_path.iterdir()) == [bad, kept]
+
+
+@pytest.mark.parametrize("argv", [["validate"], ["import"], ["compare", "--kernel", "nonsense"]], ids=lambda a: a[0])
+def test_the_command_itself_exits_with_2(argv: list[str], tmp_path: Path) -> None:
+    bad = tmp_path / "bad.zst"
+    bad.write_bytes(MICRO.read_bytes()[:5000] if argv[0] != "compare" else LAB[0].read_bytes())
+    command = [sys.executable, "-m", "tlbcore", argv[0], str(bad), *argv[1:]]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("tlbcore: error: ")
+    assert done.stderr.count("\n") == 1
