@@ -317,7 +317,7 @@ def _madvise(m: ReferenceMachine, a: Args) -> None:
             except ErrnoError:
                 raise ErrnoError("EFAULT") from None
         return
-    if advice not in _FLAG_ADVICE and advice not in _PROGRAM_ADVICE:
+    if start == end or (advice not in _FLAG_ADVICE and advice not in _PROGRAM_ADVICE):
         return
     hole = mm.vmas.first_hole(start, end)
     if advice in _FLAG_ADVICE:
