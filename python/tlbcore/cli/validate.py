@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Validate and print."""
     recording = recordings.load(args.recording)
-    kernel = args.kernel or recordings.kernel_of(recording)
+    kernel = recordings.kernel_of(recording) if args.kernel is None else args.kernel
     machine = machines.get(args.machine)
     validation = validate(
         recording,

@@ -160,6 +160,7 @@ impl<'a> Driver<'a> {
     fn end(mut self) -> Result<Replayed> {
         self.flush_reclaim()?;
         self.run_deferred(u64::MAX)?;
+        self.finish_execs()?;
         self.exit_rest()?;
         Ok(Replayed {
             predicted: self.predicted,

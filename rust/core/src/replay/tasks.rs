@@ -203,6 +203,16 @@ impl Driver<'_> {
         Ok(())
     }
 
+    /// The execves that nothing followed in the recording.
+    pub(super) fn finish_execs(&mut self) -> Result<()> {
+        let mut open: Vec<(usize, u32)> = self.exec_of.iter().map(|(task, row)| (*row, *task)).collect();
+        open.sort_unstable();
+        for (row, _) in open {
+            self.finish_exec(&self.recording.events.get(row))?;
+        }
+        Ok(())
+    }
+
     /// execve writes the arguments to a page at the top of user space and then moves it to where the stack shall be
     /// (`setup_arg_pages()` of fs/exec.c). How many pages the arguments take and where the stack comes to lie is not in
     /// the recording: one page, some gigabytes further down.
