@@ -196,3 +196,14 @@ def test_the_command_itself_exits_with_2(argv: list[str], tmp_path: Path) -> Non
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("tlbcore: error: ")
     assert done.stderr.count("\n") == 1
+
+
+def test_text_that_was_cut_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    records = gzip.decompress(LAB[0].read_bytes()).splitlines(keepends=True)
+    lab = tmp_path / "cut.jsonl"
+    lab.write_bytes(b"".join(records[:20]))
+    assert refused(["validate", lab], capsys).endswith("expected a record of kind END: the records are cut")
+    perf = tmp_path / "perf.txt"
+    line = "m     1/1     [000]     1.000000000:     raw_syscalls:sys_exit: NR 11 = 1234\n"
+    perf.write_text(line + line[:-3], encoding="utf-8")
+    assert f"{perf}: line 2: found the end of the file, expected a newline" in refused(["import", perf], capsys)

@@ -100,7 +100,8 @@ def test_usage_error(install: Install, capsys: pytest.CaptureFixture[str], argv:
     assert exit_.value.code == USAGE
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert captured.err.startswith("usage: tlbcore")
+    assert captured.err.startswith("tlbcore: error: ")
+    assert captured.err.count("\n") == 1
 
 
 def test_help_lists_commands_without_importing_them(capsys: pytest.CaptureFixture[str]) -> None:

@@ -29,6 +29,28 @@ if TYPE_CHECKING:
 __all__ = ["Calls", "FaultError", "kernel_error"]
 
 
+#: Advice (madvise(2)) that changes no entry in this model.
+ACCEPTED_ADVICE = frozenset(
+    [
+        "normal",
+        "random",
+        "sequential",
+        "willneed",
+        "remove",
+        "hwpoison",
+        "soft_offline",
+        "mergeable",
+        "unmergeable",
+        "dontdump",
+        "dodump",
+        "wipeonfork",
+        "keeponfork",
+        "guard_install",
+        "guard_remove",
+    ],
+)
+
+
 class FaultError(OSError):
     """A memory access, or a call that makes one, that the kernel answers with a signal.
 
@@ -166,10 +188,19 @@ class Calls(ABC):
         return found
 
     def madvise(self, addr: int, length: int, advice: str) -> None:
-        """Give advice: ``dontneed free cold pageout hugepage nohugepage dontfork dofork populate_read populate_write``.
+        """Give advice, by its name in lower case without ``MADV_``.
 
-        ``other`` stands for advice that changes nothing here.
+        What changes page tables is done; the rest (``willneed``, ``sequential``, ``mergeable``, ...) is accepted and
+        changes nothing here.
+
+        Raises:
+            InputError: no such advice.
+
         """
+        if advice == "dontneed_locked":
+            advice = "dontneed"
+        if advice in ACCEPTED_ADVICE:
+            advice = "other"
         self._call("madvise", addr=addr, len=length, advice=advice)
 
     def brk(self, addr: int = 0) -> int:

@@ -88,7 +88,7 @@ def load_file(path: Path) -> ModuleType:
     sys.modules[module_name] = module  # dataclasses look their module up by name
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         del sys.modules[module_name]
         raise InputError(f"{path}: found {type(error).__name__} ({error}), expected a Python file that runs") from error
     return module

@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from importlib import import_module
-from typing import Final, NamedTuple, Protocol, cast
+from typing import Final, NamedTuple, NoReturn, Protocol, cast
 
 import tlbcore
 from tlbcore.cli import USAGE
@@ -78,8 +78,16 @@ def main(argv: Sequence[str] | None = None, commands: Mapping[str, Command] = CO
         return USAGE
 
 
+class _OneLineParser(argparse.ArgumentParser):
+    """A parser whose errors are one line, as all errors are."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong, and where to read how it is done."""
+        self.exit(USAGE, f"tlbcore: error: {message} (see {self.prog} --help)\n")
+
+
 def _run(argv: Sequence[str], commands: Mapping[str, Command]) -> int:
-    parser = argparse.ArgumentParser(
+    parser = _OneLineParser(
         prog="tlbcore",
         description="Measure and check TLB-flush batching schemes of Linux before writing the kernel patch.",
         epilog="Exit status: 0 fine, 1 a negative verdict, 2 a usage or input error.",

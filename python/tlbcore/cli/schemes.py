@@ -9,6 +9,8 @@ from tlbcore.cli.listing import add_list_and_show, add_operation, print_json, th
 from tlbcore.report.program_text import program_text
 from tlbcore.scheme import Scheme
 from tlbcore.schemes import SCHEMES
+from tlbcore.schemes.lazy_mmu import ARCHITECTURES, LazyMmu
+from tlbcore.steps import flatten, for_each_pte, set_pte_at
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,14 +41,20 @@ def _show(args: argparse.Namespace) -> int:
     only = the_operation(args.operation)
     operations = scheme.operations() if only is None else (only,)
     programs = {operation: [step.resolve() for step in scheme.program(operation)] for operation in operations}
+    if isinstance(scheme, LazyMmu):
+        programs = {"section": [step.resolve() for step in flatten(LazyMmu.section(for_each_pte(set_pte_at())))]}
     if args.json:
-        print_json(_summary(scheme) | {"programs": programs})
+        print_json({"format": "tlbcore-scheme", "version": 1} | _summary(scheme) | {"programs": programs})
         return OK
     print(f"/* {type(scheme).__name__}: {scheme.title()}")
     if scheme.where:
         print(f" * In Linux: {scheme.where}")
     for name, value in _fields(scheme).items():
         print(f" * {name} = {value}")
+    if isinstance(scheme, LazyMmu):
+        print(" * What a section batches per CPU, drained when the batch is full and at leave:")
+        for arch, (kind, batch) in ARCHITECTURES.items():
+            print(f" *   {arch}: {f'{batch} x {kind}' if batch else 'nothing'}")
     print(" */")
     for operation, program in programs.items():
         print(f"\n{program_text(operation, program)}")

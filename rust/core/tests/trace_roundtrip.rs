@@ -158,6 +158,7 @@ const LAB: &str = r#"{"meta":{"kernel":"Linux 6.1","cpu":"max","smp":2,"pcid":fa
 {"t":7,"c":0,"a":"T0","k":"fault","addr":"0x100000000000","code":6,"n":3,"st":2}
 {"t":8,"c":0,"a":"T0","k":"E","step":0,"it":0,"rc":0}
 {"t":9,"c":1,"k":"sw","prev":"idle","state":"R","next":"T1","flush":-1}
+{"t":10,"c":0,"k":"END"}
 "#;
 const SCN: &str = "#! memcg=1\nT0 thread T1 1 sleep\nT0 mmap A 0 9 rw sfile:f | T1 rep 3 touch B 0 3 w 2\nT0 fork P1 0 spin\nP1 exit\nT0 wait P1\n";
 const SAMPLES: &[&str] = &[PERF, LAB, SCN];

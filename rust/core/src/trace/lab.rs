@@ -39,6 +39,9 @@ pub(super) fn import(mut lines: Lines) -> Result<Recording> {
             return Err(lines.error(&found, &expected));
         }
     }
+    if !importer.meta.counts.contains_key("end_markers") {
+        return Err(lines.error("the end of the file", "a record of kind END: the records are cut"));
+    }
     importer.meta.nr_lines = lines.nr_line();
     Ok(importer.finish())
 }

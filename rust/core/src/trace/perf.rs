@@ -34,6 +34,9 @@ pub(super) fn import(mut lines: Lines) -> Result<Recording> {
             return Err(lines.error(&found, expected));
         }
     }
+    if lines.is_cut() {
+        return Err(lines.error("the end of the file", "a newline: perf ends each line with one, so this one is cut"));
+    }
     importer.meta.nr_lines = lines.nr_line();
     Ok(importer.finish())
 }

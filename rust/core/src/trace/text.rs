@@ -26,6 +26,7 @@ pub(super) struct Lines {
     line: Vec<u8>,
     nr_line: u64,
     ahead: VecDeque<Vec<u8>>,
+    is_cut: bool,
 }
 
 impl Lines {
@@ -57,12 +58,18 @@ impl Lines {
             line: Vec::with_capacity(1 << 10),
             nr_line: 0,
             ahead: VecDeque::new(),
+            is_cut: false,
         })
     }
 
     /// The file's name without its folder.
     pub(super) fn base_name(&self) -> &str {
         &self.base_name
+    }
+
+    /// Whether the last line lacks its newline, so that it may have been cut.
+    pub(super) const fn is_cut(&self) -> bool {
+        self.is_cut
     }
 
     /// The number of the line that [`Self::next`] gave last, from 1.
@@ -109,6 +116,8 @@ impl Lines {
         })?;
         if self.line.last() == Some(&b'\n') {
             self.line.pop();
+        } else {
+            self.is_cut |= read > 0; // only the last line can lack it
         }
         if self.line.last() == Some(&b'\r') {
             self.line.pop();
