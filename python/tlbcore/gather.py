@@ -53,7 +53,8 @@ class Gather:
         tlb.remove(addr, 16)
         tlb.protect(addr + 16 * PAGE, 4, "r")
 
-    flushes once for both, frees the sixteen pages after that, and ends with `tlb_finish_mmu()`.
+    flushes once for both, frees the sixteen pages after that, and ends with `tlb_finish_mmu()`. The calls make a
+    program, which runs as one operation when the block ends: inside it nothing has happened yet.
     """
 
     def __init__(self, run: Run, scheme: MmuGather) -> None:
@@ -87,7 +88,7 @@ class Gather:
         self._take(addr, nr_pages, prot_bits(prot), self._scheme.change_protection())
 
     def flush(self) -> None:
-        """Flush what is gathered so far and free its pages (`tlb_flush_mmu()`); the gather stays open."""
+        """Flush at this point of the program and free the pages (`tlb_flush_mmu()`); the gather goes on."""
         self._check_open()
         self._steps.append(tlb_flush_mmu())
 
