@@ -1,7 +1,24 @@
-"""Settings that hold for every test."""
+"""Settings that hold for every test, and the simulators that several files drive by hand."""
 
+import pytest
 from hypothesis import settings
+
+from bench_by_hand import LAB
+from tlbcore.simulator import Simulator
 
 # The same examples every time: a failure that comes and goes with the machine's load or with luck helps nobody.
 settings.register_profile("tlbcore", deadline=None, derandomize=True, print_blob=True)
 settings.load_profile("tlbcore")
+
+
+@pytest.fixture(params=["core", "reference"])
+def backend(request: pytest.FixtureRequest) -> str:
+    """The machine to drive."""
+    name: str = request.param
+    return name
+
+
+@pytest.fixture
+def lab(backend: str) -> Simulator:
+    """The lab's machine with its kernel."""
+    return Simulator(LAB, "linux-6.1", backend=backend)

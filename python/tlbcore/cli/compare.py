@@ -8,7 +8,7 @@ from tlbcore import costs, machines, recordings
 from tlbcore.cli import OK
 from tlbcore.cli.common import add_json, add_machine, add_recording, print_json
 from tlbcore.compare import METRICS, compare
-from tlbcore.report.table import heading, is_terminal, number, table
+from tlbcore.report.table import assumptions, heading, is_terminal, number, table
 
 if TYPE_CHECKING:
     import argparse
@@ -78,11 +78,7 @@ def text(comparison: Comparison) -> str:
         "",
         _by_operation(comparison, emphasis=emphasis),
     ]
-    notes = replays[0].notes
-    if notes:
-        lines += ["", heading("What the recording does not say, and the model assumed", emphasis=emphasis), ""]
-        lines += [f"  {number(count)} x {name}" for name, count in sorted(notes.items(), key=lambda n: -n[1])]
-    return "\n".join(lines)
+    return "\n".join([*lines, *assumptions(replays[0].notes, emphasis=emphasis)])
 
 
 def _costs(comparison: Comparison) -> list[list[str]]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from tlbcore import machines, recordings
 from tlbcore.cli import OK
 from tlbcore.cli.common import add_json, add_machine, add_recording, print_json
-from tlbcore.report.table import heading, is_terminal, number, table
+from tlbcore.report.table import assumptions, heading, is_terminal, number, table
 from tlbcore.validate import flush_text, validate
 
 if TYPE_CHECKING:
@@ -100,11 +100,7 @@ def text(validation: Validation) -> str:
                 left=4,
             ),
         )
-    notes = validation.replay.notes
-    if notes:
-        lines += ["", heading("What the recording does not say, and the model assumed", emphasis=emphasis), ""]
-        lines += [f"  {number(count)} x {name}" for name, count in sorted(notes.items(), key=lambda n: -n[1])]
-    return "\n".join(lines)
+    return "\n".join([*lines, *assumptions(validation.replay.notes, emphasis=emphasis)])
 
 
 def _flushes(row: dict[str, Any]) -> int:

@@ -29,6 +29,7 @@ from tlbcore.reference.pte import NONE, Pte
 from tlbcore.reference.steps_flush import FLUSH_HANDLERS
 from tlbcore.reference.steps_ops import OPERATION_HANDLERS
 from tlbcore.reference.steps_pte import PTE_HANDLERS
+from tlbcore.scheme import OPERATIONS as PROGRAM_NAMES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -38,27 +39,8 @@ if TYPE_CHECKING:
 
 STEP_HANDLERS: dict[str, Handler] = CONTROL_HANDLERS | FLUSH_HANDLERS | PTE_HANDLERS | OPERATION_HANDLERS
 
-PROGRAMS = [
-    "mmap",
-    "munmap",
-    "mprotect",
-    "mremap",
-    "madvise_dontneed",
-    "madvise_free",
-    "madvise_cold",
-    "madvise_pageout",
-    "clear_refs_soft_dirty",
-    "fork",
-    "exit_mmap",
-    "fault",
-    "page_mkclean",
-    "shrink_folio_list",
-    "migrate_pages",
-    "change_prot_numa",
-    "unmap_mapping_range",
-    "wp_shared_mapping_range",
-    "collapse_huge_page",
-]
+#: The programs that a kernel must have.
+PROGRAMS = list(PROGRAM_NAMES)
 
 #: Steps of operations that have arguments of their own, and so no meaning in a program that is run by hand.
 NOT_CUSTOM_STEPS = frozenset(

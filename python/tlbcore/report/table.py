@@ -6,7 +6,7 @@ import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 _BOLD, _DIM, _END = "\x1b[1m", "\x1b[2m", "\x1b[0m"
 
@@ -52,3 +52,12 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, emphasis: bool,
         lines[0] = f"{_BOLD}{lines[0]}{_END}"
         lines[1] = f"{_DIM}{lines[1]}{_END}"
     return "\n".join(lines)
+
+
+def assumptions(notes: Mapping[str, int], *, emphasis: bool) -> list[str]:
+    """What a replay had to assume, most frequent first, as lines below its tables; none if it assumed nothing."""
+    if not notes:
+        return []
+    head = heading("What the recording does not say, and the model assumed", emphasis=emphasis)
+    counted = sorted(notes.items(), key=lambda note: -note[1])
+    return ["", head, "", *(f"  {number(count)} x {name}" for name, count in counted)]
