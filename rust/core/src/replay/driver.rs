@@ -28,6 +28,8 @@ pub struct Replayed {
     pub counters: Counters,
     /// What had to be assumed or passed over, by name.
     pub notes: BTreeMap<&'static str, u64>,
+    /// The same with the row of the event where it was noted, in order.
+    pub noted: Vec<(usize, &'static str)>,
     /// Events replayed.
     pub nr_events: u64,
 }
@@ -121,7 +123,7 @@ pub(super) struct Driver<'a> {
     pub(super) cause: (usize, u32),
     predicted: Vec<Predicted>,
     ledger: Ledger,
-    pub(super) notes: BTreeMap<&'static str, u64>,
+    noted: Vec<(usize, &'static str)>,
     nr_events: u64,
 }
 
@@ -152,7 +154,7 @@ impl<'a> Driver<'a> {
             cause: (0, 0),
             predicted: Vec::new(),
             ledger: Ledger::default(),
-            notes: BTreeMap::new(),
+            noted: Vec::new(),
             nr_events: 0,
         })
     }
@@ -162,18 +164,23 @@ impl<'a> Driver<'a> {
         self.run_deferred(u64::MAX)?;
         self.finish_execs()?;
         self.exit_rest()?;
+        let mut notes = BTreeMap::new();
+        for (_, name) in &self.noted {
+            *notes.entry(*name).or_default() += 1;
+        }
         Ok(Replayed {
             predicted: self.predicted,
             ledger: self.ledger,
             counters: self.machine.counters(),
-            notes: self.notes,
+            notes,
+            noted: self.noted,
             nr_events: self.nr_events,
         })
     }
 
-    /// Counts something that had to be assumed or passed over.
+    /// Notes that something had to be assumed or passed over for the event that is the current cause.
     pub(super) fn note(&mut self, name: &'static str) {
-        *self.notes.entry(name).or_default() += 1;
+        self.noted.push((self.cause.0, name));
     }
 
     fn event(&mut self, row: usize) -> Result<()> {
