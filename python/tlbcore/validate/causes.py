@@ -86,16 +86,16 @@ class Case:
 
     @cached_property
     def rows(self) -> Rows:
-        """The events that are part of it: in a scenario all of the step, for the end of a task its call and its exit."""
+        """The events that are part of it: in a scenario all of the step, of the end of a task its call and its exit."""
         time, task = self.timeline, self.timeline.task[self.row]
         kind = time.kind_name(self.row)
         last = {"step_begin": "step_end", "exit_call": "exit", "exit_group": "exit"}.get(kind)
         if last is None:
             return np.array([self.row])
         later = np.arange(self.row, len(time.task))
-        own = later[time.task[self.row :] == task]
+        own: Rows = later[time.task[self.row :] == task]
         ends = own[time.is_kind(last)[own]]
-        return own[own <= ends[0]] if len(ends) else own
+        return np.compress(own <= ends[0], own) if len(ends) else own
 
     @cached_property
     def flush_records(self) -> Rows:
@@ -123,7 +123,7 @@ class Case:
             return np.array([], dtype=np.intp)
         time, (begin, end) = self.timeline, self.span
         meets = (time.time[rows] <= end) & (time.end[rows] >= begin) & (time.task[rows] != time.task[self.row])
-        return rows[meets]
+        return np.compress(meets, rows)
 
     @cached_property
     def overlapping(self) -> Rows:
@@ -151,8 +151,8 @@ class Case:
         """Switches to or from threads of its process while it ran."""
         time, (begin, end) = self.timeline, self.span
         rows = time.switches
-        inside = rows[(time.time[rows] > begin) & (time.time[rows] <= end)]
-        return inside[(time.pid[inside] == self.pid) | (time.pid_in[inside] == self.pid)]
+        inside = np.compress((time.time[rows] > begin) & (time.time[rows] <= end), rows)
+        return np.compress((time.pid[inside] == self.pid) | (time.pid_in[inside] == self.pid), inside)
 
     @cached_property
     def notes(self) -> set[str]:
@@ -223,28 +223,28 @@ RULES: Final[tuple[Rule, ...]] = (
     ),
     Rule(
         "switch_meanwhile",
-        "mm_cpumask: a thread of the process was switched in or out while the operation ran",
+        "mm_cpumask: a thread was switched while the operation ran",
         "timing",
         "sizes agree, only who was told differs, and a switch to or from the process lies between begin and flush",
         lambda case: case.sizes_agree and len(case.switched) > 0,
     ),
     Rule(
         "mask_kept",
-        "mm_cpumask: the model believes a CPU in it that the kernel had taken out",
+        "mm_cpumask: the model keeps a CPU that the kernel took out",
         "timing",
         "sizes agree, and the model tells others where the kernel does not",
         lambda case: case.sizes_agree and _told(case) >= 0,
     ),
     Rule(
         "mask_lost",
-        "mm_cpumask: the model believes a CPU out of it that the kernel still had in",
+        "mm_cpumask: the model took out a CPU that the kernel keeps",
         "timing",
         "sizes agree, and the kernel tells others where the model does not",
         lambda case: case.sizes_agree,
     ),
     Rule(
         "overlap_full",
-        "Overlap: the kernel flushes everything, as another operation of the process is not finished",
+        "Overlap: everything flushed, as another operation was open",
         "timing",
         "only the kernel flushes in full, while another thread's operation or flush ran: gathers nest, or a CPU is"
         " behind by more than one generation",
@@ -256,14 +256,14 @@ RULES: Final[tuple[Rule, ...]] = (
     ),
     Rule(
         "overlap_race",
-        "Overlap: another thread worked on the same pages at the same time",
+        "Overlap: another thread was at the same pages",
         "timing",
         "a call or fault of another thread of the process that touches the range ran at the same time",
         lambda case: len(case.met) > 0,
     ),
     Rule(
         "older",
-        "Pages whose state is older than the recording, or was never recorded",
+        "Pages older than the recording, or never recorded",
         "recording",
         "the replay had to take over or drop mappings or pages in this range, from the evidence of a fault or call",
         lambda case: not case.notes.isdisjoint(_OLDER),
@@ -280,9 +280,7 @@ RULES: Final[tuple[Rule, ...]] = (
         "The same pages in more or fewer flushes",
         "model",
         "all flushes are ranged, their sum is the same, their number is not",
-        lambda case: (
-            not _is_full([*case.missed, *case.extra]) and sum(_pages(case.missed)) == sum(_pages(case.extra))
-        ),
+        lambda case: not _is_full([*case.missed, *case.extra]) and sum(_pages(case.missed)) == sum(_pages(case.extra)),
     ),
     Rule(
         "range_differs",
@@ -300,14 +298,14 @@ RULES: Final[tuple[Rule, ...]] = (
     ),
     Rule(
         "kernel_only",
-        "Not explained: the kernel flushes, the model sees nothing to flush",
+        "Not explained: only the kernel flushes",
         "unknown",
         "only the kernel has flushes beyond the common ones",
         lambda case: not case.extra,
     ),
     Rule(
         "model_only",
-        "Not explained: the model flushes, the kernel did not",
+        "Not explained: only the model flushes",
         "unknown",
         "only the model has flushes beyond the common ones",
         lambda case: not case.missed,

@@ -35,7 +35,7 @@ class Line:
     cpu: int
     thread: str
     text: str
-    #: `operation` (the one in question), `same` thread, `other` thread, or `flush` (a record of the kernel's flush code).
+    #: `operation` (the one in question), `same` thread, `other` thread, or `flush` (a record of the flush code).
     role: str
 
 

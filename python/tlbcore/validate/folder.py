@@ -59,7 +59,7 @@ class Summary:
 
     @property
     def total(self) -> dict[str, Any]:
-        """The sums of all rows: `matched`, `missed`, `extra`, `score`, the same in `without_targets`, `nr_operations`."""
+        """The sums of all rows: `nr_operations`, `matched`, `missed`, `extra`, `score`, and `without_targets`."""
         without = _sums([row.plain["without_targets"] for row in self.rows])
         nr_operations = sum(row.plain["nr_operations"] for row in self.rows)
         return {**_sums([row.plain for row in self.rows]), "nr_operations": nr_operations, "without_targets": without}
@@ -105,7 +105,8 @@ def find_recordings(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
             continue
         inside = sorted(file for file in path.rglob("*") if _is_named_like_a_recording(file) and file.is_file())
         if not inside:
-            msg = f"{path}: found no recording, expected files named *{', *'.join(SUFFIXES)} (perhaps with .gz or .zst)"
+            names = ", ".join(f"*{suffix}" for suffix in SUFFIXES)
+            msg = f"{path}: found no recording in the folder, expected files named {names} (or compressed)"
             raise InputError(msg)
         found += inside
     return list(dict.fromkeys(found))
@@ -137,10 +138,10 @@ def validate_folder(
         InputError: a folder without recordings.
 
     """
-    single = isinstance(paths, str | os.PathLike)
+    several = [paths] if isinstance(paths, str | os.PathLike) else paths
     rows: list[Row] = []
     failures: list[Failure] = []
-    for path in find_recordings([paths] if single else paths):
+    for path in find_recordings(several):
         try:
             found = validate(recordings.load(path), kernel, machine, follow_masks=follow_masks)
         except TlbcoreError as error:

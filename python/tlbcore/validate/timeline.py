@@ -77,7 +77,8 @@ class Timeline:
 
     def pid_of(self, tasks: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
         """The process of each of these task indexes; -1 for idle and tasks outside the recording."""
-        return self._pids[np.minimum(tasks, len(self.tasks)).astype(np.intp)]
+        pids: npt.NDArray[np.int64] = self._pids[np.minimum(tasks, len(self.tasks)).astype(np.intp)]
+        return pids
 
     @cached_property
     def pid(self) -> npt.NDArray[np.int64]:
