@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tlbcore.errors import InputError
+from tlbcore.lab import LabExactness
 from tlbcore.replay import Replay, replay
 
 if TYPE_CHECKING:
@@ -40,6 +41,11 @@ class Validation:
     def matched(self) -> int:
         """Flushes both predicted and recorded."""
         return int(self.plain["matched"])
+
+    @property
+    def lab(self) -> LabExactness | None:
+        """For a recording of the kernel lab: which entries agree in every column."""
+        return LabExactness(self.plain["lab"]) if "lab" in self.plain else None
 
     @property
     def missed(self) -> int:
@@ -106,8 +112,11 @@ def validate(
         InputError: the recording holds no flushes to compare with (a scenario), or as `tlbcore.replay.replay`.
 
     """
-    replayed = replay(recording, kernel, machine, follow_masks=follow_masks)
+    of_lab = recording.meta["source"] == "lab"
+    replayed = replay(recording, kernel, machine, follow_masks=follow_masks, traced=of_lab)
     plain = replayed.result.validate(recording, nr_disagreements)
+    if of_lab:
+        plain["lab"] = replayed.result.lab(recording)
     if not plain["has_truth"]:
         msg = f"{recording.meta['file']}: found no recorded flushes, expected a recording of a real kernel"
         raise InputError(msg)

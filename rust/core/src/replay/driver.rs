@@ -11,6 +11,7 @@ use super::in_flight::InFlight;
 use super::ledger::Ledger;
 use super::mask_evidence::MaskEvidence;
 use super::tasks::Tasks;
+use super::traced::Traced;
 use crate::error::{Error, Result};
 use crate::flush::MmId;
 use crate::machine::{Counters, FileId, Machine, MachineConfig, Operation, Outcome};
@@ -49,9 +50,36 @@ pub fn replay(
     follow_masks: bool,
     stop: &mut dyn FnMut() -> bool,
 ) -> Result<Replayed> {
+    run(recording, kernel, config, follow_masks, false, stop).map(|(replayed, _)| replayed)
+}
+
+/// The same with everything that the machine did about flushes, event by event. Slower.
+///
+/// # Errors
+/// As [`replay`].
+pub fn replay_traced(
+    recording: &Recording,
+    kernel: &Arc<CompiledKernel>,
+    config: &MachineConfig,
+    follow_masks: bool,
+    stop: &mut dyn FnMut() -> bool,
+) -> Result<(Replayed, Vec<Traced>)> {
+    run(recording, kernel, config, follow_masks, true, stop)
+}
+
+fn run(
+    recording: &Recording,
+    kernel: &Arc<CompiledKernel>,
+    config: &MachineConfig,
+    follow_masks: bool,
+    trace: bool,
+    stop: &mut dyn FnMut() -> bool,
+) -> Result<(Replayed, Vec<Traced>)> {
     recording.verify()?;
     check_cpus(recording, config)?;
     let mut driver = Driver::new(recording, kernel, config, follow_masks)?;
+    driver.machine.set_probing(trace);
+    driver.traced = trace.then(Vec::new);
     for row in 0..recording.events.len() {
         if row % 4096 == 0 && stop() {
             break;
@@ -123,6 +151,8 @@ pub(super) struct Driver<'a> {
     ledger: Ledger,
     pub(super) notes: BTreeMap<&'static str, u64>,
     nr_events: u64,
+    /// What the machine did, if it is wanted.
+    traced: Option<Vec<Traced>>,
 }
 
 impl<'a> Driver<'a> {
@@ -154,21 +184,23 @@ impl<'a> Driver<'a> {
             ledger: Ledger::default(),
             notes: BTreeMap::new(),
             nr_events: 0,
+            traced: None,
         })
     }
 
-    fn end(mut self) -> Result<Replayed> {
+    fn end(mut self) -> Result<(Replayed, Vec<Traced>)> {
         self.flush_reclaim()?;
         self.run_deferred(u64::MAX)?;
         self.finish_execs()?;
         self.exit_rest()?;
-        Ok(Replayed {
+        let replayed = Replayed {
             predicted: self.predicted,
             ledger: self.ledger,
             counters: self.machine.counters(),
             notes: self.notes,
             nr_events: self.nr_events,
-        })
+        };
+        Ok((replayed, self.traced.unwrap_or_default()))
     }
 
     /// Counts something that had to be assumed or passed over.
@@ -271,12 +303,19 @@ impl<'a> Driver<'a> {
     pub(super) fn book(&mut self) {
         let (row, task) = self.cause;
         let (requests, events) = self.machine.engine_mut().take_log();
+        let first = self.machine.engine().counters().nr_flush_requests - requests.len() as u64;
+        if let Some(traced) = &mut self.traced {
+            let probes = self.machine.take_probes();
+            if !requests.is_empty() || !probes.is_empty() {
+                let (requests, events) = (requests.clone(), events.clone());
+                traced.push(Traced { row, first_request: first, requests, events, probes });
+            }
+        }
         if requests.is_empty() {
             return;
         }
         let kind = self.kind_name(row);
         let mut rest = &events[..];
-        let first = self.machine.engine().counters().nr_flush_requests - requests.len() as u64;
         for (index, request) in requests.iter().enumerate() {
             self.ledger.request(&kind, request);
             self.in_flight.sent(request, self.recording.events.time_ns[row]);
