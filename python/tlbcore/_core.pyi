@@ -30,9 +30,16 @@ def condition_names() -> list[str]:
 def program_names() -> list[str]:
     """The names of the programs that a kernel has."""
 
-def replay(recording: Recording, kernel_json: str, config_json: str, follow_masks: bool) -> Replay:
+def replay(
+    recording: Recording,
+    kernel_json: str,
+    config_json: str,
+    follow_masks: bool,
+    traced: bool = False,
+) -> Replay:
     """Replays a recording under a resolved kernel on a machine (both as JSON text).
 
+    With `traced`, everything that the machine did about flushes is kept for `Replay.lab`; slower.
     Ctrl-C ends it with KeyboardInterrupt.
     """
 
@@ -227,4 +234,13 @@ class Replay:
         """The operations with both lists of flushes: row, kind, predicted, recorded, and the scores.
 
         With `only_differing` those whose lists differ.
+        """
+    def lab(self, recording: Recording) -> dict[str, Any]:
+        """Holds a traced replay of a recording of the kernel lab against it, entry by entry and column by column.
+
+        A plain structure with ``single`` and ``parallel`` (nr_entries, nr_exact), ``by_operation`` (both of each) and
+        ``differences``: the entries that differ, with both sides.
+
+        Raises:
+            ValueError: The replay was not traced.
         """

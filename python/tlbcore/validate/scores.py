@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from tlbcore import recordings
 from tlbcore.errors import InputError
+from tlbcore.lab import LabExactness
 from tlbcore.replay import Replay, replay
 
 if TYPE_CHECKING:
@@ -47,6 +48,11 @@ class Validation:
     def matched(self) -> int:
         """Flushes both predicted and recorded."""
         return int(self.plain["matched"])
+
+    @property
+    def lab(self) -> LabExactness | None:
+        """For a recording of the kernel lab: which entries agree in every column."""
+        return LabExactness(self.plain["lab"]) if "lab" in self.plain else None
 
     @property
     def missed(self) -> int:
@@ -127,8 +133,11 @@ def validate(
 
     """
     chosen = recordings.kernel_of(recording) if kernel is None else kernel
-    replayed = replay(recording, chosen, machine, follow_masks=follow_masks)
+    of_lab = recording.meta["source"] == "lab"
+    replayed = replay(recording, chosen, machine, follow_masks=follow_masks, traced=of_lab)
     plain = replayed.result.validate(recording, nr_disagreements)
+    if of_lab:
+        plain["lab"] = replayed.result.lab(recording)
     if not plain["has_truth"]:
         msg = f"{recording.meta['file']}: found no recorded flushes, expected a recording of a real kernel"
         raise InputError(msg)

@@ -9,8 +9,9 @@ use serde_json::{Map, Value, json};
 use tlbcore::error::Error;
 use tlbcore::machine::MachineConfig;
 use tlbcore::program::CompiledKernel;
+use tlbcore::replay::lab;
 use tlbcore::replay::validate::{Compared, Counts, Score, Seen, Validation, validate};
-use tlbcore::replay::{LedgerRow, Predicted, Replayed, replay};
+use tlbcore::replay::{LedgerRow, Predicted, Replayed, Traced, replay, replay_traced};
 
 use crate::errors::Result;
 use crate::trace::Recording;
@@ -19,12 +20,15 @@ use crate::trace::Recording;
 #[pyclass(frozen, module = "tlbcore._core")]
 pub struct Replay {
     inner: Replayed,
+    /// What the machine did, event by event, if that was asked for.
+    traced: Option<Vec<Traced>>,
 }
 
 /// Replays a recording under a resolved kernel on a machine (both as JSON text).
 ///
-/// Ctrl-C ends it with KeyboardInterrupt.
-#[pyfunction(name = "replay")]
+/// With `traced`, everything that the machine did about flushes is kept for `Replay.lab`; slower. Ctrl-C ends it with
+/// KeyboardInterrupt.
+#[pyfunction(name = "replay", signature = (recording, kernel_json, config_json, follow_masks, traced = false))]
 #[expect(clippy::redundant_closure_for_method_calls, reason = "the method's path is not general enough over lifetimes")]
 pub fn py_replay(
     py: Python<'_>,
@@ -32,6 +36,7 @@ pub fn py_replay(
     kernel_json: &str,
     config_json: &str,
     follow_masks: bool,
+    traced: bool,
 ) -> Result<Replay> {
     let kernel = Arc::new(CompiledKernel::from_json(kernel_json)?);
     let config = MachineConfig::from_json(config_json)?;
@@ -41,12 +46,17 @@ pub fn py_replay(
             interrupted = Python::attach(|py| py.check_signals()).err();
             interrupted.is_some()
         };
-        replay(recording.get(), &kernel, &config, follow_masks, &mut stop)
+        if traced {
+            let both = replay_traced(recording.get(), &kernel, &config, follow_masks, &mut stop);
+            return both.map(|(replayed, traced)| (replayed, Some(traced)));
+        }
+        replay(recording.get(), &kernel, &config, follow_masks, &mut stop).map(|replayed| (replayed, None))
     });
     if let Some(error) = interrupted {
         return Err(error.into());
     }
-    Ok(Replay { inner: inner? })
+    let (inner, traced) = inner?;
+    Ok(Replay { inner, traced })
 }
 
 #[pymethods]
@@ -115,6 +125,18 @@ impl Replay {
             let validation = validate(recording.get(), &self.inner);
             validation_value(&validation, recording.get(), limit)
         });
+        to_python(py, &value)
+    }
+
+    /// Holds a traced replay of a recording of the kernel lab against it, entry by entry and column by column.
+    ///
+    /// A plain structure with `single` and `parallel` (nr_entries, nr_exact), `by_operation` (both of each) and
+    /// `differences`: the entries that differ, with both sides.
+    fn lab<'py>(&self, py: Python<'py>, recording: &Recording) -> Result<Bound<'py, PyAny>> {
+        let Some(traced) = &self.traced else {
+            return Err(Error::Value("replay: found one that was not traced, expected traced=True".to_owned()).into());
+        };
+        let value = py.detach(|| crate::lab::validation_value(&lab::compare(recording.get(), traced), recording.get()));
         to_python(py, &value)
     }
 
