@@ -48,8 +48,11 @@ def scores_of(row: Row, alone: Row | None = None) -> Scores:
     for side in ("single", "parallel"):
         if "lab" in plain and plain["lab"][side]["nr_entries"]:
             scores[f"lab_{side}"] = [plain["lab"][side]["nr_exact"], plain["lab"][side]["nr_entries"]]
-    # Fewer recorded flushes would be fewer to be wrong about.
-    return {**scores, "recorded_flushes": [plain["matched"] + plain["missed"]]}
+    # Less that is compared would be less to be wrong about.
+    scores["recorded_flushes"] = [plain["matched"] + plain["missed"]]
+    if "lab" in plain:
+        scores["lab_entries"] = [plain["lab"]["single"]["nr_entries"] + plain["lab"]["parallel"]["nr_entries"]]
+    return scores
 
 
 def _score(counts: Mapping[str, Any]) -> list[int]:
@@ -103,7 +106,9 @@ def text(pins: Mapping[str, Any]) -> str:
 def main() -> int:
     """Measure and write the pins; refuse to lower one without a reason."""
     parser = argparse.ArgumentParser(description="Pin the scores of the given recordings.")
-    parser.add_argument("--allow-lower", metavar="FILE", action="append", default=[], help="a file whose scores may fall")
+    parser.add_argument(
+        "--allow-lower", metavar="FILE", action="append", default=[], help="a file whose scores may fall"
+    )
     parser.add_argument("--because", metavar="TEXT", help="why they may")
     parser.add_argument("--data", type=Path, default=DATA, help="the folder of recordings (without: data)")
     parser.add_argument("--pins", type=Path, default=PINS, help="where the pins are (without: tests/data/scores.json)")

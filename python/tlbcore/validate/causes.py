@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 
-from tlbcore.validate.timeline import FAULT_AROUND, PAGE, Timeline, merged
+from tlbcore.validate.timeline import ASKED, FAULT_AROUND, PAGE, WRONG_CPU, Timeline, merged
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -168,6 +168,17 @@ class Case:
         return np.compress((time.pid[inside] == self.pid) | (time.pid_in[inside] == self.pid), inside)
 
     @cached_property
+    def wrong_cpu(self) -> bool:
+        """Whether a flush of its process found a CPU in another address space since the last time that one was made."""
+        time, (begin, end) = self.timeline, self.span
+        flush = time.flush
+        own = np.flatnonzero(time.flush_pid == self.pid)
+        when, reason = flush["time_ns"][own].astype(np.int64), flush["reason"][own]
+        before = np.compress((when < begin) & np.isin(reason, ASKED), own)
+        since = int(time.time[int(flush["op_event"][before[-1]])]) if len(before) else 0
+        return bool(np.any((when >= since) & (when <= end) & (reason == WRONG_CPU)))
+
+    @cached_property
     def notes(self) -> set[str]:
         """What the replay noted about its range, in this event or before it."""
         found = set()
@@ -238,16 +249,23 @@ RULES: Final[tuple[Rule, ...]] = (
         lambda case: case.sizes_agree and len(case.switched) > 0,
     ),
     Rule(
+        "mask_wrong_cpu",
+        "mm_cpumask: a flush found the CPU in another address space",
+        "timing",
+        'sizes agree, only who was told differs, and "remote wrong CPU" was recorded since the last flush of the process',
+        lambda case: case.sizes_agree and case.wrong_cpu,
+    ),
+    Rule(
         "mask_kept",
         "mm_cpumask: the model keeps a CPU that the kernel took out",
-        "timing",
+        "unknown",
         "sizes agree, and the model tells others where the kernel does not",
         lambda case: case.sizes_agree and _told(case) >= 0,
     ),
     Rule(
         "mask_lost",
         "mm_cpumask: the model took out a CPU that the kernel keeps",
-        "timing",
+        "unknown",
         "sizes agree, and the kernel tells others where the model does not",
         lambda case: case.sizes_agree,
     ),

@@ -60,6 +60,9 @@ REASONS: Final = (
     "remote send IPI",
     "remote wrong CPU",
 )
+#: Reasons by which a CPU shows that it made a request itself, and that a request found it in another address space.
+ASKED: Final = (2, 3, 4)
+WRONG_CPU: Final = 5
 _TASK_IDLE, _TASK_KTHREAD = 2**32 - 1, 2**32 - 2
 
 
@@ -107,6 +110,14 @@ class Timeline:
         """Which events are of one of these kinds."""
         numbers = [self._kind_numbers[name] for name in names if name in self._kind_numbers]
         return np.isin(self.kind, numbers)
+
+    @cached_property
+    def flush_pid(self) -> npt.NDArray[np.int64]:
+        """The process whose operation each flush record belongs to, -1 unknown."""
+        causes = self.flush["op_event"].astype(np.int64)
+        if not len(self.pid):
+            return np.full(len(causes), -1, dtype=np.int64)
+        return np.where(causes >= 0, self.pid[np.maximum(causes, 0)], -1)
 
     @cached_property
     def takes_away(self) -> dict[int, Rows]:
