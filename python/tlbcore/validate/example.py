@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from tlbcore.validate.causes import Case
+    from tlbcore.validate.case import Case
     from tlbcore.validate.timeline import Rows
 
 _OWN_BEFORE: Final = 3

@@ -6,8 +6,9 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from tlbcore.validate.causes import Case, Rule, rule_of
+from tlbcore.validate.case import Case
 from tlbcore.validate.example import Example, example_of
+from tlbcore.validate.rules import Rule, rule_of
 from tlbcore.validate.timeline import Timeline
 
 if TYPE_CHECKING:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tlbcore import recordings
 from tlbcore.errors import InputError, TlbcoreError
+from tlbcore.replay import kernel_named
 from tlbcore.validate.explain import Cause, explain, merge
 from tlbcore.validate.scores import Validation, validate
 
@@ -146,15 +147,16 @@ def validate_folder(
         with_causes: Explain the disagreements too.
 
     Raises:
-        InputError: a folder without recordings.
+        InputError: a folder without recordings, or no such kernel.
 
     """
+    chosen = None if kernel is None else kernel_named(kernel)
     several = [paths] if isinstance(paths, str | os.PathLike) else paths
     rows: list[Row] = []
     failures: list[Failure] = []
     for path in find_recordings(several):
         try:
-            found = validate(recordings.load(path), kernel, machine, follow_masks=follow_masks)
+            found = validate(recordings.load(path), chosen, machine, follow_masks=follow_masks)
         except TlbcoreError as error:
             failures.append(Failure(path, _named(path, str(error))))
         except OSError as error:
