@@ -64,6 +64,12 @@ class Run:
         """The first wanted one of the records after `index`."""
         return next(filter(wanted, self.records[index + 1 : index + within]), None)
 
+    def next_of(
+        self, index: int, within: int, actor: str | None, kinds: tuple[str, ...] = ("mm_range",)
+    ) -> Record | None:
+        """The first of the records after `index` that is the actor's and of one of these kinds."""
+        return self.next(index, within, lambda r: r.get("a") == actor and r["k"] in kinds)
+
     def operations(self) -> list[Operation]:
         """The steps, each with the flushes that its actor asked for meanwhile."""
         done: list[Operation] = []

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 from lab_records import Flush, Operation, Run
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
-    from lab_rules_of_requests import Verdict
+    from lab_rules_of_requests import Check, Verdict
 
 #: What a gather holds: 8 pages on the stack and 19 batches of 510.
 GATHER_PAGES = 8 + 19 * 510
@@ -247,7 +247,7 @@ def collapse_flushes_each_table(run: Run) -> Iterator[Verdict]:
 
 
 #: The number of the rule that each check belongs to.
-CHECKS: dict[Callable[[Run], Iterator[Verdict]], int] = {
+CHECKS: dict[Check, int] = {
     munmap_fills_gathers: 2,
     untouched_memory_flushes_nothing: 2,
     munmap_inside_flushes_its_span: 2,

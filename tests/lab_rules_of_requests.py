@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from lab_records import PAGE_SHIFT, Record, Run, bounds, is_full
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
 #: Whether one case agrees with the rule, and where it stands.
 Verdict = tuple[bool, str]
@@ -121,8 +121,7 @@ def _finishes(run: Run) -> Iterator[tuple[Record, Record | None]]:
     """Each end of a gather, with the flush that it makes."""
     for index, record in enumerate(run.records):
         if record["k"] == "finish":
-            actor = record["a"]
-            after = run.next(index, 40, lambda r, actor=actor: r.get("a") == actor and r["k"] in _ENDS)
+            after = run.next_of(index, 40, record["a"], _ENDS)
             yield record, after if after is not None and after["k"] == "mm_range" else None
 
 
@@ -191,8 +190,10 @@ def outstanding_flushes_are_caught_up(run: Run) -> Iterator[Verdict]:
     for index, record in enumerate(run.records):
         if record["k"] != "batch_pending":
             continue
-        actor, pending, flushed = record["a"], record["batched"] & 0xFFFF, record["batched"] >> 16
-        after = run.next(index, 30, lambda r, actor=actor: r.get("a") == actor and r["k"] != "sw")
+        pending, flushed = record["batched"] & 0xFFFF, record["batched"] >> 16
+        after = next(
+            (r for r in run.records[index + 1 : index + 30] if r.get("a") == record["a"] and r["k"] != "sw"), None
+        )
         flush = after is not None and after["k"] == "mm_range" and is_full(after)
         if pending == flushed:
             # A full flush of the walk itself has a stride; one that catches up has none.
@@ -205,29 +206,41 @@ def deferred_flushes_are_full(run: Run) -> Iterator[Verdict]:
     """Rule 10: a deferred flush drops everything."""
     for index, record in enumerate(run.records):
         if record["k"] == "batch_flush":
-            cpu = record["c"]
-            executed = run.next(index, 10, lambda r, cpu=cpu: r["c"] == cpu and r["k"] in ("multi", "func"))
+            after = (r for r in run.records[index + 1 : index + 10] if r["c"] == record["c"])
+            executed = next((r for r in after if r["k"] in ("multi", "func")), None)
             if executed is not None:
                 yield is_full(executed), run.place(record)
 
 
 def unmapped_per_deferred_flush(run: Run) -> Iterator[int]:
-    """Rule 10: how many pages reclaim unmapped since its last deferred flush."""
+    """Rule 10: how many pages each deferred flush stands for; those that were flushed at once do not count."""
     unmapped = 0
+    previous = ""
     for record in run.records:
-        if record["k"] == "unmap_one" and record.get("a") == "T0":
-            unmapped += record["n"]
-        elif record["k"] == "batch_flush":
+        if record.get("a") == "T0":
+            if record["k"] == "unmap_one":
+                unmapped += record["n"]
+            elif record["k"] == "ptep_clear_flush" and previous == "unmap_one":
+                unmapped -= 1
+            previous = record["k"]
+        if record["k"] == "batch_flush":
             yield unmapped
             unmapped = 0
+
+
+def deferred_flushes_are_not_put_off_long(run: Run) -> Iterator[Verdict]:
+    """Rule 10: one deferred flush for at most 32 pages of reclaim, or a page table of MADV_PAGEOUT."""
+    most = {"memcg": 32, "reclaim": 512}.get(run.scenario.partition("_")[0])
+    if most is not None:
+        for unmapped in unmapped_per_deferred_flush(run):
+            yield unmapped <= most, f"{run.config}_{run.scenario}: {unmapped} pages"
 
 
 def copies_flush_their_page(run: Run) -> Iterator[Verdict]:
     """Rule 8: ptep_clear_flush asks for its one page, without freed tables."""
     for index, record in enumerate(run.records):
         if record["k"] == "ptep_clear_flush":
-            actor = record.get("a")
-            flush = run.next(index, 10, lambda r, actor=actor: r.get("a") == actor and r["k"] == "mm_range")
+            flush = run.next_of(index, 10, record.get("a"))
             if flush is not None:
                 start = int(record["addr"], 16)
                 page = (start, start + (1 << PAGE_SHIFT))
@@ -238,8 +251,7 @@ def splits_flush_the_huge_page(run: Run) -> Iterator[Verdict]:
     """Rule 12: the split of a huge page flushes its 512 pages in strides of 4 KiB, with freed tables."""
     for index, record in enumerate(run.records):
         if record["k"] == "pmdp_invalidate":
-            actor = record.get("a")
-            flush = run.next(index, 10, lambda r, actor=actor: r.get("a") == actor and r["k"] == "mm_range")
+            flush = run.next_of(index, 10, record.get("a"))
             start = int(record["addr"], 16)
             yield (
                 flush is not None
@@ -263,8 +275,18 @@ def exits_end_with_a_full_flush(run: Run) -> Iterator[Verdict]:
         yield flushes == [(True, 0)] * (len(flushes) - 1) + [(True, 1)], run.place(record)
 
 
+class Check(Protocol):
+    """A rule on one run; its name is that in the documentation."""
+
+    __name__: str
+
+    def __call__(self, run: Run, /) -> Iterator[Verdict]:
+        """Yield each case."""
+        ...
+
+
 #: The number of the rule that each check belongs to.
-CHECKS: dict[Callable[[Run], Iterator[Verdict]], int] = {
+CHECKS: dict[Check, int] = {
     ceiling: 1,
     gathers_flush_their_range: 3,
     gathers_choose_the_least_stride: 3,
@@ -274,6 +296,7 @@ CHECKS: dict[Callable[[Run], Iterator[Verdict]], int] = {
     empty_gathers_flush_nothing: 9,
     outstanding_flushes_are_caught_up: 10,
     deferred_flushes_are_full: 10,
+    deferred_flushes_are_not_put_off_long: 10,
     tells_nobody_alone: 11,
     running_cpus_act: 11,
     lazy_cpus_are_spared: 11,

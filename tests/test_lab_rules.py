@@ -52,6 +52,7 @@ SEEN: dict[str, tuple[int, list[str]]] = {
     "empty_gathers_flush_nothing": (910, []),
     "outstanding_flushes_are_caught_up": (2588, []),
     "deferred_flushes_are_full": (2145, []),
+    "deferred_flushes_are_not_put_off_long": (2145, []),
     "tells_nobody_alone": (2334, []),
     # The CPU went idle just after the request.
     "running_cpus_act": (7045, ["c8_mix_par_10 at 1578423 us, CPU 7"]),
@@ -75,8 +76,7 @@ SEEN: dict[str, tuple[int, list[str]]] = {
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: f"rule {CHECKS[check]}: {check.__name__}")
-def test_a_rule_holds_in_the_records(check: object) -> None:
-    assert callable(check)
+def test_a_rule_holds_in_the_records(check: requests.Check) -> None:
     verdicts = [verdict for run in runs() for verdict in check(run)]
     disagree = [place for agrees, place in verdicts if not agrees]
     assert (len(verdicts) - len(disagree), disagree) == SEEN[check.__name__]
@@ -102,10 +102,7 @@ def test_how_many_pages_a_deferred_flush_stands_for() -> None:
     pageout = {unmapped: n for (kind, unmapped), n in counts.items() if kind == "reclaim"}
     assert pageout == {1: 998, 8: 4, 32: 4, 33: 4, 64: 4, 88: 4, 100: 1, 128: 1, 512: 4}
     lru = {unmapped: n for (kind, unmapped), n in counts.items() if kind == "memcg"}
-    assert (lru[1], lru[32]) == (944, 37)
-    # Unmaps that need no deferral (the process was on one CPU) count on to the next deferred flush.
-    assert {unmapped for unmapped in lru if unmapped > 32} == {65, 168}
-    assert sum(counts.values()) == 1024 + 1121
+    assert (lru[1], lru[32], max(lru)) == (944, 37, 32)
 
 
 def test_the_page_has_every_rule_with_what_was_counted() -> None:

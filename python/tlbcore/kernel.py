@@ -256,7 +256,7 @@ class KernelFamily:
             if value not in known[name].values:
                 values = ", ".join(known[name].values)
                 raise InputError(f"kernel {self.name}: switch {name} is {value}, expected one of {values}")
-        values = {name: switch.default for name, switch in known.items()} | dict(chosen or {})
-        kernel = self.build(values)
-        texts = {f"switches.{name}": known[name].sources[value] for name, value in values.items()}
+        settings = {name: switch.default for name, switch in known.items()} | dict(chosen or {})
+        kernel = self.build(settings)
+        texts = {f"switches.{name}": known[name].sources[value] for name, value in settings.items()}
         return replace(kernel, sources={**kernel.sources, **_parsed(self.name, texts)})

@@ -54,7 +54,8 @@ class Scheme:
 
     def options(self) -> Iterator[tuple[Scheme, str, object]]:
         """The options, those of schemes among them too: the scheme that has it, its name, its value."""
-        for field in fields(self) if is_dataclass(self) else ():
+        scheme: object = self  # perhaps a dataclass
+        for field in fields(scheme) if is_dataclass(scheme) and not isinstance(scheme, type) else ():
             value: object = getattr(self, field.name)
             yield self, field.name, value
             if isinstance(value, Scheme):

@@ -90,15 +90,15 @@ def _parts(kernel: Kernel, schemes: dict[str, str]) -> list[tuple[str, list[tupl
         name = path.partition(".")[2]
         return f"  {name}", value, "; ".join(str(source) for source in known.get(path, ()))
 
-    options = []
-    for path, values in kernel.options().items():
-        texts = (
-            [f"{value} ({', '.join(users)})" for value, users in values.items()] if len(values) > 1 else list(values)
-        )
-        options += [row(path, text) if text is texts[0] else ("", text, "") for text in texts]
     return [
         ("switches", [row(f"switches.{name}", value) for name, value in kernel.switches.items()]),
         ("constants", [row(f"constants.{name}", str(value)) for name, value in kernel.constants.items()]),
         ("schemes", [row(f"programs.{operation}", scheme) for operation, scheme in schemes.items()]),
-        ("options of the schemes", options),
+        ("options of the schemes", [row(path, _values(values)) for path, values in kernel.options().items()]),
     ]
+
+
+def _values(values: dict[str, list[str]]) -> str:
+    """The value that most operations have, then the others with those that have them."""
+    most, *others = sorted(values, key=lambda value: -len(values[value]))
+    return "; ".join([most, *(f"{value}: {', '.join(values[value])}" for value in others)])
