@@ -5,8 +5,10 @@ import re
 
 import pytest
 
-from tlbcore import InputError, kernels
+from given_data import DATA
+from tlbcore import InputError, _core, kernels
 from tlbcore.kernel import Kernel
+from tlbcore.reference.operations import OPERATIONS as MACHINE_OPERATIONS
 from tlbcore.scheme import OPERATIONS
 from tlbcore.schemes import SCHEMES, MmuGather
 from tlbcore.source import Source, parse_sources
@@ -147,3 +149,22 @@ def test_a_wrong_source_is_one_line(sources: dict[str, str], message: str) -> No
     with pytest.raises(InputError) as caught:
         kernels.get("linux-6.18").derive("mine", sources=sources)
     assert str(caught.value).startswith(message)
+
+
+def test_every_rule_of_the_machine_has_a_source() -> None:
+    page = (DATA.parent / "docs" / "rule-sources.md").read_text(encoding="utf-8")
+    sections = {part.partition("\n")[0]: part for part in page.split("\n## ")[1:]}
+    for heading, names in (
+        ("Operations", set(MACHINE_OPERATIONS)),
+        ("Steps", set(_core.step_names())),
+        ("Conditions", set(_core.condition_names())),
+    ):
+        rows = re.findall(r"^\| (`.*`) \| .* \|$", sections[heading], re.MULTILINE)
+        listed = [name for row in rows for name in re.findall(r"`(\w+)`", row)]
+        own = re.findall(r"`(\w+)`", sections[heading].partition("Of the model")[2])
+        assert sorted([*listed, *own]) == sorted(names)
+    for section in sections.values():
+        rows = re.findall(r"^\| (?!-)(.*) \| (.*) \|$", section, re.MULTILINE)[1:]
+        assert rows
+        for _, text in rows:
+            assert parse_sources(text)
