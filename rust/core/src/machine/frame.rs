@@ -138,11 +138,12 @@ pub(super) enum Loop {
         next: usize,
         keep: bool,
     },
-    /// `huge` is the huge PMD that the body's run before was for: what it was split into comes next.
+    /// `huge` is the huge PMD that the body's run before was for: what it was split into, `nr_parts` mappings, comes next.
     Mapping {
         list: Vec<Mapping>,
         next: usize,
         huge: Option<Mapping>,
+        nr_parts: usize,
         shared_only: bool,
         saved: Registers,
     },

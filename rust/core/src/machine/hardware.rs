@@ -11,6 +11,7 @@ use crate::tlb::{PscLevel, PscScope, TlbEntry};
 
 use super::Machine;
 use super::operation::{AccessKind, Errno, Outcome};
+use super::probes::Probe;
 
 /// How often an access is tried again after its fault was handled.
 pub(super) const MAX_FAULTS: u32 = 8;
@@ -26,6 +27,7 @@ impl Machine {
             if self.try_access(by.cpu, mm, addr, kind)? {
                 return Ok(Outcome::None);
             }
+            self.hit(by, mm, Probe::Fault { addr });
             if let errno @ Outcome::Errno(_) = self.fault(by, mm, addr, kind)? {
                 return Ok(errno);
             }

@@ -4,11 +4,12 @@
 use crate::addr::{PAGE_SIZE, PMD_SHIFT, PMD_SIZE, PUD_SHIFT, PUD_SIZE, VaRange, VirtAddr};
 use crate::error::Result;
 use crate::page_table::{PMD_LEVEL, PTE_LEVEL, PUD_LEVEL, Pte, TableCursor, TableVisit, table_index};
-use crate::program::{LoopKind, PteFilter};
+use crate::program::{LoopKind, ProgramName, PteFilter};
 
 use super::Machine;
 use super::frame::{Frame, Loop, Place, TableStop};
 use super::pages::head_of;
+use super::probes::Probe;
 use super::rmap::Mapping;
 
 /// What a loop came to.
@@ -41,7 +42,7 @@ pub(super) fn enter(machine: &Machine, frame: &mut Frame, kind: LoopKind) {
                 .page
                 .and_then(|pfn| machine.pages.get(pfn))
                 .map_or(Vec::new(), |page| page.rmap.as_slice().to_vec());
-            Loop::Mapping { list, next: 0, huge: None, shared_only, saved: frame.r }
+            Loop::Mapping { list, next: 0, huge: None, nr_parts: 0, shared_only, saved: frame.r }
         }
     };
     frame.loops.push(state);
@@ -70,19 +71,26 @@ pub(super) fn next(machine: &mut Machine, frame: &mut Frame) -> Result<Item> {
         Loop::Pte { .. } => Item::End,
         Loop::Extent { at } => next_extent(machine, frame, at)?,
         Loop::Page { next, keep } => next_page(machine, frame, next, *keep),
-        Loop::Mapping { list, next, huge, shared_only, saved } => {
+        Loop::Mapping { list, next, huge, nr_parts, shared_only, saved } => {
             if let Some(mapping) = huge.take() {
-                list.splice(*next..*next, split_mappings(machine, frame, mapping));
+                let parts = split_mappings(machine, frame, mapping);
+                *nr_parts = parts.len();
+                list.splice(*next..*next, parts);
             }
+            let mut is_part = false;
             let mut item = Item::End;
             while item == Item::End && *next < list.len() {
                 let mapping = list[*next];
                 item = visit_mapping(machine, frame, mapping, *shared_only);
                 *next += 1;
+                is_part = *nr_parts > 0;
+                *nr_parts = nr_parts.saturating_sub(1);
                 *huge = (item == Item::HugePmd).then_some(mapping);
             }
             if item == Item::End {
                 frame.r = *saved;
+            } else if !is_part && unmaps(frame.program) {
+                machine.hit(frame.by, frame.r.mm, Probe::UnmapOne { addr: frame.r.addr });
             }
             item
         }
@@ -247,6 +255,11 @@ fn next_page(machine: &mut Machine, frame: &mut Frame, next: &mut usize, keep: b
         }
     }
     Item::End
+}
+
+/// Whether a walk over a page's mappings is that of `try_to_unmap`.
+fn unmaps(program: ProgramName) -> bool {
+    matches!(program, ProgramName::ShrinkFolioList | ProgramName::MadvisePageout)
 }
 
 fn visit_mapping(machine: &Machine, frame: &mut Frame, mapping: Mapping, shared_only: bool) -> Item {

@@ -23,6 +23,7 @@ mod loops;
 mod mm;
 mod operation;
 mod pages;
+mod probes;
 mod resolve;
 mod rmap;
 mod step;
@@ -45,6 +46,7 @@ pub use gather::{GatherFlush, GatherLimits, MmuGather};
 pub use mm::{Cpu, FlushBatched, MMAP_BASE, MMAP_MIN, Mm, START_BRK, Task, TlbUbc};
 pub use operation::{AccessKind, Advice, Errno, Operation, Outcome};
 pub use pages::{File, FileId, HUGE_ZERO_PFN, Page, PageKind, Pages, ZERO_PFN};
+pub use probes::{Probe, ProbeHit};
 pub use rmap::{Mapping, Rmap};
 pub use vma::{VmFlags, Vma, VmaTree};
 
@@ -76,6 +78,7 @@ pub struct Machine {
     nr_ops: u32,
     counters: Counters,
     no_cpus: CpuMask,
+    probes: probes::ProbeLog,
 }
 
 impl Machine {
@@ -101,6 +104,7 @@ impl Machine {
             nr_ops: 0,
             counters: Counters::default(),
             no_cpus: CpuMask::new(config.nr_cpus)?,
+            probes: probes::ProbeLog::default(),
         })
     }
 

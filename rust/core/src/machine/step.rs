@@ -189,7 +189,7 @@ impl Machine {
             Leaf::TlbRemovePage => self.tlb_remove_page(frame),
             Leaf::TlbFlushMmuTlbonly => self.tlb_flush_mmu_tlbonly(frame),
             Leaf::TlbFlushRmaps => self.tlb_flush_rmaps(frame),
-            Leaf::TlbFlushMmu => self.tlb_flush_mmu(frame),
+            Leaf::TlbFlushMmu => self.tlb_flush_mmu_early(frame),
             Leaf::TlbFinishMmu => self.tlb_finish_mmu(frame),
             Leaf::FreePgtables => self.free_pgtables(frame),
             Leaf::NoteDeferredFlush => self.note_deferred_flush(frame),

@@ -7,6 +7,7 @@ use crate::program::{BatchedPending, FlushScope, PendingTracking};
 use super::Machine;
 use super::frame::Frame;
 use super::mm::FlushBatched;
+use super::probes::Probe;
 
 /// Above this, `set_tlb_ubc_flush_pending` begins to count anew (mm/rmap.c: `TLB_FLUSH_BATCH_PENDING_LARGE`).
 const PENDING_LARGE: u32 = 0x7fff / 2;
@@ -51,13 +52,16 @@ impl Machine {
         let id = frame.r.mm;
         let by_mask = self.kernel.constants.batched_pending == BatchedPending::Cpumask;
         let batched = self.mm_mut(id)?.tlb_flush_batched;
-        if by_mask {
-            let mask = self.engine.mm_cpumask(id);
-            if !self.mm_ref(id)?.tlb_flush_batched_cpumask.intersects(mask) {
+        let due = if by_mask {
+            self.mm_ref(id)?.tlb_flush_batched_cpumask.intersects(self.engine.mm_cpumask(id))
+        } else {
+            batched.pending != batched.flushed
+        };
+        self.hit(frame.by, id, Probe::BatchedPending { due });
+        if !due {
+            if by_mask {
                 self.mm_mut(id)?.tlb_flush_batched_cpumask.clear_all();
-                return Ok(());
             }
-        } else if batched.pending == batched.flushed {
             return Ok(());
         }
         self.counters.nr_batched_pending_flushes += 1;

@@ -20,6 +20,7 @@ use super::Machine;
 use super::frame::{Args, Frame};
 use super::operation::{Errno, Operation, Outcome};
 use super::pages::FileId;
+use super::probes::Probe;
 
 impl Machine {
     /// Does one operation, from its arguments to what it returns.
@@ -114,6 +115,7 @@ impl Machine {
             }
             Operation::Fault { task, addr, kind } => {
                 let (by, mm) = self.running(task)?;
+                self.hit(by, mm, Probe::Fault { addr: VirtAddr(addr) });
                 self.fault(by, mm, VirtAddr(addr), kind)
             }
             Operation::Run { task, addr, len, prot, ref steps } => {

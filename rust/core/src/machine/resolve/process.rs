@@ -8,6 +8,7 @@ use crate::program::ProgramName;
 use super::super::Machine;
 use super::super::frame::Args;
 use super::super::operation::Outcome;
+use super::super::probes::Probe;
 
 impl Machine {
     pub(super) fn create_process(&mut self) -> Outcome {
@@ -68,6 +69,7 @@ impl Machine {
         let range = frame.r.range;
         self.mm_mut(id)?.vmas.detach(range, &mut frame.detached);
         frame.walks_detached = true;
+        self.hit(by, id, Probe::ExitMmap);
         self.run(&mut frame)?;
         self.tables.free_tree(frame.r.root);
         self.mms[id.index()] = None;
