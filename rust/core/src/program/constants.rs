@@ -154,7 +154,6 @@ macro_rules! constants {
     ($($(#[doc = $doc:literal])+ $name:ident: $type:ty,)+) => {
         /// The constants of a kernel.
         #[derive(Clone, PartialEq, Eq, Debug)]
-        #[expect(clippy::struct_excessive_bools, reason = "each is a fact about a kernel version")]
         pub struct Constants {
             $($(#[doc = $doc])+ pub $name: $type,)+
         }
