@@ -92,7 +92,7 @@ def _parts(kernel: Kernel, schemes: dict[str, str]) -> list[tuple[str, list[tupl
 
     return [
         ("switches", [row(f"switches.{name}", value) for name, value in kernel.switches.items()]),
-        ("constants", [row(f"constants.{name}", str(value)) for name, value in kernel.constants.items()]),
+        ("constants", [row(f"constants.{name}", str(value).lower()) for name, value in kernel.constants.items()]),
         ("schemes", [row(f"programs.{operation}", scheme) for operation, scheme in schemes.items()]),
         ("options of the schemes", [row(path, _values(values)) for path, values in kernel.options().items()]),
     ]
