@@ -9,6 +9,7 @@ from tlbcore import InputError, kernels, program
 from tlbcore.cli.main import main
 from tlbcore.kernel import Kernel, ResolvedKernel
 from tlbcore.schemes import MmuGather, PerTable
+from tlbcore.simulator import Simulator
 
 CONSOLIDATED = kernels.FAMILIES["consolidated"]
 EVERY_VALUE = [
@@ -187,6 +188,9 @@ def test_constants_are_checked_by_the_core() -> None:
         odd = kernels.get("linux-6.18").derive("odd", constants={name: value})
         with pytest.raises(InputError, match=f"^kernel odd: constant {name}: {message}$"):
             program.validate(odd)
+        for backend in ("core", "reference"):
+            with pytest.raises(InputError, match=f"^kernel odd: constant {name}: {message}$"):
+                Simulator("default", odd, backend=backend)
 
 
 def test_show_has_constants_schemes_and_programs(capsys: pytest.CaptureFixture[str]) -> None:
