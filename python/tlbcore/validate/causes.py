@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 
-from tlbcore.validate.timeline import FAULT_AROUND, PAGE, Timeline
+from tlbcore.validate.timeline import ASKED, FAULT_AROUND, PAGE, WRONG_CPU, Timeline, merged
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -43,6 +43,8 @@ class Case:
     operation: Mapping[str, Any]
     #: Rows of events at which the replay noted something, by process.
     noted: Mapping[int, Sequence[tuple[int, str]]]
+    #: In a recording of the lab: the entry that differs in some column (`LabDifference` as a plain structure).
+    entry: Mapping[str, Any] | None = None
 
     @property
     def row(self) -> int:
@@ -80,6 +82,11 @@ class Case:
         return len(self.missed) + len(self.extra)
 
     @property
+    def weight(self) -> int:
+        """How much it counts in a share: its differing flushes; 1 for an entry that differs in other columns only."""
+        return self.nr_flushes or 1
+
+    @property
     def pid(self) -> int:
         """Its process."""
         return int(self.timeline.pid[self.row])
@@ -112,10 +119,10 @@ class Case:
         return int(time.time[self.row]), end
 
     @cached_property
-    def range(self) -> tuple[int, int] | None:
-        """The bytes that it is about, if it tells."""
-        ranges = [found for row in self.rows if (found := self.timeline.range_of(int(row))) is not None]
-        return (min(start for start, _ in ranges), max(end for _, end in ranges)) if ranges else None
+    def ranges(self) -> list[tuple[int, int]]:
+        """The bytes that it is about, as far as it tells."""
+        found = (self.timeline.range_of(int(row)) for row in self.rows)
+        return merged(one for one in found if one is not None)
 
     def during(self, rows: Rows | None) -> Rows:
         """Those of these events, all of its process, that other threads were in while it ran."""
@@ -132,9 +139,15 @@ class Case:
 
     @cached_property
     def met(self) -> list[int]:
-        """Operations and faults of other threads at the same time that touch its range, or do not tell theirs."""
+        """Operations and faults of other threads at the same time that touch its range."""
         rows = [*self.overlapping, *self.during(self.timeline.faults.get(self.pid))]
-        return sorted(int(row) for row in rows if _meet(self.timeline.range_of(int(row)), self.range))
+        return sorted(int(row) for row in rows if self._touches(self.timeline.range_of(int(row))))
+
+    def _touches(self, other: tuple[int, int] | None, around: int = 0) -> bool:
+        """Whether a range, or what is so many bytes around it, reaches into its own; one that is not known does not."""
+        return other is not None and any(
+            other[0] - around < end and start < other[1] + around for start, end in self.ranges
+        )
 
     @cached_property
     def flushes_of_others(self) -> int:
@@ -155,31 +168,36 @@ class Case:
         return np.compress((time.pid[inside] == self.pid) | (time.pid_in[inside] == self.pid), inside)
 
     @cached_property
+    def wrong_cpu(self) -> bool:
+        """Whether a flush of its process found a CPU in another address space since the last time that one was made."""
+        time, (begin, end) = self.timeline, self.span
+        flush = time.flush
+        own = np.flatnonzero(time.flush_pid == self.pid)
+        when, reason = flush["time_ns"][own].astype(np.int64), flush["reason"][own]
+        before = np.compress((when < begin) & np.isin(reason, ASKED), own)
+        since = int(time.time[int(flush["op_event"][before[-1]])]) if len(before) else 0
+        return bool(np.any((when >= since) & (when <= end) & (reason == WRONG_CPU)))
+
+    @cached_property
     def notes(self) -> set[str]:
         """What the replay noted about its range, in this event or before it."""
         found = set()
         for row, name in self.noted.get(self.pid, ()):
             if row > self.rows[-1]:
                 break
-            if row in self.rows or _near(self.timeline.range_of(row), self.range):
+            if row in self.rows or self._touches(self.timeline.range_of(row), FAULT_AROUND * PAGE):
                 found.add(name)
         return found
+
+    @property
+    def columns(self) -> frozenset[str]:
+        """The columns of the lab in which it differs."""
+        return frozenset(self.entry["columns"] if self.entry else ())
 
     @property
     def sizes_agree(self) -> bool:
         """Whether all that differs is who was told."""
         return sorted(pages for pages, _ in self.missed) == sorted(pages for pages, _ in self.extra)
-
-
-def _meet(one: tuple[int, int] | None, other: tuple[int, int] | None) -> bool:
-    """Whether two ranges share a byte; one that is not known may."""
-    return one is None or other is None or (one[0] < other[1] and other[0] < one[1])
-
-
-def _near(one: tuple[int, int] | None, other: tuple[int, int] | None) -> bool:
-    """Whether a range reaches into what is taken over around another; one that is not known does not."""
-    around = FAULT_AROUND * PAGE
-    return one is not None and other is not None and _meet((one[0] - around, one[1] + around), other)
 
 
 @dataclass(frozen=True)
@@ -206,14 +224,16 @@ def _is_full(flushes: Sequence[tuple[int, bool]]) -> bool:
     return any(pages == -1 for pages, _ in flushes)
 
 
+_EXEC_EXIT: Final = Rule(
+    "exec_exit",
+    "Set-up of a new program, or the end of one",
+    "model",
+    "the operation is an exec or an exit",
+    lambda case: case.kind in {"exec", "exit"},
+)
+
 RULES: Final[tuple[Rule, ...]] = (
-    Rule(
-        "exec_exit",
-        "Set-up of a new program, or the end of one",
-        "model",
-        "the operation is an exec or an exit",
-        lambda case: case.kind in {"exec", "exit"},
-    ),
+    _EXEC_EXIT,
     Rule(
         "ranges_not_recorded",
         "Calls whose ranges were not recorded",
@@ -229,16 +249,23 @@ RULES: Final[tuple[Rule, ...]] = (
         lambda case: case.sizes_agree and len(case.switched) > 0,
     ),
     Rule(
+        "mask_wrong_cpu",
+        "mm_cpumask: a flush found the CPU in another address space",
+        "timing",
+        'sizes agree, only who was told differs, and "remote wrong CPU" was recorded since the last flush of the process',
+        lambda case: case.sizes_agree and case.wrong_cpu,
+    ),
+    Rule(
         "mask_kept",
         "mm_cpumask: the model keeps a CPU that the kernel took out",
-        "timing",
+        "unknown",
         "sizes agree, and the model tells others where the kernel does not",
         lambda case: case.sizes_agree and _told(case) >= 0,
     ),
     Rule(
         "mask_lost",
         "mm_cpumask: the model took out a CPU that the kernel keeps",
-        "timing",
+        "unknown",
         "sizes agree, and the kernel tells others where the model does not",
         lambda case: case.sizes_agree,
     ),
@@ -312,9 +339,48 @@ RULES: Final[tuple[Rule, ...]] = (
     ),
     Rule("unknown", "Not explained: anything else", "unknown", "no other rule holds", lambda _: True),
 )
-"""All rules; the first that holds is taken."""
+"""The rules for flushes that differ; the first that holds is taken."""
+
+_WHO: Final = frozenset(
+    ("ipi_sends", "mask_cpus", "ran_cpus", "lazy_left_cpus", "lazy_skipped_cpus", "local_flushes", "tlb_flush_list"),
+)
+_WHAT: Final = frozenset(("flush_list", "flushes", "batch_flushes", "noise_flushes"))
+
+COLUMN_RULES: Final[tuple[Rule, ...]] = (
+    _EXEC_EXIT,
+    Rule(
+        "columns_parallel",
+        "Lab columns: steps that ran at the same time",
+        "timing",
+        "an entry of steps joined by `|`, whose flushes agree in size and told",
+        lambda case: case.entry is not None and bool(case.entry["parallel"]),
+    ),
+    Rule(
+        "columns_who",
+        "Lab columns: who was told, obeyed, or left",
+        "unknown",
+        "flushes agree in size and told; columns on masks, lazy CPUs and what each CPU flushed do not, all others do",
+        lambda case: case.columns <= _WHO,
+    ),
+    Rule(
+        "columns_what",
+        "Lab columns: ranges, strides or freed tables of the requests",
+        "unknown",
+        "flushes agree in size and told; the list of requests with their ranges does not",
+        lambda case: not case.columns.isdisjoint(_WHAT),
+    ),
+    Rule(
+        "columns_how",
+        "Lab columns: gathers, deferred flushes, faults",
+        "unknown",
+        "all flushes agree; how often some function was entered does not",
+        lambda _: True,
+    ),
+)
+"""The rules for entries of the lab whose flushes agree and which differ in some other column."""
 
 
 def rule_of(case: Case) -> Rule:
     """The first rule that holds."""
-    return next(rule for rule in RULES if rule.holds(case))
+    rules = RULES if case.nr_flushes else COLUMN_RULES
+    return next(rule for rule in rules if rule.holds(case))

@@ -54,6 +54,8 @@ class Example:
     #: What the kernel did, each as it was recorded.
     kernel: tuple[str, ...]
     around: tuple[Line, ...]
+    #: In the lab, the columns that differ: name -> (kernel, model).
+    columns: Mapping[str, tuple[str, str]]
 
     def to_dict(self) -> dict[str, Any]:
         """The plain structure."""
@@ -74,6 +76,7 @@ def example_of(case: Case, file: str, flushes: Mapping[str, npt.NDArray[Any]]) -
         model=tuple(_predicted(case, flushes)),
         kernel=tuple(kernel),
         around=tuple(sorted(_around(case), key=lambda line: line.time_us)),
+        columns=_columns(case),
     )
 
 
@@ -86,6 +89,12 @@ def _predicted(case: Case, flushes: Mapping[str, npt.NDArray[Any]]) -> Iterator[
             size += " freed_tables"
         mask, told = cpulist(int(flushes["mask"][at])), cpulist(int(flushes["told"][at]))
         yield f"CPU {int(flushes['cpu'][at])}: {size}, mm_cpumask {mask}, told {told}"
+
+
+def _columns(case: Case) -> dict[str, tuple[str, str]]:
+    if case.entry is None:
+        return {}
+    return {name: (case.entry["recorded"][name], case.entry["model"][name]) for name in case.entry["columns"]}
 
 
 def _is_own(case: Case, record: int) -> bool:

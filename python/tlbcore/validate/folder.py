@@ -65,6 +65,17 @@ class Summary:
         return {**_sums([row.plain for row in self.rows]), "nr_operations": nr_operations, "without_targets": without}
 
     @property
+    def lab(self) -> dict[str, dict[str, int]] | None:
+        """The sums of the lab's entries, `single` and `parallel`: `nr_entries`, `nr_exact`; None without any."""
+        found = [row.plain["lab"] for row in self.rows if "lab" in row.plain]
+        if not found:
+            return None
+        return {
+            side: {key: sum(lab[side][key] for lab in found) for key in ("nr_entries", "nr_exact")}
+            for side in ("single", "parallel")
+        }
+
+    @property
     def notes(self) -> dict[str, int]:
         """What the recordings do not say, over all."""
         total: dict[str, int] = {}
@@ -83,7 +94,7 @@ class Summary:
         return {
             "recordings": [row.to_dict() for row in self.rows],
             "failures": [failure.to_dict() for failure in self.failures],
-            "total": self.total,
+            "total": self.total if self.lab is None else {**self.total, "lab": self.lab},
             "notes": self.notes,
             "causes": [cause.to_dict() for cause in self.causes],
         }
