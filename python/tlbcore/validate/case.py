@@ -150,15 +150,16 @@ class Case:
         return np.compress((time.pid[inside] == self.pid) | (time.pid_in[inside] == self.pid), inside)
 
     @cached_property
-    def wrong_cpu(self) -> bool:
-        """Whether a flush of its process found a CPU in another address space since the last time that one was made."""
+    def wrong_cpu(self) -> int | None:
+        """The record of a CPU that a flush of the process found elsewhere, since the operation that flushed before."""
         time, (begin, end) = self.timeline, self.span
         flush = time.flush
         own = np.flatnonzero(time.flush_pid == self.pid)
         when, reason = flush["time_ns"][own].astype(np.int64), flush["reason"][own]
         before = np.compress((when < begin) & np.isin(reason, ASKED), own)
         since = int(time.time[int(flush["op_event"][before[-1]])]) if len(before) else 0
-        return bool(np.any((when >= since) & (when <= end) & (reason == WRONG_CPU)))
+        found = np.compress((when >= since) & (when <= end) & (reason == WRONG_CPU), own)
+        return int(found[-1]) if len(found) else None
 
     @cached_property
     def notes(self) -> set[str]:

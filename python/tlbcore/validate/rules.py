@@ -82,7 +82,7 @@ RULES: Final[tuple[Rule, ...]] = (
         "mm_cpumask: a flush found the CPU in another address space",
         "timing",
         'sizes agree, only who was told differs, and "remote wrong CPU" was recorded since the process last flushed',
-        lambda case: case.sizes_agree and case.wrong_cpu,
+        lambda case: case.sizes_agree and case.wrong_cpu is not None,
     ),
     Rule(
         "mask_kept",
