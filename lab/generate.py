@@ -1,0 +1,177 @@
+#!/usr/bin/env python3
+"""Write random scenarios: the same for the same seed and options.
+
+usage: generate.py --seed 7 --number 3 --cpus 4 --parallel 0.3 --out lab/build/scenarios
+
+Contract: a scenario is accepted by the runner and by `tlbcore import`, no actor dies of a signal, and every actor that
+could act is drawn from. What may come next stands in `actions.py`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import actions
+from actions import Action, Actor, Process, State
+from mappings import AddressSpace
+from scenario import MAX_ACTORS, Scenario
+
+# How often each operation is tried; one that the state does not allow falls out.
+WEIGHTS = {
+    actions.mmap: 16,
+    actions.touch: 40,
+    actions.munmap: 8,
+    actions.mprotect: 11,
+    actions.madvise: 13,
+    actions.mremap: 5,
+    actions.mresize: 3,
+    actions.clearrefs: 1,
+    actions.rest: 3,
+    actions.change_mode: 2,
+}
+FILE_WEIGHTS = {actions.file_call: 8}
+FORK_WEIGHTS = {actions.fork: 3, actions.leave: 2, actions.reap: 3, actions.start_thread: 1}
+MOVE_WEIGHTS = {actions.move: 4}
+RECLAIM_WEIGHTS = {actions.creclaim: 8}
+# Many threads at once that drop or protect the same memory: gathers that overlap.
+NESTED_WEIGHTS = {actions.madvise: 40, actions.mprotect: 10, actions.touch: 40, actions.mmap: 8, actions.munmap: 3}
+MAX_TRIES = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a random scenario is made of."""
+
+    nr_steps: int = 80
+    nr_cpus: int = 4
+    nr_threads: int = 3
+    parallel: float = 0.0
+    thp: str = "never"
+    files: bool = True
+    forks: bool = True
+    moves: bool = True
+    large: bool = False
+    memcg: bool = False
+    nested: bool = False
+
+
+def _weights(options: Options) -> dict[actions.Proposal, int]:
+    if options.nested:
+        return dict(NESTED_WEIGHTS)
+    weights = dict(WEIGHTS)
+    for wanted, more in (
+        (options.files, FILE_WEIGHTS),
+        (options.forks, FORK_WEIGHTS),
+        (options.moves, MOVE_WEIGHTS),
+        (options.memcg, RECLAIM_WEIGHTS),
+    ):
+        if wanted:
+            weights |= more
+    return weights
+
+
+def _propose(state: State, actor: Actor, weights: dict[actions.Proposal, int], step: list[Action]) -> Action | None:
+    """An action that goes together with those of the step so far, or nothing if luck does not give one."""
+    for _ in range(MAX_TRIES):
+        proposal = state.rng.choices(list(weights), list(weights.values()))[0]
+        if proposal in {actions.fork, actions.start_thread} and state.nr_named + 2 >= MAX_ACTORS:
+            continue
+        action = proposal(state, actor)
+        if action is not None and not any(action.conflicts(other) for other in step):
+            return action
+    return None
+
+
+def generate(seed: int, options: Options) -> Scenario:
+    """One scenario."""
+    rng = random.Random(f"{seed} {options}")
+    state = State(rng, options.nr_cpus, options.thp == "always", options.files, options.large)
+    main = Process(AddressSpace(), None)
+    state.processes.append(main)
+    first = Actor("T0", main, 0, spins=True)
+    main.actors.append(first)
+    state.actors.append(first)
+    scenario = Scenario()
+    if options.thp != "never":
+        scenario.settings["thp"] = options.thp
+    if options.memcg:
+        scenario.settings["memcg"] = "1"
+
+    def take(step: list[Action]) -> None:
+        scenario.steps.append(tuple(action.entry for action in step))
+        for action in step:
+            action.apply()
+
+    for number in range(options.nr_threads):
+        if (start := actions.start_thread(state, first, (number + 1) % options.nr_cpus)) is not None:
+            take([start])
+    weights = _weights(options)
+    while len(scenario.steps) < options.nr_steps:
+        together = 1
+        if rng.random() < options.parallel:
+            together = rng.randint(2, 3)
+        step: list[Action] = []
+        for actor in rng.sample(state.actors, min(together, len(state.actors))):
+            action = _propose(state, actor, weights, step)
+            if action is not None:
+                step.append(action)
+        if step:
+            take(step)
+    return scenario
+
+
+def _arguments(given: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Write random scenarios.")
+    parser.add_argument("--seed", type=int, default=0, help="of the first scenario, the next has the next (default 0)")
+    parser.add_argument("--number", type=int, default=1, metavar="N", help="how many scenarios (default 1)")
+    parser.add_argument("--steps", type=int, default=80, metavar="N", help="steps of each (default 80)")
+    parser.add_argument("--cpus", type=int, default=4, metavar="N", help="CPUs to use (default 4)")
+    parser.add_argument("--threads", type=int, default=3, metavar="N", help="threads beside T0 (default 3)")
+    parser.add_argument("--parallel", type=float, default=0.0, metavar="P", help="share of parallel steps (default 0)")
+    parser.add_argument("--thp", choices=("always", "madvise", "never"), default="never", help="huge pages")
+    parser.add_argument("--no-files", action="store_true", help="no files")
+    parser.add_argument("--no-forks", action="store_true", help="no processes and threads but those at the start")
+    parser.add_argument("--no-moves", action="store_true", help="nobody changes CPU")
+    parser.add_argument("--large", action="store_true", help="some mappings of more pages than one gather holds")
+    parser.add_argument("--memcg", action="store_true", help="a memory cgroup that is reclaimed from")
+    parser.add_argument("--nested", action="store_true", help="mostly madvise and mprotect, for gathers that overlap")
+    parser.add_argument("--name", default="random", help="files are NAME_SEED.scn (default random)")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="where to write; without it, standard output")
+    arguments = parser.parse_args(given)
+    if min(arguments.number, arguments.steps, arguments.cpus) < 1 or arguments.threads < 0:
+        parser.error("--number, --steps and --cpus are at least 1, --threads at least 0")
+    return arguments
+
+
+def main(given: list[str] | None = None) -> int:
+    """The command; returns its exit status."""
+    arguments = _arguments(given)
+    options = Options(
+        nr_steps=arguments.steps,
+        nr_cpus=arguments.cpus,
+        nr_threads=arguments.threads,
+        parallel=arguments.parallel,
+        thp=arguments.thp,
+        files=not arguments.no_files,
+        forks=not arguments.no_forks,
+        moves=not arguments.no_moves,
+        large=arguments.large,
+        memcg=arguments.memcg,
+        nested=arguments.nested,
+    )
+    for seed in range(arguments.seed, arguments.seed + arguments.number):
+        text = str(generate(seed, options))
+        if arguments.out is None:
+            sys.stdout.write(text)
+            continue
+        arguments.out.mkdir(parents=True, exist_ok=True)
+        (arguments.out / f"{arguments.name}_{seed}.scn").write_text(text, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
