@@ -11,8 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from mappings import AddressSpace, File, Range
-from scenario import Entry
+from lab.mappings import AddressSpace, File, Range
+from lab.scenario import Entry
 
 if TYPE_CHECKING:
     import random

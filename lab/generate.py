@@ -1,7 +1,4 @@
-#!/usr/bin/env python3
 """Write random scenarios: the same for the same seed and options.
-
-usage: generate.py --seed 7 --number 3 --cpus 4 --parallel 0.3 --out lab/build/scenarios
 
 Contract: a scenario is accepted by the runner and by `tlbcore import`, no actor dies of a signal, and every actor that
 could act is drawn from. What may come next stands in `actions.py`.
@@ -9,16 +6,20 @@ could act is drawn from. What may come next stands in `actions.py`.
 
 from __future__ import annotations
 
-import argparse
 import random
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import actions
-from actions import Action, Actor, Process, State
-from mappings import AddressSpace
-from scenario import MAX_ACTORS, Scenario
+from lab import actions
+from lab.actions import Action, Actor, Process, State
+from lab.errors import LabError
+from lab.mappings import AddressSpace
+from lab.scenario import MAX_ACTORS, MAX_CPUS, MAX_STEPS, Scenario
+
+if TYPE_CHECKING:
+    import argparse
 
 # How often each operation is tried; one that the state does not allow falls out.
 WEIGHTS = {
@@ -124,8 +125,8 @@ def generate(seed: int, options: Options) -> Scenario:
     return scenario
 
 
-def _arguments(given: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Write random scenarios.")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `python -m lab generate`."""
     parser.add_argument("--seed", type=int, default=0, help="of the first scenario, the next has the next (default 0)")
     parser.add_argument("--number", type=int, default=1, metavar="N", help="how many scenarios (default 1)")
     parser.add_argument("--steps", type=int, default=80, metavar="N", help="steps of each (default 80)")
@@ -134,22 +135,25 @@ def _arguments(given: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--parallel", type=float, default=0.0, metavar="P", help="share of parallel steps (default 0)")
     parser.add_argument("--thp", choices=("always", "madvise", "never"), default="never", help="huge pages")
     parser.add_argument("--no-files", action="store_true", help="no files")
-    parser.add_argument("--no-forks", action="store_true", help="no processes and threads but those at the start")
+    parser.add_argument("--no-forks", action="store_true", help="no processes, and no threads but those at the start")
     parser.add_argument("--no-moves", action="store_true", help="nobody changes CPU")
     parser.add_argument("--large", action="store_true", help="some mappings of more pages than one gather holds")
     parser.add_argument("--memcg", action="store_true", help="a memory cgroup that is reclaimed from")
     parser.add_argument("--nested", action="store_true", help="mostly madvise and mprotect, for gathers that overlap")
     parser.add_argument("--name", default="random", help="files are NAME_SEED.scn (default random)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="where to write; without it, standard output")
-    arguments = parser.parse_args(given)
-    if min(arguments.number, arguments.steps, arguments.cpus) < 1 or arguments.threads < 0:
-        parser.error("--number, --steps and --cpus are at least 1, --threads at least 0")
-    return arguments
 
 
-def main(given: list[str] | None = None) -> int:
-    """The command; returns its exit status."""
-    arguments = _arguments(given)
+def run(arguments: argparse.Namespace) -> int:
+    """Does it; returns the exit status.
+
+    Raises:
+        LabError: an option that makes no scenario.
+    """
+    limits = (("number", 1, MAX_STEPS), ("steps", 1, MAX_STEPS), ("cpus", 1, MAX_CPUS), ("threads", 0, MAX_ACTORS - 1))
+    for name, least, most in limits:
+        if not least <= getattr(arguments, name) <= most:
+            raise LabError(f"--{name}: found {getattr(arguments, name)}, expected {least} to {most}")
     options = Options(
         nr_steps=arguments.steps,
         nr_cpus=arguments.cpus,
@@ -171,7 +175,3 @@ def main(given: list[str] | None = None) -> int:
         arguments.out.mkdir(parents=True, exist_ok=True)
         (arguments.out / f"{arguments.name}_{seed}.scn").write_text(text, encoding="utf-8")
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from lab.errors import LabError
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from pathlib import Path
@@ -23,6 +25,8 @@ NR_REGIONS = 26
 MAX_STEPS = 4000
 MAX_ENTRIES = 8
 MAX_ACTORS = 40
+# As many as a recorded mask has bits.
+MAX_CPUS = 64
 
 PROTECTIONS = ("none", "r", "rw", "rx", "rwx")
 ADVICE = (
@@ -67,7 +71,7 @@ OPERATIONS = {
 }
 
 
-class ScenarioError(Exception):
+class ScenarioError(LabError):
     """A scenario that cannot be run, in one line."""
 
 
