@@ -1,8 +1,8 @@
 """What an actor of a random scenario may do next.
 
-Contract: each function proposes one action that the state allows, or nothing, drawing from the given generator only; the
-state changes when the action is applied. An action says which pages it needs and which it changes, so that the entries
-of a step that run at the same time can be kept apart: a scenario must not die of a signal, whoever is first.
+Contract: each function proposes one action that the state allows, or nothing, drawing from the state's generator only;
+the state changes when the action is applied. An action says which pages it needs and which it changes, so that entries
+that run at the same time can be kept apart: a scenario must not die of a signal, whoever is first.
 """
 
 from __future__ import annotations
@@ -29,13 +29,12 @@ MAX_PAGES = 24_000
 STRIDES = (2, 3, 7, 64)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Process:
-    """An address space and who lives in it."""
+    """An address space and where it came from."""
 
     space: AddressSpace
     parent: Process | None
-    actors: list[Actor] = field(default_factory=list)
     # The actor that was forked, by whose name the parent waits.
     name: str = "T0"
     exited: bool = False
@@ -68,7 +67,12 @@ class Action:
 
     def conflicts(self, other: Action) -> bool:
         """Whether the two may not be in one step."""
-        if self.alone or other.alone or (self.accesses_file and other.cuts_file) or (self.cuts_file and other.accesses_file):
+        if (
+            self.alone
+            or other.alone
+            or (self.accesses_file and other.cuts_file)
+            or (self.cuts_file and other.accesses_file)
+        ):
             return True
         if self.cuts_file and other.cuts_file:
             return True
@@ -93,7 +97,7 @@ class State:
     nr_named: int = 0
 
     def spinner_on(self, cpu: int) -> bool:
-        """Whether an actor spins there: a second one would share its time by the scheduler's clock, not by the scenario."""
+        """Whether an actor spins there: a second one would share its time by the scheduler's clock."""
         return any(actor.spins and actor.cpu == cpu for actor in self.actors)
 
     def size(self) -> int:
@@ -119,10 +123,7 @@ class State:
         if self.huge and kind < 0.4 and run.nr_pages > 512:
             first = run.first + 512 * self.rng.randrange(run.nr_pages // 512)
             return Range(run.region, first, min(512, run.first + run.nr_pages - first))
-        if kind < 0.6:
-            nr_pages = self.rng.randint(1, min(run.nr_pages, 40))
-        else:
-            nr_pages = self.rng.randint(1, run.nr_pages)
+        nr_pages = self.rng.randint(1, min(run.nr_pages, 40) if kind < 0.6 else run.nr_pages)
         return Range(run.region, run.first + self.rng.randint(0, run.nr_pages - nr_pages), nr_pages)
 
     def some_part(self, space: AddressSpace) -> Range | None:
@@ -143,7 +144,7 @@ def _action(actor: Actor, op: str, *args: object, repetitions: int = 1) -> Actio
 
 
 def _changing(action: Action, *ranges: Range) -> Action:
-    action.changes = frozenset(key for where in ranges for key in where.keys())
+    action.changes = frozenset(key for where in ranges for key in where.places())
     return action
 
 
@@ -151,7 +152,7 @@ def mmap(state: State, actor: Actor) -> Action | None:
     """Maps memory or a file, mostly where nothing is."""
     space, rng = actor.process.space, state.rng
     where = state.place(state.size())
-    taken = any(key in space.pages for key in where.keys())
+    taken = any(key in space.pages for key in where.places())
     if len(space.pages) + where.nr_pages > MAX_PAGES or (taken and rng.random() < 0.85):
         return None
     protection = rng.choices(("rw", "r", "none", "rx", "rwx"), (80, 12, 3, 3, 2))[0]
@@ -189,8 +190,8 @@ def touch(state: State, actor: Actor) -> Action | None:
     elif rng.random() < 0.12:
         words.append(rng.choice(STRIDES))
     action = _action(actor, "touch", *words, repetitions=state.repetitions())
-    action.needs = frozenset(where.keys())
-    action.accesses_file = any(space.pages[key].file is not None for key in where.keys())
+    action.needs = frozenset(where.places())
+    action.accesses_file = any(space.pages[key].file is not None for key in where.places())
     return action
 
 
@@ -219,7 +220,16 @@ def mprotect(state: State, actor: Actor) -> Action | None:
     return _changing(action, where)
 
 
-_ADVICE = {"dontneed": 40, "free": 20, "cold": 6, "pageout": 8, "populate": 6, "hugepage": 2, "nohugepage": 2, "dontfork": 2}
+_ADVICE = {
+    "dontneed": 40,
+    "free": 20,
+    "cold": 6,
+    "pageout": 8,
+    "populate": 6,
+    "hugepage": 2,
+    "nohugepage": 2,
+    "dontfork": 2,
+}
 
 
 def madvise(state: State, actor: Actor) -> Action | None:
@@ -256,8 +266,10 @@ def mremap(state: State, actor: Actor) -> Action | None:
     if rng.random() < 0.3:
         # Aligned alike, as one that moves whole page tables is.
         new = Range(new.region, old.first % 512 + 512 * rng.randrange(3), nr_pages)
-    taken = any(key in space.pages for key in new.keys())
-    overlaps = new.region == old.region and new.first < old.first + old.nr_pages and old.first < new.first + new.nr_pages
+    taken = any(key in space.pages for key in new.places())
+    overlaps = (
+        new.region == old.region and new.first < old.first + old.nr_pages and old.first < new.first + new.nr_pages
+    )
     if overlaps or (taken and rng.random() < 0.8) or len(space.pages) + nr_pages > MAX_PAGES:
         return None
     words: list[object] = [*old.words, new.region, new.first]
@@ -279,7 +291,7 @@ def mresize(state: State, actor: Actor) -> Action | None:
     else:
         nr_pages = run.nr_pages + rng.choice((1, 4, 40, 600))
     grown = Range(run.region, run.first, max(nr_pages, run.nr_pages))
-    if any(key in space.pages and page not in run.pages for key, page in zip(grown.keys(), grown.pages, strict=True)):
+    if any(key in space.pages and page not in run.pages for key, page in zip(grown.places(), grown.pages, strict=True)):
         return None
     action = _changing(_action(actor, "mresize", *run.words, nr_pages), grown)
     action.apply = lambda: space.resize(run, nr_pages)
@@ -288,28 +300,39 @@ def mresize(state: State, actor: Actor) -> Action | None:
 
 def file_call(state: State, actor: Actor) -> Action | None:
     """Makes, writes back, cuts or punches a file."""
-    space, rng = actor.process.space, state.rng
+    rng = state.rng
     if not state.files_allowed:
         return None
     if not state.files or (len(state.files) < 4 and rng.random() < 0.2):
-        file = File(f"f{len(state.files)}", rng.choice((1, 8, 33, 40, 100, 520, 600)))
-        action = _action(actor, "mkfile", file.name, file.nr_pages)
-        action.alone = True
-        action.apply = lambda: state.files.append(file)
-        return action
+        return _mkfile(state, actor)
     file = rng.choice(state.files)
     op = rng.choices(("msync", "fsync", "ftrunc", "fpunch"), (45, 20, 12, 23))[0]
     if op == "msync":
-        run = state.some_run(space, lambda run: space.pages[run.region, run.first].backing == "sfile")
-        return None if run is None else _action(actor, "msync", *state.part(run).words)
-    if op == "fsync":
-        return _action(actor, "fsync", file.name)
-    if op == "fpunch":
-        if file.nr_pages == 0:
-            return None
+        return _msync(state, actor)
+    if op == "ftrunc":
+        return _ftrunc(state, actor, file)
+    if op == "fpunch" and file.nr_pages > 0:
         first = rng.randrange(file.nr_pages)
         return _action(actor, "fpunch", file.name, first, rng.randint(1, file.nr_pages - first))
-    nr_pages = rng.choice((0, file.nr_pages // 2, file.nr_pages, file.nr_pages + 20))
+    return _action(actor, "fsync", file.name)
+
+
+def _mkfile(state: State, actor: Actor) -> Action:
+    file = File(f"f{len(state.files)}", state.rng.choice((1, 8, 33, 40, 100, 520, 600)))
+    action = _action(actor, "mkfile", file.name, file.nr_pages)
+    action.alone = True
+    action.apply = lambda: state.files.append(file)
+    return action
+
+
+def _msync(state: State, actor: Actor) -> Action | None:
+    space = actor.process.space
+    run = state.some_run(space, lambda run: space.pages[run.region, run.first].backing == "sfile")
+    return None if run is None else _action(actor, "msync", *state.part(run).words)
+
+
+def _ftrunc(state: State, actor: Actor, file: File) -> Action:
+    nr_pages = state.rng.choice((0, file.nr_pages // 2, file.nr_pages, file.nr_pages + 20))
     action = _action(actor, "ftrunc", file.name, nr_pages)
     action.cuts_file = True
     action.apply = lambda: setattr(file, "nr_pages", nr_pages)
@@ -355,20 +378,20 @@ def change_mode(state: State, actor: Actor) -> Action | None:
     return action
 
 
-def _new_actor(state: State, creator: Actor, op: str, process: Process, cpu: int, *, spins: bool) -> Action:
-    name = f"{'P' if op == 'fork' else 'T'}{state.nr_named + 1}"
-    action = _action(creator, op, name, cpu, "spin" if spins else "sleep")
+def _new_actor(state: State, creator: Actor, process: Process, cpu: int, *, spins: bool) -> Action:
+    """A thread of the creator's process, or the first one of a new process."""
+    forks = process is not creator.process
+    name = f"{'P' if forks else 'T'}{state.nr_named + 1}"
+    action = _action(creator, "fork" if forks else "thread", name, cpu, "spin" if spins else "sleep")
     action.alone = True
 
     def apply() -> None:
         state.nr_named += 1
-        if op == "fork":
+        if forks:
             process.space = creator.process.space.forked()
             process.name = name
             state.processes.append(process)
-        actor = Actor(name, process, cpu, spins)
-        process.actors.append(actor)
-        state.actors.append(actor)
+        state.actors.append(Actor(name, process, cpu, spins))
 
     action.apply = apply
     return action
@@ -378,7 +401,7 @@ def start_thread(state: State, actor: Actor, cpu: int | None = None) -> Action |
     """Starts a thread of the actor's process."""
     cpu = state.rng.randrange(state.nr_cpus) if cpu is None else cpu
     spins = state.rng.random() < 0.6 and not state.spinner_on(cpu)
-    return _new_actor(state, actor, "thread", actor.process, cpu, spins=spins)
+    return _new_actor(state, actor, actor.process, cpu, spins=spins)
 
 
 def fork(state: State, actor: Actor) -> Action | None:
@@ -387,7 +410,7 @@ def fork(state: State, actor: Actor) -> Action | None:
         return None
     cpu = state.rng.randrange(state.nr_cpus)
     spins = state.rng.random() < 0.4 and not state.spinner_on(cpu)
-    return _new_actor(state, actor, "fork", Process(AddressSpace(), actor.process), cpu, spins=spins)
+    return _new_actor(state, actor, Process(AddressSpace(), actor.process), cpu, spins=spins)
 
 
 def leave(state: State, actor: Actor) -> Action | None:

@@ -312,7 +312,8 @@ class Converter:
         mm = self._mm(line)
         if mm is None:
             return
-        values, more = line.values, {}
+        values = line.values
+        more: Record = {}
         if "start" in values:
             start = line.number("start")
             more = {"start": hex(start), "end": hex(line.number("end")), "at": place(start)}

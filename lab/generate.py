@@ -63,7 +63,7 @@ class Options:
 def _weights(options: Options) -> dict[actions.Proposal, int]:
     if options.nested:
         return dict(NESTED_WEIGHTS)
-    weights = dict(WEIGHTS)
+    weights: dict[actions.Proposal, int] = dict(WEIGHTS)
     for wanted, more in (
         (options.files, FILE_WEIGHTS),
         (options.forks, FORK_WEIGHTS),
@@ -87,42 +87,52 @@ def _propose(state: State, actor: Actor, weights: dict[actions.Proposal, int], s
     return None
 
 
-def generate(seed: int, options: Options) -> Scenario:
-    """One scenario."""
-    rng = random.Random(f"{seed} {options}")
-    state = State(rng, options.nr_cpus, options.thp == "always", options.files, options.large)
-    main = Process(AddressSpace(), None)
-    state.processes.append(main)
-    first = Actor("T0", main, 0, spins=True)
-    main.actors.append(first)
-    state.actors.append(first)
-    scenario = Scenario()
-    if options.thp != "never":
-        scenario.settings["thp"] = options.thp
-    if options.memcg:
-        scenario.settings["memcg"] = "1"
+class _Writer:
+    """A scenario under way, beginning with T0."""
 
-    def take(step: list[Action]) -> None:
-        scenario.steps.append(tuple(action.entry for action in step))
+    def __init__(self, rng: random.Random, options: Options) -> None:
+        self.state = State(rng, options.nr_cpus, options.thp == "always", options.files, options.large)
+        main = Process(AddressSpace(), None)
+        self.state.processes.append(main)
+        self.state.actors.append(Actor("T0", main, 0, spins=True))
+        self.scenario = Scenario()
+        if options.thp != "never":
+            self.scenario.settings["thp"] = options.thp
+        if options.memcg:
+            self.scenario.settings["memcg"] = "1"
+
+    def take(self, *step: Action) -> None:
+        self.scenario.steps.append(tuple(action.entry for action in step))
         for action in step:
             action.apply()
 
-    for number in range(options.nr_threads):
-        if (start := actions.start_thread(state, first, (number + 1) % options.nr_cpus)) is not None:
-            take([start])
-    weights = _weights(options)
-    while len(scenario.steps) < options.nr_steps:
-        together = 1
-        if rng.random() < options.parallel:
-            together = rng.randint(2, 3)
+    def start_threads(self, number: int) -> None:
+        first = self.state.actors[0]
+        for thread in range(1, number + 1):
+            start = actions.start_thread(self.state, first, thread % self.state.nr_cpus)
+            if start is not None:
+                self.take(start)
+
+    def step(self, together: int, weights: dict[actions.Proposal, int]) -> None:
+        """One step, of fewer entries than wanted if luck does not give them."""
         step: list[Action] = []
-        for actor in rng.sample(state.actors, min(together, len(state.actors))):
-            action = _propose(state, actor, weights, step)
+        for actor in self.state.rng.sample(self.state.actors, min(together, len(self.state.actors))):
+            action = _propose(self.state, actor, weights, step)
             if action is not None:
                 step.append(action)
         if step:
-            take(step)
-    return scenario
+            self.take(*step)
+
+
+def generate(seed: int, options: Options) -> Scenario:
+    """One scenario."""
+    rng = random.Random(f"{seed} {options}")
+    writer = _Writer(rng, options)
+    writer.start_threads(options.nr_threads)
+    weights = _weights(options)
+    while len(writer.scenario.steps) < options.nr_steps:
+        writer.step(rng.randint(2, 3) if rng.random() < options.parallel else 1, weights)
+    return writer.scenario
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -57,11 +57,9 @@ class Range:
         """As arguments of an operation."""
         return self.region, str(self.first), str(self.nr_pages)
 
-    def keys(self) -> Iterator[tuple[str, int]]:
+    def places(self) -> Iterator[tuple[str, int]]:
         """As keys of `AddressSpace.pages`."""
         return ((self.region, page) for page in self.pages)
-
-
 
 
 @dataclass(slots=True)
@@ -90,34 +88,34 @@ class AddressSpace:
 
     def mapped(self, where: Range) -> bool:
         """Whether all of it is."""
-        return all(key in self.pages for key in where.keys())
+        return all(key in self.pages for key in where.places())
 
     def in_one_area(self, where: Range) -> bool:
         """Whether all of it certainly is in one area of the kernel."""
-        areas = {page.area if (page := self.pages.get(key)) else -1 for key in where.keys()}
+        areas = {page.area if (page := self.pages.get(key)) else -1 for key in where.places()}
         return len(areas) == 1 and -1 not in areas
 
     def accessible(self, where: Range, access: str) -> bool:
         """Whether every page of it can be accessed."""
-        return all((page := self.pages.get(key)) is not None and page.allows(access) for key in where.keys())
+        return all((page := self.pages.get(key)) is not None and page.allows(access) for key in where.places())
 
     def map(self, where: Range, protection: str, backing: str, file: File | None = None, file_page: int = 0) -> None:
         """mmap(), fixed."""
         area = self.area()
         if backing == "shared":
             file = File("", where.nr_pages)
-        for position, key in enumerate(where.keys()):
+        for position, key in enumerate(where.places()):
             self.pages[key] = Page(protection, backing, area, file, file_page + position)
 
     def unmap(self, where: Range) -> None:
         """munmap()."""
-        for key in where.keys():
+        for key in where.places():
             self.pages.pop(key, None)
 
     def protect(self, where: Range, protection: str) -> None:
         """mprotect(), which stops at the first hole."""
         area = self.area()
-        for key in where.keys():
+        for key in where.places():
             page = self.pages.get(key)
             if page is None:
                 return
@@ -126,27 +124,31 @@ class AddressSpace:
     def split(self, where: Range, *, forked: bool = True) -> None:
         """An advice that sets a flag of the areas."""
         area = self.area()
-        for key in where.keys():
+        for key in where.places():
             if (page := self.pages.get(key)) is not None:
                 self.pages[key] = replace(page, area=area, forked=page.forked and forked)
 
     def move(self, old: Range, new: Range) -> None:
         """mremap() to a fixed place, `old` being in one area."""
-        moved = [self.pages.pop(key) for key in old.keys()]
+        moved = [self.pages.pop(key) for key in old.places()]
         self.unmap(new)
         self._place(moved, new, old.nr_pages)
 
     def resize(self, old: Range, nr_pages: int) -> None:
         """mremap() in place, `old` being in one area and, to grow, at its end."""
-        kept = [self.pages[key] for key in old.keys()]
+        kept = [self.pages[key] for key in old.places()]
         self.unmap(old)
         self._place(kept, Range(old.region, old.first, nr_pages), old.nr_pages)
 
     def _place(self, pages: list[Page], where: Range, nr_old: int) -> None:
         area = self.area()
         last = pages[-1]
-        for position, key in enumerate(where.keys()):
-            page = pages[position] if position < nr_old else replace(last, file_page=last.file_page + position - nr_old + 1)
+        for position, key in enumerate(where.places()):
+            page = (
+                pages[position]
+                if position < nr_old
+                else replace(last, file_page=last.file_page + position - nr_old + 1)
+            )
             self.pages[key] = replace(page, area=area)
 
     def forked(self) -> AddressSpace:

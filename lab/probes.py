@@ -66,7 +66,9 @@ def definitions(types: Types) -> list[str]:
         f"nbatch=+{types.byte_offset('mmu_gather', 'batch_count')}(%di):u32 pend=+{pending}(+{gather_mm}(%di)):u32"
     )
     if types.bit_offset("pagetable_move_control", "old_addr") is not None:  # since 6.16
-        control = {name: types.byte_offset("pagetable_move_control", name) for name in ("old_addr", "new_addr", "len_in")}
+        control = {
+            name: types.byte_offset("pagetable_move_control", name) for name in ("old_addr", "new_addr", "len_in")
+        }
         moved = "old=+{old_addr}(%di):x64 new=+{new_addr}(%di):x64 len=+{len_in}(%di):x64".format(**control)
     else:
         moved = "old=%si new=%cx len=%r8"

@@ -6,7 +6,6 @@ installed. All scenarios of a call run one after the other in one guest.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import shutil
@@ -21,6 +20,7 @@ from lab.btf import Types
 from lab.errors import LabError
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Sequence
 
 DEFAULT_PACKAGE = "linux-image-6.1.0-56-amd64"
@@ -191,7 +191,9 @@ def boot(kernel: guest.Kernel, machine: Machine, archive: bytes, raw: Path) -> N
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `python -m lab run`."""
-    parser.add_argument("scenarios", nargs="+", type=Path, metavar="SCENARIO", help="files *.scn, or directories of them")
+    parser.add_argument(
+        "scenarios", nargs="+", type=Path, metavar="SCENARIO", help="files *.scn, or directories of them"
+    )
     kernel = parser.add_mutually_exclusive_group()
     kernel.add_argument(
         "--kernel-package",
@@ -204,10 +206,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--modules", type=Path, metavar="DIR", help="with --kernel-image: its lib/modules/RELEASE")
     parser.add_argument("--cpus", type=int, default=4, metavar="N", help="CPUs of the guest (default 4)")
     parser.add_argument("--cpu", default="max", metavar="MODEL", help="max: 5 levels (default), qemu64: 4 levels")
-    parser.add_argument("--ceiling", type=int, metavar="PAGES", help="tlb_single_page_flush_ceiling (default: kernel's)")
+    parser.add_argument(
+        "--ceiling", type=int, metavar="PAGES", help="tlb_single_page_flush_ceiling (default: kernel's)"
+    )
     parser.add_argument("--memory", type=int, default=4096, metavar="MIB", help="memory of the guest (default 4096)")
     parser.add_argument("--append", default="", metavar="TEXT", help="more arguments for the kernel")
-    parser.add_argument("--label", default="lab", metavar="WORD", help="recordings are LABEL_NAME.jsonl.gz (default lab)")
+    parser.add_argument(
+        "--label", default="lab", metavar="WORD", help="recordings are LABEL_NAME.jsonl.gz (default lab)"
+    )
     parser.add_argument("--timeout", type=int, default=1500, metavar="S", help="seconds for the guest (default 1500)")
     parser.add_argument("--build", type=Path, default=Path("build/lab"), metavar="DIR", help="default %(default)s")
     parser.add_argument("--out", type=Path, default=Path("build"), metavar="DIR", help="default %(default)s")

@@ -1,7 +1,7 @@
 """The scenario language: read, check and write `.scn` files.
 
-Contract: `parse` accepts what the runner in the guest (`runner/tlbw.c`) and `tlbcore import` accept, and names the line of
-a mistake; a mistake found here costs no boot. What an operation does to memory is not known here (`mappings.py`).
+Contract: `parse` accepts what the runner in the guest (`runner/tlbw.c`) and `tlbcore import` accept, and names the line
+of a mistake; a mistake found here costs no boot. What an operation does to memory is not known here (`mappings.py`).
 """
 
 from __future__ import annotations
@@ -90,6 +90,7 @@ class Entry:
         return " ".join((self.op, *self.args))
 
     def __str__(self) -> str:
+        """As it stands in a step."""
         repeat = f"rep {self.repetitions} " if self.repetitions != 1 else ""
         return f"{self.actor} {repeat}{self.text}"
 
@@ -102,6 +103,7 @@ class Scenario:
     steps: list[tuple[Entry, ...]] = field(default_factory=list)
 
     def __str__(self) -> str:
+        """As it stands in a file."""
         lines = [f"#! {name}={value}" for name, value in self.settings.items()]
         lines += [" | ".join(map(str, step)) for step in self.steps]
         return "".join(line + "\n" for line in lines)
@@ -241,5 +243,7 @@ def load(path: Path) -> Scenario:
     """
     try:
         return parse(path.read_text(encoding="utf-8"), str(path))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ScenarioError(f"{path}: {error}") from error
+    except OSError as error:
+        raise ScenarioError(f"{path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ScenarioError(f"{path}: found byte {error.start} that is no UTF-8, expected text") from error
