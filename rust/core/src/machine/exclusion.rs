@@ -190,7 +190,10 @@ impl Machine {
         if self.find_place(frame) != Some(place) || entry != frame.r.pte {
             return true;
         }
-        let Some(pfn) = frame.page.filter(|_| frame.r.pte.is_none()) else { return false };
+        if let Some(slot) = entry.swap_slot() {
+            return self.pages.swap_cache_of(slot as u32) != frame.page;
+        }
+        let Some(pfn) = frame.page.filter(|_| entry.is_none()) else { return false };
         let Some(file) = frame.r.vma.file else { return false };
         let index = frame.r.vma.index_of(frame.r.addr);
         self.pages.file(file).and_then(|content| content.pages.get(&index)) != Some(&pfn)
