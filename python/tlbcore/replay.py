@@ -66,6 +66,7 @@ def replay(
     machine: Mapping[str, Any],
     *,
     follow_masks: bool = False,
+    traced: bool = False,
 ) -> Replay:
     """Replays a recording under a kernel on a machine.
 
@@ -74,6 +75,7 @@ def replay(
         kernel: A name as `tlbcore.kernels.get` understands it, or a `Kernel` of one's own.
         machine: The configuration (`tlbcore.machines`); CPUs, levels and PCID are the recording's where it knows them.
         follow_masks: Correct mm_cpumask by what each recorded flush shows of it, after that flush was predicted.
+        traced: Keep everything that the machine did about flushes, for comparisons by column (`tlbcore.lab`); slower.
 
     Raises:
         InputError: no such kernel, or a machine that cannot be.
@@ -82,5 +84,5 @@ def replay(
     """
     chosen = kernel_for(kernel, recording)
     config = recordings.machine_config(recording, dict(machine))
-    result = _core.replay(recording, chosen.to_json(), json.dumps(config), follow_masks)
+    result = _core.replay(recording, chosen.to_json(), json.dumps(config), follow_masks, traced)
     return Replay(chosen, recording, config, result)

@@ -30,7 +30,9 @@ from tlbcore.steps import (
     mmap_write_downgrade,
     mmap_write_lock,
     mprotect_fixup,
+    page_dirty,
     page_remove_rmap,
+    page_shared,
     pmd_lock,
     pmd_unlock,
     pmdp_huge_get_and_clear,
@@ -222,20 +224,26 @@ class MmuGather(Scheme):
         return self._madvise(
             when(
                 present,
-                when(young | dirty, clean, self.record(tlb_remove_tlb_entry())),
-                mark_lazyfree(),
+                when(
+                    ~zero_page & ~(page_dirty & page_shared),
+                    when(young | dirty, clean, self.record(tlb_remove_tlb_entry())),
+                    mark_lazyfree(),
+                ),
                 otherwise=[when(swap, pte_clear())],
             ),
             huge=[
                 when(
-                    young | dirty,
-                    pmdp_invalidate(),
-                    pte_mkold(),
-                    pte_mkclean(),
-                    set_pmd_at(),
-                    self.record(tlb_remove_pmd_tlb_entry()),
+                    ~zero_page & ~page_shared,
+                    when(
+                        young | dirty,
+                        pmdp_invalidate(),
+                        pte_mkold(),
+                        pte_mkclean(),
+                        set_pmd_at(),
+                        self.record(tlb_remove_pmd_tlb_entry()),
+                    ),
+                    mark_lazyfree(),
                 ),
-                mark_lazyfree(),
             ],
         )
 
@@ -243,7 +251,7 @@ class MmuGather(Scheme):
         """`madvise_cold_or_pageout_pte_range()` for MADV_COLD: young entries grow old."""
         return self._madvise(
             when(
-                present & young,
+                present & young & ~zero_page & ~page_shared,
                 ptep_get_and_clear(),
                 pte_mkold(),
                 set_pte_at(),
@@ -251,7 +259,7 @@ class MmuGather(Scheme):
             ),
             huge=[
                 when(
-                    young,
+                    young & ~zero_page & ~page_shared,
                     pmdp_invalidate(),
                     pte_mkold(),
                     set_pmd_at(),

@@ -266,7 +266,8 @@ const fn program_of(operation: &Operation) -> Option<ProgramName> {
 
 /// Advice that splits, changes and merges areas (mm/madvise.c:`madvise_need_mmap_write`).
 const fn changes_areas(advice: Advice) -> bool {
-    matches!(advice, Advice::Hugepage | Advice::Nohugepage | Advice::Dontfork | Advice::Dofork)
+    use Advice as A;
+    !matches!(advice, A::Dontneed | A::Free | A::Cold | A::Pageout | A::PopulateRead | A::PopulateWrite | A::Other)
 }
 
 fn bytes(addr: u64, len: u64) -> VaRange {

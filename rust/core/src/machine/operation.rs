@@ -42,7 +42,25 @@ pub enum Advice {
     PopulateRead,
     /// `MADV_POPULATE_WRITE`.
     PopulateWrite,
-    /// Advice that changes no page table.
+    /// `MADV_NORMAL`: neither random nor sequential.
+    Normal,
+    /// `MADV_RANDOM`.
+    Random,
+    /// `MADV_SEQUENTIAL`.
+    Sequential,
+    /// `MADV_MERGEABLE`: private memory only.
+    Mergeable,
+    /// `MADV_UNMERGEABLE`.
+    Unmergeable,
+    /// `MADV_DONTDUMP`.
+    Dontdump,
+    /// `MADV_DODUMP`.
+    Dodump,
+    /// `MADV_WIPEONFORK`: anonymous private memory only.
+    Wipeonfork,
+    /// `MADV_KEEPONFORK`.
+    Keeponfork,
+    /// Advice that changes neither page tables nor areas.
     Other,
 }
 

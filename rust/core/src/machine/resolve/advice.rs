@@ -26,13 +26,10 @@ impl Machine {
             Advice::Free => self.madvise_run(ProgramName::MadviseFree, by, mm, range),
             Advice::Cold => self.madvise_run(ProgramName::MadviseCold, by, mm, range),
             Advice::Pageout => self.madvise_run(ProgramName::MadvisePageout, by, mm, range),
-            Advice::Hugepage => self.madvise_flags(by, mm, range, VmFlags::HUGEPAGE, VmFlags::NOHUGEPAGE),
-            Advice::Nohugepage => self.madvise_flags(by, mm, range, VmFlags::NOHUGEPAGE, VmFlags::HUGEPAGE),
-            Advice::Dontfork => self.madvise_flags(by, mm, range, VmFlags::DONTCOPY, VmFlags::empty()),
-            Advice::Dofork => self.madvise_flags(by, mm, range, VmFlags::empty(), VmFlags::DONTCOPY),
             Advice::PopulateRead => self.madvise_populate(mm, range, AccessKind::Read),
             Advice::PopulateWrite => self.madvise_populate(mm, range, AccessKind::Write),
             Advice::Other => Ok(Stage::Done(Outcome::None)),
+            _ => self.madvise_vma_behavior(by, mm, range, advice),
         }
     }
 
@@ -52,18 +49,15 @@ impl Machine {
         Ok(Stage::Done(outcome))
     }
 
-    fn madvise_flags(
-        &mut self,
-        by: Initiator,
-        mm: MmId,
-        range: VaRange,
-        set: VmFlags,
-        clear: VmFlags,
-    ) -> Result<Stage> {
+    /// mm/madvise.c:`madvise_vma_behavior`: advice that is a flag of the area. It splits and joins areas, and so decides
+    /// how far fault-around and merging reach.
+    fn madvise_vma_behavior(&mut self, by: Initiator, mm: MmId, range: VaRange, advice: Advice) -> Result<Stage> {
         let has_hole = self.mapped_until(mm, range)? < range.end;
         let mut at = range.start;
         while let Some(vma) = self.mm_ref(mm)?.vmas.find(at).copied().filter(|vma| vma.start < range.end) {
-            let flags = vma.flags.difference(clear) | set;
+            let Some(flags) = advised_flags(&vma, advice) else {
+                return Ok(Stage::Done(Outcome::Errno(Errno::Einval)));
+            };
             at = vma.end;
             if flags != vma.flags {
                 self.set_vma_flags(by, mm, vma.range().intersect(range), flags)?;
@@ -169,6 +163,30 @@ impl Machine {
         frame.r.table_range = range;
         Ok(Stage::run(frame, Outcome::None))
     }
+}
+
+/// The flags of an area after the advice; none where the kernel refuses it (`EINVAL`).
+fn advised_flags(vma: &Vma, advice: Advice) -> Option<VmFlags> {
+    let none = VmFlags::empty();
+    let (set, clear) = match advice {
+        Advice::Normal => (none, VmFlags::RAND_READ | VmFlags::SEQ_READ),
+        Advice::Random => (VmFlags::RAND_READ, VmFlags::SEQ_READ),
+        Advice::Sequential => (VmFlags::SEQ_READ, VmFlags::RAND_READ),
+        Advice::Hugepage => (VmFlags::HUGEPAGE, VmFlags::NOHUGEPAGE),
+        Advice::Nohugepage => (VmFlags::NOHUGEPAGE, VmFlags::HUGEPAGE),
+        Advice::Dontfork => (VmFlags::DONTCOPY, none),
+        Advice::Dofork => (none, VmFlags::DONTCOPY),
+        Advice::Dontdump => (VmFlags::DONTDUMP, none),
+        Advice::Dodump => (none, VmFlags::DONTDUMP),
+        // mm/ksm.c:`ksm_madvise` passes over shared memory.
+        Advice::Mergeable if !vma.is_shared() => (VmFlags::MERGEABLE, none),
+        Advice::Unmergeable => (none, VmFlags::MERGEABLE),
+        Advice::Wipeonfork if vma.is_shared() || !vma.is_anonymous() => return None,
+        Advice::Wipeonfork => (VmFlags::WIPEONFORK, none),
+        Advice::Keeponfork => (none, VmFlags::WIPEONFORK),
+        _ => (none, none),
+    };
+    Some(vma.flags.difference(clear) | set)
 }
 
 const fn hole_outcome(has_hole: bool) -> Outcome {
