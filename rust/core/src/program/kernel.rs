@@ -1,5 +1,7 @@
 //! A resolved kernel, read from its plain structure and compiled.
 
+use std::sync::Arc;
+
 use serde_json::Value;
 
 use super::compile::compile;
@@ -76,7 +78,7 @@ pub struct CompiledKernel {
     pub name: String,
     /// Its constants.
     pub constants: Constants,
-    programs: Vec<Program>,
+    programs: Vec<Arc<Program>>,
 }
 
 impl CompiledKernel {
@@ -135,7 +137,7 @@ impl CompiledKernel {
                 let path = Path::root(&name, program.name());
                 let block = parse_block(block, &path)?;
                 validate(&block, *program, &path)?;
-                Ok(compile(&block))
+                Ok(Arc::new(compile(&block)))
             })
             .collect::<Result<Vec<_>>>()?;
         Ok(Self { name, constants, programs })
@@ -150,6 +152,11 @@ impl CompiledKernel {
         let block = parse_block(steps, &path)?;
         validate(&block, ProgramName::Custom, &path)?;
         Ok(compile(&block))
+    }
+
+    /// The program of an operation, to be kept while it runs.
+    pub fn shared_program(&self, name: ProgramName) -> Arc<Program> {
+        Arc::clone(&self.programs[name as usize])
     }
 
     /// The program of an operation, which is one of [`ProgramName::OF_A_KERNEL`].
