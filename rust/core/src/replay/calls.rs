@@ -359,7 +359,7 @@ impl Driver<'_> {
         Ok(file)
     }
 
-    fn new_file(&mut self, nr_pages: Option<u64>) -> Result<FileId> {
+    pub(super) fn new_file(&mut self, nr_pages: Option<u64>) -> Result<FileId> {
         Ok(FileId(self.id(&Operation::CreateFile { shmem: false, nr_pages })?))
     }
 }

@@ -145,6 +145,10 @@ pub(super) struct Driver<'a> {
     /// Row of the execve of each task that is in one which has not yet taken effect.
     pub(super) exec_of: FxHashMap<u32, usize>,
     pub(super) now_ns: u64,
+    /// The recording is the kernel lab's.
+    pub(super) is_lab: bool,
+    /// Where children that did not run yet will write their ids (lab only): task, address.
+    pub(super) child_tids: FxHashMap<u32, u64>,
     /// The event that flushes are booked on, and its task.
     pub(super) cause: (usize, u32),
     predicted: Vec<Predicted>,
@@ -179,6 +183,8 @@ impl<'a> Driver<'a> {
             in_flight: InFlight::new(recording, config.nr_cpus as usize),
             exec_of: FxHashMap::default(),
             now_ns: recording.events.time_ns.first().copied().unwrap_or(0),
+            is_lab: recording.meta.source == "lab",
+            child_tids: FxHashMap::default(),
             cause: (0, 0),
             predicted: Vec::new(),
             ledger: Ledger::default(),
@@ -297,6 +303,12 @@ impl<'a> Driver<'a> {
     /// The kind under which the event's operation is counted.
     pub(super) fn kind_name(&self, row: usize) -> String {
         kind_name(self.recording, row)
+    }
+
+    /// Forgets what the machine did since the last time: it was not done in the recording.
+    pub(super) fn discard_log(&mut self) {
+        self.machine.engine_mut().take_log();
+        self.machine.take_probes();
     }
 
     /// Books what the machine flushed since the last time on the current cause.

@@ -1,13 +1,12 @@
 //! Events that only the kernel lab has: steps of a scenario, its accesses and files, the pages that reclaim chose.
 
 use super::driver::{Driver, ReclaimList};
+use super::lab::columns::in_region;
 use crate::addr::{PAGE_SIZE, VirtAddr};
 use crate::error::Result;
 use crate::machine::{AccessKind, Operation, Outcome};
 use crate::trace::{Event, EventKind};
 
-/// Where the lab's regions begin and end; other addresses are the runner's own stack and data.
-const REGIONS: std::ops::Range<u64> = 0x1000_0000_0000..0x1000_0000_0000 + (26 << 32);
 /// The most pages that one record of reclaim is believed to stand for: a huge page that was split.
 const RECLAIM_MAX: u64 = 512;
 
@@ -22,7 +21,7 @@ impl Driver<'_> {
             EventKind::StepEnd => {
                 self.step_of.remove(&event.task);
                 self.step_files.remove(&event.task);
-                Ok(())
+                if self.is_lab { self.count_step(event) } else { Ok(()) }
             }
             EventKind::StepFile => {
                 self.step_files.insert(event.task, event.a0);
@@ -78,7 +77,7 @@ impl Driver<'_> {
 
     /// Whether a fault comes from an access that the scenario asked for, so that the machine had it by itself.
     pub(super) fn step_covers(&self, event: &Event) -> bool {
-        self.step_of.contains_key(&event.task) && REGIONS.contains(&event.a0)
+        self.step_of.contains_key(&event.task) && in_region(event.a0)
     }
 
     /// A page that reclaim chose; those in a row are one list. Inside madvise the machine chooses by itself.
