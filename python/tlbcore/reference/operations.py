@@ -432,6 +432,8 @@ def _truncate(m: ReferenceMachine, a: Args) -> None:
     last = ALL if args["to_page"] is None else args["to_page"]
     for page in [file.pages[n] for n in sorted(file.pages) if args["from_page"] <= n < last]:
         m.memory.drop_from_page_cache(page)
+    if args["to_page"] is None:
+        m.run_program("unmap_mapping_range", m.frame(task, mm, args, (0, m.config.user_end)))
 
 
 def _wp_shared_mapping_range(m: ReferenceMachine, a: Args) -> None:

@@ -164,6 +164,11 @@ def _dup_vma(f: Frame, _step: Plain) -> None:
     f.child.vmas.insert(f.child_vma)
 
 
+def _pte_alloc_child(f: Frame, _step: Plain) -> None:
+    assert f.child is not None
+    f.child.page_table.ensure(f.table_range[0], 0)
+
+
 def _page_dup_rmap(f: Frame, _step: Plain) -> None:
     assert f.child is not None
     f.machine.memory.get(f.the_page)
@@ -278,6 +283,7 @@ OPERATION_HANDLERS: dict[str, Handler] = {
     "set_pte_numa": _set_pte_numa,
     "dup_mm": _dup_mm,
     "dup_vma": _dup_vma,
+    "pte_alloc_child": _pte_alloc_child,
     "page_dup_rmap": _page_dup_rmap,
     "set_pte_at_child": _set_pte_at_child,
     "swap_duplicate": _swap_duplicate,

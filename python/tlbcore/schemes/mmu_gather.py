@@ -31,6 +31,7 @@ from tlbcore.steps import (
     mmap_write_lock,
     mprotect_fixup,
     page_remove_rmap,
+    page_shared,
     pmd_lock,
     pmd_unlock,
     pmdp_huge_get_and_clear,
@@ -222,8 +223,11 @@ class MmuGather(Scheme):
         return self._madvise(
             when(
                 present,
-                when(young | dirty, clean, self.record(tlb_remove_tlb_entry())),
-                mark_lazyfree(),
+                when(
+                    ~zero_page,  # vm_normal_page() knows no zero page
+                    when(young | dirty, clean, self.record(tlb_remove_tlb_entry())),
+                    mark_lazyfree(),
+                ),
                 otherwise=[when(swap, pte_clear())],
             ),
             huge=[
@@ -243,7 +247,7 @@ class MmuGather(Scheme):
         """`madvise_cold_or_pageout_pte_range()` for MADV_COLD: young entries grow old."""
         return self._madvise(
             when(
-                present & young,
+                present & young & ~zero_page & ~page_shared,
                 ptep_get_and_clear(),
                 pte_mkold(),
                 set_pte_at(),

@@ -320,7 +320,7 @@ impl<'a> Driver<'a> {
             let probes = self.machine.take_probes();
             if !requests.is_empty() || !probes.is_empty() {
                 let (requests, events) = (requests.clone(), events.clone());
-                traced.push(Traced { row, first_request: first, requests, events, probes });
+                traced.push(Traced { row, task, first_request: first, requests, events, probes });
             }
         }
         if requests.is_empty() {

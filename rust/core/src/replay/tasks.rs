@@ -281,7 +281,26 @@ impl Driver<'_> {
         } else {
             self.cause = (row, event.task);
         }
+        if self.is_lab && event.a0 == 1 {
+            self.exit_siblings(event.task)?;
+        }
         self.exit_task(event.task, event.cpu)
+    }
+
+    /// The task takes the address space down, so the other threads have let go of it, although the records of their exits
+    /// may come later (kernel/exit.c: `exit_mm()` is before `trace_sched_process_exit()` in Linux 6.1).
+    fn exit_siblings(&mut self, index: u32) -> Result<()> {
+        let pid = self.recording.tasks[index as usize].pid;
+        for other in 0..self.recording.tasks.len() as u32 {
+            if other != index
+                && self.recording.tasks[other as usize].pid == pid
+                && let Seen::Alive(task) = self.tasks.seen(other)
+            {
+                let cpu = self.machine.task(task)?.cpu.0;
+                self.exit_task(other, cpu)?;
+            }
+        }
+        Ok(())
     }
 
     /// Tasks that were exiting when the recording ended.

@@ -78,6 +78,10 @@ impl Machine {
         for pfn in gone {
             self.pages.leave_page_cache(pfn);
         }
+        if nr_pages.is_none() {
+            // mm/truncate.c:`truncate_pagecache`: a private mapping may have copied a page in between.
+            self.run_on_file(ProgramName::UnmapMappingRange, by, mm, (file, from, to))?;
+        }
         Ok(Outcome::None)
     }
 

@@ -137,9 +137,12 @@ impl Driver<'_> {
     }
 
     /// A child that was forked with CLONE_CHILD_SETTID writes its id when it first runs (kernel/sched/core.c:
-    /// `schedule_tail`), in kernel mode, so that the lab has no record of the fault.
+    /// `schedule_tail`), in kernel mode, so that the lab has no record of
+    /// the fault. What it flushes belongs to no operation.
     pub(in crate::replay) fn write_child_tid(&mut self, task: u32, addr: u64) -> Result<()> {
+        self.book();
         self.run(&Operation::Access { task, addr, kind: AccessKind::Write })?;
+        self.discard_log();
         Ok(())
     }
 
