@@ -37,6 +37,7 @@ CONSTANTS: dict[str, Constant] = {
     "fault_around_pages": 16,  # fault_around_bytes, mm/memory.c
     "swap_cluster_max": 32,  # include/linux/swap.h
     "cow_reuse": "mapcount",
+    "swap_in_mkwrite": "write_fault",  # do_swap_page(), mm/memory.c
     "pmd_move": True,  # HAVE_MOVE_PMD
     "pud_move": False,  # HAVE_MOVE_PUD came in v5.11
     "thp": "madvise",
@@ -49,7 +50,7 @@ def legacy_schemes() -> dict[str, Scheme]:
     """The schemes of 5.10, by operation."""
     gather = MmuGather(delay_rmap=False, huge_mkwrite=False, madvise_per_vma=True)
     pending = TlbFlushPending()
-    deferred = DeferredUnmap(batch_migration=False, madvise_per_vma=True)
+    deferred = DeferredUnmap(batch_migration=False, madvise_per_vma=True, pageout_clears_young=True)
     at_once = Synchronous()
     return {
         "mmap": gather,

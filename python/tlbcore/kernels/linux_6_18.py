@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 CONSTANTS: dict[str, Constant] = linux_6_1.CONSTANTS | {
     "mm_cpumask_rule": "lazy",  # 209954cbc7d0, in v6.14
     "should_flush_tlb": "loaded_mm",  # 6db2526c1d69, in v6.14
+    "swap_in_mkwrite": "exclusive",  # do_swap_page(), mm/memory.c
     "trim_cpumask_interval_ns": 1_000_000_000,  # HZ jiffies, should_trim_cpumask(), arch/x86/mm/tlb.c
 }
 

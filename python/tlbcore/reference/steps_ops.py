@@ -133,7 +133,8 @@ def _set_pte_swap_in(f: Frame, _step: Plain) -> None:
     vma, page, memory, slot = f.the_vma, f.the_page, f.machine.memory, f.pte.slot
     exclusive = memory.swap[slot] == 1 and page.mapcount == 0
     flags = vma.page_prot | p.A | (f.pte.flags & (p.SD | p.UFFD))
-    if exclusive and vma.has(v.VM_WRITE) and not f.pte.has(p.UFFD):
+    mkwrite = _is_write(f) or f.machine.constants.swap_in_mkwrite == "exclusive"
+    if exclusive and mkwrite and vma.has(v.VM_WRITE) and not f.pte.has(p.UFFD):
         flags |= p.W
     _map(f, page, flags, dirty=bool(flags & p.W) and _is_write(f))
     memory.swap_put(slot)

@@ -41,7 +41,7 @@ impl Machine {
             return Ok(());
         };
         // mm/madvise.c: pages that others map too are theirs as well.
-        let is_shared = !frame.r.vma.is_shared() && page.rmap.len() != 1;
+        let is_shared = page.rmap.len() != 1;
         if is_shared || frame.page_list.contains(&pfn) || !self.can_reclaim(pfn) {
             return Ok(());
         }

@@ -113,6 +113,8 @@ pub struct Constants {
     pub swap_cluster_max: u32,
     /// When an anonymous page is written in place instead of copied.
     pub cow_reuse: CowReuse,
+    /// When a page that comes back from swap becomes writable, if it has no other user.
+    pub swap_in_mkwrite: SwapInMkwrite,
     /// mremap may move whole PTE tables.
     pub pmd_move: bool,
     /// mremap may move whole PMD tables.
@@ -127,6 +129,16 @@ pub struct Constants {
 pub enum CowReuse {
     /// When it is mapped once.
     Mapcount,
+}
+
+/// When a page that comes back from swap becomes writable, if it has no other user.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SwapInMkwrite {
+    /// When the fault is a write.
+    WriteFault,
+    /// On a read as well.
+    Exclusive,
 }
 
 impl Constants {

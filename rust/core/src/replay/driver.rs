@@ -8,6 +8,7 @@ use rustc_hash::FxHashMap;
 
 use super::flushed::Predicted;
 use super::in_flight::InFlight;
+use super::lab::evidence::LabEvidence;
 use super::ledger::Ledger;
 use super::mask_evidence::MaskEvidence;
 use super::tasks::Tasks;
@@ -147,6 +148,8 @@ pub(super) struct Driver<'a> {
     pub(super) now_ns: u64,
     /// The recording is the kernel lab's.
     pub(super) is_lab: bool,
+    /// What its records say beforehand, if it is.
+    pub(super) lab: Option<LabEvidence>,
     /// Where children that did not run yet will write their ids (lab only): task, address.
     pub(super) child_tids: FxHashMap<u32, u64>,
     /// The event that flushes are booked on, and its task.
@@ -184,6 +187,7 @@ impl<'a> Driver<'a> {
             exec_of: FxHashMap::default(),
             now_ns: recording.events.time_ns.first().copied().unwrap_or(0),
             is_lab: recording.meta.source == "lab",
+            lab: (recording.meta.source == "lab").then(|| LabEvidence::new(recording)),
             child_tids: FxHashMap::default(),
             cause: (0, 0),
             predicted: Vec::new(),

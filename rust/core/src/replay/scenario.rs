@@ -27,7 +27,7 @@ impl Driver<'_> {
                 self.step_files.insert(event.task, event.a0);
                 Ok(())
             }
-            EventKind::Access => self.accesses(event),
+            EventKind::Access => self.accesses(row, event),
             EventKind::ReclaimPage => self.reclaim_page(row, event),
             EventKind::Mkfile => {
                 self.file_by_name(event.a0, Some(event.a1))?;
@@ -61,12 +61,17 @@ impl Driver<'_> {
     }
 
     /// One access per page; the faults that they need are the machine's own.
-    fn accesses(&mut self, event: &Event) -> Result<()> {
+    fn accesses(&mut self, row: usize, event: &Event) -> Result<()> {
         let Some(task) = self.ensure_running(event.task, event.cpu)? else { return Ok(()) };
         let kind = if event.a3 != 0 { AccessKind::Write } else { AccessKind::Read };
+        let mm = self.machine.task_mm(task)?;
+        let faults = self.faults_of(row, event);
         let step = usize::try_from(event.a2.max(1)).unwrap_or(usize::MAX);
         for page in (0..event.a1).step_by(step) {
             let addr = event.a0.saturating_add(page.saturating_mul(PAGE_SIZE));
+            if let Some(faults) = &faults {
+                self.heed_fault(mm, VirtAddr(addr), kind, faults.get(&addr).copied())?;
+            }
             if let Outcome::Errno(_) = self.run(&Operation::Access { task, addr, kind })? {
                 self.note("access of a scenario that the machine answers with a signal");
                 break;
@@ -83,11 +88,13 @@ impl Driver<'_> {
     /// A page that reclaim chose; those in a row are one list. Inside madvise the machine chooses by itself.
     fn reclaim_page(&mut self, row: usize, event: &Event) -> Result<()> {
         let first = VirtAddr(event.a0 & !(PAGE_SIZE - 1));
-        let mut mms = self.machine.live_mms().map(|(mm, _)| mm);
-        let Some(mm) = mms.find(|mm| self.machine.leaf(*mm, first).is_some()) else { return Ok(()) };
-        drop(mms);
+        let Some(mm) = self.lab_mm(event.a1) else { return Ok(()) };
         // A record stands for as many pages in a row as it counts calls.
-        let places = (0..event.a2.clamp(1, RECLAIM_MAX)).map(|page| (mm.0, first.0 + page * PAGE_SIZE));
+        let nr_pages = event.a2.clamp(1, RECLAIM_MAX);
+        if !self.adopt_reclaimed(mm, first)? {
+            return Ok(());
+        }
+        let places = (0..nr_pages).map(|page| (mm.0, first.0 + page * PAGE_SIZE));
         match &mut self.reclaim {
             Some(list) if list.task == event.task => list.places.extend(places),
             _ => {

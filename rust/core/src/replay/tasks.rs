@@ -51,6 +51,11 @@ impl Tasks {
         }
     }
 
+    /// A live task of a process.
+    pub(super) fn of_process(&self, pid: u32) -> Option<u32> {
+        self.of_pid.get(&pid)?.first().copied()
+    }
+
     fn add(&mut self, task: u32, pid: u32, machine_task: u32) {
         self.seen[task as usize] = Seen::Alive(machine_task);
         self.of_pid.entry(pid).or_default().push(machine_task);

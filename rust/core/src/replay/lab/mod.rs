@@ -8,6 +8,7 @@
 pub(super) mod columns;
 mod compare;
 mod entries;
+pub(super) mod evidence;
 mod model;
 mod recorded;
 mod runner;
