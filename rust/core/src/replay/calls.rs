@@ -224,6 +224,9 @@ impl Driver<'_> {
             self.note("more memory to fault in than is modelled");
             return Ok(());
         }
+        if advice == Advice::Pageout {
+            self.pageout_end.insert(event.task, event.end_ns);
+        }
         let Some(task) = self.ensure_running(event.task, event.cpu)? else { return Ok(()) };
         let len = page_up(event.a1);
         if event.ret == 0 {

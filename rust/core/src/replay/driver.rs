@@ -133,6 +133,8 @@ pub(super) struct Driver<'a> {
     pub(super) step_files: FxHashMap<u32, u64>,
     /// Pages that reclaim took in a row.
     pub(super) reclaim: Option<ReclaimList>,
+    /// When the latest MADV_PAGEOUT of a task returned, in ns: it chooses its pages by itself.
+    pub(super) pageout_end: FxHashMap<u32, u64>,
     /// The step in which each task is.
     pub(super) step_of: FxHashMap<u32, usize>,
     /// Row of the exit call of each task that is in one.
@@ -179,6 +181,7 @@ impl<'a> Driver<'a> {
             mapped: FxHashMap::default(),
             step_files: FxHashMap::default(),
             reclaim: None,
+            pageout_end: FxHashMap::default(),
             step_of: FxHashMap::default(),
             exit_of: FxHashMap::default(),
             masks: follow_masks.then(|| MaskEvidence::new(recording)),

@@ -87,6 +87,9 @@ impl Driver<'_> {
 
     /// A page that reclaim chose; those in a row are one list. Inside madvise the machine chooses by itself.
     fn reclaim_page(&mut self, row: usize, event: &Event) -> Result<()> {
+        if self.pageout_end.get(&event.task).is_some_and(|end_ns| event.time_ns <= *end_ns) {
+            return Ok(());
+        }
         let first = VirtAddr(event.a0 & !(PAGE_SIZE - 1));
         let Some(mm) = self.lab_mm(event.a1) else { return Ok(()) };
         // A record stands for as many pages in a row as it counts calls.
