@@ -16,7 +16,7 @@ from tlbcore.reference.config import (
     page_align,
 )
 from tlbcore.reference.errors import ErrnoError, ModelError, UsageError
-from tlbcore.reference.hardware import try_access
+from tlbcore.reference.hardware import drop_faulting, try_access
 from tlbcore.reference.mm import Mm, Task
 from tlbcore.reference.pte import A, Pte, W
 
@@ -541,6 +541,8 @@ def _access(m: ReferenceMachine, a: Args) -> None:
 
 def _fault(m: ReferenceMachine, a: Args) -> None:
     task, mm = _running(m, a)
+    if a["addr"] < m.config.user_end:
+        drop_faulting(m.engine, m.engine.cpus[task.cpu], a["addr"])
     _do_fault(m, task, mm, a["addr"], _kind(a))
 
 

@@ -115,6 +115,9 @@ impl Machine {
             }
             Operation::Fault { task, addr, kind } => {
                 let (by, mm) = self.running(task)?;
+                if VirtAddr(addr) < self.user_end() {
+                    self.drop_faulting(by.cpu, VirtAddr(addr));
+                }
                 self.hit(by, mm, Probe::Fault { addr: VirtAddr(addr) });
                 self.fault(by, mm, VirtAddr(addr), kind)
             }
