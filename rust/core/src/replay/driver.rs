@@ -112,6 +112,8 @@ pub(super) struct ReclaimList {
     pub(super) task: u32,
     /// Row of the first.
     pub(super) row: usize,
+    /// When the latest was taken, in ns.
+    pub(super) time_ns: u64,
     /// Where the pages are mapped: mm, address.
     pub(super) places: Vec<(u32, u64)>,
 }

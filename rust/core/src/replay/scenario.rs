@@ -98,12 +98,19 @@ impl Driver<'_> {
             return Ok(());
         }
         let places = (0..nr_pages).map(|page| (mm.0, first.0 + page * PAGE_SIZE));
+        let goes_on = self
+            .reclaim
+            .as_ref()
+            .is_some_and(|list| list.task == event.task && !self.list_ended(event.task, list.time_ns, event.time_ns));
         match &mut self.reclaim {
-            Some(list) if list.task == event.task => list.places.extend(places),
+            Some(list) if goes_on => {
+                list.time_ns = event.time_ns;
+                list.places.extend(places);
+            }
             _ => {
                 let places = places.collect();
                 self.flush_reclaim()?;
-                self.reclaim = Some(ReclaimList { task: event.task, row, places });
+                self.reclaim = Some(ReclaimList { task: event.task, row, time_ns: event.time_ns, places });
             }
         }
         Ok(())
@@ -111,7 +118,7 @@ impl Driver<'_> {
 
     /// Reclaims the list collected so far.
     pub(super) fn flush_reclaim(&mut self) -> Result<()> {
-        let Some(ReclaimList { task, row, places: pages }) = self.reclaim.take() else { return Ok(()) };
+        let Some(ReclaimList { task, row, places: pages, .. }) = self.reclaim.take() else { return Ok(()) };
         self.book();
         let cpu = self.recording.events.cpu[row];
         let before = std::mem::replace(&mut self.cause, (row, task));

@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::flush::MmId;
 use crate::machine::{AccessKind, AdoptKind, VmFlags};
 use crate::replay::driver::Driver;
-use crate::trace::{Event, EventKind, Recording};
+use crate::trace::{Event, EventKind, FlushKind, Recording};
 
 /// What the lab's records say of the whole recording, found before it is replayed.
 pub(in crate::replay) struct LabEvidence {
@@ -18,6 +18,8 @@ pub(in crate::replay) struct LabEvidence {
     pids: Vec<u32>,
     /// Rows of accesses that ran alone, so that their faults are told by nothing but the state of the memory.
     alone: FxHashSet<usize>,
+    /// Per task, when its lists of reclaim ended (`try_to_unmap_flush` is entered, flush or not), in ns, in order.
+    list_ends: FxHashMap<u32, Vec<u64>>,
 }
 
 impl LabEvidence {
@@ -43,7 +45,12 @@ impl LabEvidence {
         }
         let is_alone = |step: Option<u64>| step.and_then(|step| steps.get(&step)).is_some_and(|tasks| tasks.len() == 1);
         let alone = accesses.into_iter().filter(|(_, step)| is_alone(*step)).map(|(row, _)| row).collect();
-        Self { pids, alone }
+        let mut list_ends: FxHashMap<u32, Vec<u64>> = FxHashMap::default();
+        let flushes = &recording.flushes;
+        for row in (0..flushes.len()).filter(|&row| flushes.kind[row] == FlushKind::UnmapFlush.number()) {
+            list_ends.entry(flushes.task[row]).or_default().push(flushes.time_ns[row]);
+        }
+        Self { pids, alone, list_ends }
     }
 }
 
@@ -52,6 +59,12 @@ impl Driver<'_> {
     pub(in crate::replay) fn lab_mm(&self, number: u64) -> Option<MmId> {
         let pid = self.lab.as_ref()?.pids.get(usize::try_from(number).ok()?)?;
         self.machine.task_mm(self.tasks.of_process(*pid)?).ok()
+    }
+
+    /// Whether a list of reclaim ended between two pages that a task took.
+    pub(in crate::replay) fn list_ended(&self, task: u32, from_ns: u64, to_ns: u64) -> bool {
+        let ends = self.lab.as_ref().and_then(|lab| lab.list_ends.get(&task));
+        ends.is_some_and(|ends| ends.get(ends.partition_point(|end| *end < from_ns)).is_some_and(|end| *end < to_ns))
     }
 
     /// Reclaim took the page at an address, so it was mapped there. Tells whether the machine has it mapped now.
