@@ -8,6 +8,7 @@ use rustc_hash::FxHashMap;
 
 use super::flushed::Predicted;
 use super::in_flight::InFlight;
+use super::lab::evidence::LabEvidence;
 use super::ledger::Ledger;
 use super::mask_evidence::MaskEvidence;
 use super::parallel_step::{ParallelOutcome, ParallelSteps};
@@ -127,6 +128,8 @@ pub(super) struct ReclaimList {
     pub(super) task: u32,
     /// Row of the first.
     pub(super) row: usize,
+    /// When the latest was taken, in ns.
+    pub(super) time_ns: u64,
     /// Where the pages are mapped: mm, address.
     pub(super) places: Vec<(u32, u64)>,
 }
@@ -149,6 +152,8 @@ pub(super) struct Driver<'a> {
     pub(super) step_files: FxHashMap<u32, u64>,
     /// Pages that reclaim took in a row.
     pub(super) reclaim: Option<ReclaimList>,
+    /// When the latest MADV_PAGEOUT of a task returned, in ns: it chooses its pages by itself.
+    pub(super) pageout_end: FxHashMap<u32, u64>,
     /// The step in which each task is.
     pub(super) step_of: FxHashMap<u32, usize>,
     /// Row of the exit call of each task that is in one.
@@ -162,6 +167,12 @@ pub(super) struct Driver<'a> {
     /// Row of the execve of each task that is in one which has not yet taken effect.
     pub(super) exec_of: FxHashMap<u32, usize>,
     pub(super) now_ns: u64,
+    /// The recording is the kernel lab's.
+    pub(super) is_lab: bool,
+    /// What its records say beforehand, if it is.
+    pub(super) lab: Option<Arc<LabEvidence>>,
+    /// Where children that did not run yet will write their ids (lab only): task, address.
+    pub(super) child_tids: FxHashMap<u32, u64>,
     /// The event that flushes are booked on, and its task.
     pub(super) cause: (usize, u32),
     predicted: Vec<Predicted>,
@@ -202,6 +213,7 @@ impl<'a> Driver<'a> {
             mapped: FxHashMap::default(),
             step_files: FxHashMap::default(),
             reclaim: None,
+            pageout_end: FxHashMap::default(),
             step_of: FxHashMap::default(),
             exit_of: FxHashMap::default(),
             masks: follow_masks.then(|| MaskEvidence::new(recording)),
@@ -209,6 +221,9 @@ impl<'a> Driver<'a> {
             in_flight: InFlight::new(recording, config.nr_cpus as usize),
             exec_of: FxHashMap::default(),
             now_ns: recording.events.time_ns.first().copied().unwrap_or(0),
+            is_lab: recording.meta.source == "lab",
+            lab: (recording.meta.source == "lab").then(|| Arc::new(LabEvidence::new(recording))),
+            child_tids: FxHashMap::default(),
             cause: (0, 0),
             predicted: Vec::new(),
             ledger: Ledger::default(),
@@ -389,6 +404,12 @@ impl<'a> Driver<'a> {
         kind_name(self.recording, row)
     }
 
+    /// Forgets what the machine did since the last time: it was not done in the recording.
+    pub(super) fn discard_log(&mut self) {
+        self.machine.engine_mut().take_log();
+        self.machine.take_probes();
+    }
+
     /// Books what the machine flushed since the last time on the current cause.
     pub(super) fn book(&mut self) {
         let (row, task) = self.cause;
@@ -398,7 +419,7 @@ impl<'a> Driver<'a> {
             let probes = self.machine.take_probes();
             if !requests.is_empty() || !probes.is_empty() {
                 let (requests, events) = (requests.clone(), events.clone());
-                traced.push(Traced { row, first_request: first, requests, events, probes });
+                traced.push(Traced { row, task, first_request: first, requests, events, probes });
             }
         }
         if requests.is_empty() {

@@ -288,11 +288,12 @@ impl Driver<'_> {
         let switches = of_request.remove(&NO_REQUEST).unwrap_or_default();
         let mut traces = Vec::new();
         for (number, request) in (first..).zip(requests) {
-            let Some(&(row, _)) = interleaving.causes.get(&request.op) else { continue };
+            let Some(&(row, task)) = interleaving.causes.get(&request.op) else { continue };
             let mut events = of_request.remove(&number.cast_signed()).unwrap_or_default();
             events.extend(&switches);
             traces.push(Traced {
                 row,
+                task,
                 first_request: number,
                 requests: vec![request.clone()],
                 events,
@@ -300,9 +301,9 @@ impl Driver<'_> {
             });
         }
         for hit in &interleaving.probes {
-            if let Some(&(row, _)) = interleaving.causes.get(&hit.op) {
+            if let Some(&(row, task)) = interleaving.causes.get(&hit.op) {
                 let (first_request, probes) = (hit.nr_requests, vec![*hit]);
-                traces.push(Traced { row, first_request, requests: Vec::new(), events: Vec::new(), probes });
+                traces.push(Traced { row, task, first_request, requests: Vec::new(), events: Vec::new(), probes });
             }
         }
         traces
