@@ -15,6 +15,7 @@ mod flushed;
 mod in_flight;
 mod ledger;
 mod mask_evidence;
+mod nesting;
 mod scenario;
 mod tasks;
 pub mod validate;
