@@ -309,7 +309,9 @@ _FLAG_ADVICE = {
     "dontfork": (v.VM_DONTCOPY, 0),
     "dofork": (0, v.VM_DONTCOPY),
 }
-_PROGRAM_ADVICE = ("dontneed", "free", "cold", "pageout")
+_PROGRAM_ADVICE = {name: f"madvise_{name}" for name in ("dontneed", "free", "cold", "pageout")} | {
+    "dontneed_locked": "madvise_dontneed",
+}
 _POPULATE_ADVICE = {"populate_read": "read", "populate_write": "write"}
 
 
@@ -346,8 +348,7 @@ def _madvise(m: ReferenceMachine, a: Args) -> None:
     else:
         bad = [vma for vma in mm.vmas.overlapping(start, end) if _refuses(vma, advice)]
         stop = max(bad[0].start, start) if bad else end
-        if start < stop:
-            m.run_program(f"madvise_{advice}", m.frame(task, mm, {}, (start, stop)))
+        m.run_program(_PROGRAM_ADVICE[advice], m.frame(task, mm, {}, (start, stop)))
         if bad:
             raise ErrnoError("EINVAL")
     if hole is not None:
@@ -358,6 +359,8 @@ def _refuses(vma: v.Vma, advice: str) -> bool:
     private = vma.file is None and not vma.has(v.VM_SHARED)
     if advice in _FLAG_ADVICE:
         return advice == "wipeonfork" and not private
+    if advice == "dontneed_locked":
+        return False
     return vma.has(v.VM_LOCKED) or (advice == "free" and vma.file is not None)
 
 

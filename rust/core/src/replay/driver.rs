@@ -11,6 +11,7 @@ use super::in_flight::InFlight;
 use super::lab::evidence::LabEvidence;
 use super::ledger::Ledger;
 use super::mask_evidence::MaskEvidence;
+use super::nesting::Nesting;
 use super::parallel_step::{ParallelOutcome, ParallelSteps};
 use super::tasks::Tasks;
 use super::traced::Traced;
@@ -162,6 +163,8 @@ pub(super) struct Driver<'a> {
     masks: Option<MaskEvidence>,
     /// Calls that take effect when they return: end in ns, row.
     deferred: BinaryHeap<Reverse<(u64, usize)>>,
+    /// Calls that ran while others had a gather open.
+    pub(super) nesting: Nesting,
     /// Flushes that may not have arrived yet.
     pub(super) in_flight: InFlight,
     /// Row of the execve of each task that is in one which has not yet taken effect.
@@ -218,6 +221,7 @@ impl<'a> Driver<'a> {
             exit_of: FxHashMap::default(),
             masks: follow_masks.then(|| MaskEvidence::new(recording)),
             deferred: BinaryHeap::new(),
+            nesting: if recording.meta.source == "perf" { Nesting::of(recording) } else { Nesting::default() },
             in_flight: InFlight::new(recording, config.nr_cpus as usize),
             exec_of: FxHashMap::default(),
             now_ns: recording.events.time_ns.first().copied().unwrap_or(0),
@@ -305,7 +309,7 @@ impl<'a> Driver<'a> {
                 Ok(())
             }
             EventKind::Fault => self.fault(event),
-            kind if kind.is_call() => self.call(event),
+            kind if kind.is_call() => self.call(row, event),
             _ => self.scenario(row, event),
         }
     }
@@ -332,7 +336,7 @@ impl<'a> Driver<'a> {
             let running = self.tasks.alive(event.task).and_then(|task| self.machine.running_on(task));
             event.cpu = running.and_then(|cpu| u16::try_from(cpu).ok()).unwrap_or(event.cpu);
             self.cause = (row, event.task);
-            self.call(&event)?;
+            self.call(row, &event)?;
             self.book();
             self.follow_mask(row, &event)?;
         }

@@ -18,6 +18,7 @@ mod interleave;
 pub mod lab;
 mod ledger;
 mod mask_evidence;
+mod nesting;
 mod parallel_step;
 mod scenario;
 mod tasks;

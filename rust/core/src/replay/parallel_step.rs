@@ -232,7 +232,7 @@ impl Driver<'_> {
             EventKind::Fork | EventKind::Exec => self.dispatch(row, &event),
             kind if kind.is_call() => {
                 self.collected = Some(Vec::new());
-                self.call(&event)?;
+                self.call_alone(&event)?;
                 self.push_collected(interleaving, row, event.task);
                 Ok(())
             }
