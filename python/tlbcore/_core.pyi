@@ -30,9 +30,16 @@ def condition_names() -> list[str]:
 def program_names() -> list[str]:
     """The names of the programs that a kernel has."""
 
-def replay(recording: Recording, kernel_json: str, config_json: str, follow_masks: bool) -> Replay:
+def replay(
+    recording: Recording,
+    kernel_json: str,
+    config_json: str,
+    follow_masks: bool,
+    traced: bool = False,
+) -> Replay:
     """Replays a recording under a resolved kernel on a machine (both as JSON text).
 
+    With `traced`, everything that the machine did about flushes is kept for `Replay.lab`; slower.
     Ctrl-C ends it with KeyboardInterrupt.
     """
 
@@ -212,13 +219,28 @@ class Replay:
     @property
     def notes(self) -> dict[str, int]:
         """What had to be assumed or passed over: text -> how often."""
+    @property
+    def noted(self) -> list[tuple[int, str]]:
+        """The same, one by one: row of the event, text."""
     def flushes(self) -> dict[str, npt.NDArray[Any]]:
         """The flushes that the model did, as columns: name -> array."""
     def validate(self, recording: Recording, limit: int) -> dict[str, Any]:
         """Holds the replay against the flushes of its recording.
 
-        A plain structure with ``matched``, ``missed``, ``extra``, ``score``, ``by_operation``, ``disagreements`` (the
-        `limit` largest groups), ``nr_unattributed``, ``has_truth``.
+        A plain structure with ``matched``, ``missed``, ``extra``, ``score``, the same four in ``without_targets``,
+        ``by_operation``, ``disagreements`` (the `limit` largest groups), ``nr_unattributed``, ``has_truth``.
         """
-    def operations(self, recording: Recording) -> list[dict[str, Any]]:
-        """The operations with both lists of flushes: row, kind, predicted, recorded, matched, missed, extra."""
+    def operations(self, recording: Recording, *, only_differing: bool = False) -> list[dict[str, Any]]:
+        """The operations with both lists of flushes: row, kind, predicted, recorded, and the scores.
+
+        With `only_differing` those whose lists differ.
+        """
+    def lab(self, recording: Recording) -> dict[str, Any]:
+        """Holds a traced replay of a recording of the kernel lab against it, entry by entry and column by column.
+
+        A plain structure with ``single`` and ``parallel`` (nr_entries, nr_exact), ``by_operation`` (both of each) and
+        ``differences``: the entries that differ, with both sides.
+
+        Raises:
+            ValueError: The replay was not traced.
+        """

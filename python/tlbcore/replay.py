@@ -43,17 +43,27 @@ class Replay:
         return self.result.notes
 
 
-def kernel_for(spec: str | Kernel, recording: Recording) -> Kernel:
-    """A kernel by name or as it is, with the flush ceiling of the recorded one where that is known.
+def kernel_named(spec: str | Kernel) -> Kernel:
+    """A kernel by name, or as it is.
 
     Raises:
         InputError: no such kernel.
 
     """
     try:
-        kernel = kernels.get(spec) if isinstance(spec, str) else spec
+        return kernels.get(spec) if isinstance(spec, str) else spec
     except ValueError as error:
         raise InputError(str(error)) from error
+
+
+def kernel_for(spec: str | Kernel, recording: Recording) -> Kernel:
+    """The same with the flush ceiling of the recorded kernel where that is known.
+
+    Raises:
+        InputError: no such kernel.
+
+    """
+    kernel = kernel_named(spec)
     ceiling = recording.meta.get("ceiling_pages")
     if ceiling is None or ceiling == kernel.constants["tlb_single_page_flush_ceiling"]:
         return kernel
@@ -66,6 +76,7 @@ def replay(
     machine: Mapping[str, Any],
     *,
     follow_masks: bool = False,
+    traced: bool = False,
 ) -> Replay:
     """Replays a recording under a kernel on a machine.
 
@@ -74,6 +85,7 @@ def replay(
         kernel: A name as `tlbcore.kernels.get` understands it, or a `Kernel` of one's own.
         machine: The configuration (`tlbcore.machines`); CPUs, levels and PCID are the recording's where it knows them.
         follow_masks: Correct mm_cpumask by what each recorded flush shows of it, after that flush was predicted.
+        traced: Keep everything that the machine did about flushes, for comparisons by column (`tlbcore.lab`); slower.
 
     Raises:
         InputError: no such kernel, or a machine that cannot be.
@@ -82,5 +94,5 @@ def replay(
     """
     chosen = kernel_for(kernel, recording)
     config = recordings.machine_config(recording, dict(machine))
-    result = _core.replay(recording, chosen.to_json(), json.dumps(config), follow_masks)
+    result = _core.replay(recording, chosen.to_json(), json.dumps(config), follow_masks, traced)
     return Replay(chosen, recording, config, result)

@@ -39,6 +39,15 @@ ADVICE = [
     "dofork",
     "populate_read",
     "populate_write",
+    "random",
+    "sequential",
+    "normal",
+    "mergeable",
+    "unmergeable",
+    "dontdump",
+    "dodump",
+    "wipeonfork",
+    "keeponfork",
     "other",
 ]
 
@@ -349,7 +358,7 @@ class Generator:
     def madvise(self, _task: Task, mm: Mm) -> Operation:
         """A range and an advice."""
         addr, length = self.span(mm)
-        advice = self.rng.choices(ADVICE, [10, 8, 5, 6, 4, 2, 1, 1, 2, 3, 1])[0]
+        advice = self.rng.choices(ADVICE, [20, 16, 10, 12, 8, 4, 2, 2, 4, 6, 1, 1, 1, 1, 1, 1, 1, 2, 1, 1])[0]
         return {"addr": addr, "len": min(length, PMD * 2), "advice": advice}
 
     def mremap(self, _task: Task, mm: Mm) -> Operation:

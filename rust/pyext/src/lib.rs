@@ -3,6 +3,7 @@
 pub mod build_info;
 mod cpumask;
 pub mod errors;
+mod lab;
 mod machine;
 mod program;
 mod replay;

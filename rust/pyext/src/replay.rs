@@ -9,8 +9,9 @@ use serde_json::{Map, Value, json};
 use tlbcore::error::Error;
 use tlbcore::machine::MachineConfig;
 use tlbcore::program::CompiledKernel;
-use tlbcore::replay::validate::{Compared, Score, Seen, Validation, validate};
-use tlbcore::replay::{LedgerRow, Predicted, Replayed, replay};
+use tlbcore::replay::lab;
+use tlbcore::replay::validate::{Compared, Counts, Score, Seen, Validation, validate};
+use tlbcore::replay::{LedgerRow, Predicted, Replayed, Traced, replay, replay_traced};
 
 use crate::errors::Result;
 use crate::trace::Recording;
@@ -19,12 +20,15 @@ use crate::trace::Recording;
 #[pyclass(frozen, module = "tlbcore._core")]
 pub struct Replay {
     inner: Replayed,
+    /// What the machine did, event by event, if that was asked for.
+    traced: Option<Vec<Traced>>,
 }
 
 /// Replays a recording under a resolved kernel on a machine (both as JSON text).
 ///
-/// Ctrl-C ends it with KeyboardInterrupt.
-#[pyfunction(name = "replay")]
+/// With `traced`, everything that the machine did about flushes is kept for `Replay.lab`; slower. Ctrl-C ends it with
+/// KeyboardInterrupt.
+#[pyfunction(name = "replay", signature = (recording, kernel_json, config_json, follow_masks, traced = false))]
 #[expect(clippy::redundant_closure_for_method_calls, reason = "the method's path is not general enough over lifetimes")]
 pub fn py_replay(
     py: Python<'_>,
@@ -32,6 +36,7 @@ pub fn py_replay(
     kernel_json: &str,
     config_json: &str,
     follow_masks: bool,
+    traced: bool,
 ) -> Result<Replay> {
     let kernel = Arc::new(CompiledKernel::from_json(kernel_json)?);
     let config = MachineConfig::from_json(config_json)?;
@@ -41,12 +46,17 @@ pub fn py_replay(
             interrupted = Python::attach(|py| py.check_signals()).err();
             interrupted.is_some()
         };
-        replay(recording.get(), &kernel, &config, follow_masks, &mut stop)
+        if traced {
+            let both = replay_traced(recording.get(), &kernel, &config, follow_masks, &mut stop);
+            return both.map(|(replayed, traced)| (replayed, Some(traced)));
+        }
+        replay(recording.get(), &kernel, &config, follow_masks, &mut stop).map(|replayed| (replayed, None))
     });
     if let Some(error) = interrupted {
         return Err(error.into());
     }
-    Ok(Replay { inner: inner? })
+    let (inner, traced) = inner?;
+    Ok(Replay { inner, traced })
 }
 
 #[pymethods]
@@ -78,6 +88,12 @@ impl Replay {
         to_python(py, &json!(self.inner.notes))
     }
 
+    /// The same, one by one: (row of the event, text).
+    #[getter]
+    fn noted(&self) -> Vec<(usize, &'static str)> {
+        self.inner.noted.clone()
+    }
+
     /// The flushes that the model did, as columns: name -> array.
     fn flushes<'py>(&self, py: Python<'py>) -> Result<Bound<'py, PyDict>> {
         let columns = PyDict::new(py);
@@ -103,7 +119,7 @@ impl Replay {
     }
 
     /// Holds the replay against the flushes of its recording: a plain structure with `matched`, `missed`, `extra`,
-    /// `score`, `by_operation`, `disagreements` (the `limit` largest groups), `nr_unattributed`, `has_truth`.
+    /// `score`, the same four in `without_targets`, `by_operation`, `disagreements` (the `limit` largest groups), `nr_unattributed`, `has_truth`.
     fn validate<'py>(&self, py: Python<'py>, recording: &Recording, limit: usize) -> Result<Bound<'py, PyAny>> {
         let value = py.detach(|| {
             let validation = validate(recording.get(), &self.inner);
@@ -112,11 +128,31 @@ impl Replay {
         to_python(py, &value)
     }
 
-    /// The operations with both lists of flushes: (row, kind, predicted, recorded, matched, missed, extra) each.
-    fn operations<'py>(&self, py: Python<'py>, recording: &Recording) -> Result<Bound<'py, PyAny>> {
+    /// Holds a traced replay of a recording of the kernel lab against it, entry by entry and column by column.
+    ///
+    /// A plain structure with `single` and `parallel` (nr_entries, nr_exact), `by_operation` (both of each) and
+    /// `differences`: the entries that differ, with both sides.
+    fn lab<'py>(&self, py: Python<'py>, recording: &Recording) -> Result<Bound<'py, PyAny>> {
+        let Some(traced) = &self.traced else {
+            return Err(Error::Value("replay: found one that was not traced, expected traced=True".to_owned()).into());
+        };
+        let value = py.detach(|| crate::lab::validation_value(&lab::compare(recording.get(), traced), recording.get()));
+        to_python(py, &value)
+    }
+
+    /// The operations with both lists of flushes: (row, kind, predicted, recorded, matched, missed, extra, score,
+    /// `without_targets`) each; or only those where the lists differ.
+    #[pyo3(signature = (recording, *, only_differing=false))]
+    fn operations<'py>(
+        &self,
+        py: Python<'py>,
+        recording: &Recording,
+        only_differing: bool,
+    ) -> Result<Bound<'py, PyAny>> {
         let value = py.detach(|| {
             let validation = validate(recording.get(), &self.inner);
-            Value::Array(validation.operations.iter().map(operation_value).collect())
+            let chosen = |operation: &&Compared| !only_differing || operation.predicted != operation.recorded;
+            Value::Array(validation.operations.iter().filter(chosen).map(operation_value).collect())
         });
         to_python(py, &value)
     }
@@ -137,18 +173,22 @@ fn ledger_row(row: &LedgerRow) -> Value {
     })
 }
 
+/// Counts with targets stand at the top, those without below.
 fn score_value(score: &Score) -> Map<String, Value> {
-    let value = json!({
-        "nr_operations": score.nr_operations,
-        "matched": score.matched,
-        "missed": score.missed,
-        "extra": score.extra,
-        "score": score.score(),
-    });
-    match value {
-        Value::Object(object) => object,
-        _ => Map::new(),
-    }
+    let mut object = counts_value(&score.with_targets);
+    object.insert("nr_operations".to_owned(), json!(score.nr_operations));
+    object.insert("without_targets".to_owned(), Value::Object(counts_value(&score.without_targets)));
+    object
+}
+
+fn counts_value(counts: &Counts) -> Map<String, Value> {
+    let all = [
+        ("matched", json!(counts.matched)),
+        ("missed", json!(counts.missed)),
+        ("extra", json!(counts.extra)),
+        ("score", json!(counts.score())),
+    ];
+    all.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
 fn seen_value(list: &[Seen]) -> Value {
@@ -156,16 +196,13 @@ fn seen_value(list: &[Seen]) -> Value {
 }
 
 fn operation_value(operation: &Compared) -> Value {
-    let score = operation.score();
-    json!({
-        "row": operation.row,
-        "kind": operation.kind,
-        "predicted": seen_value(&operation.predicted),
-        "recorded": seen_value(&operation.recorded),
-        "matched": score.matched,
-        "missed": score.missed,
-        "extra": score.extra,
-    })
+    let mut object = score_value(&operation.score());
+    object.remove("nr_operations");
+    object.insert("row".to_owned(), json!(operation.row));
+    object.insert("kind".to_owned(), json!(operation.kind));
+    object.insert("predicted".to_owned(), seen_value(&operation.predicted));
+    object.insert("recorded".to_owned(), seen_value(&operation.recorded));
+    Value::Object(object)
 }
 
 fn validation_value(validation: &Validation, recording: &tlbcore::trace::Recording, limit: usize) -> Value {

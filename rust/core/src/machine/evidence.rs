@@ -45,23 +45,6 @@ impl Machine {
         })
     }
 
-    /// Gives the area at `addr` the right that a fault on it proves. Entries stay as they are.
-    ///
-    /// # Errors
-    /// If there is no such mm.
-    pub fn widen_rights(&mut self, mm: MmId, addr: VirtAddr, kind: AccessKind) -> Result<()> {
-        let right = match kind {
-            AccessKind::Read => VmFlags::READ,
-            AccessKind::Write => VmFlags::READ | VmFlags::WRITE,
-            AccessKind::Exec => VmFlags::READ | VmFlags::EXEC,
-        };
-        let vmas = &mut self.mm_mut(mm)?.vmas;
-        if let Some(vma) = vmas.lookup(addr).copied() {
-            vmas.update(Vma { flags: vma.flags | right, ..vma });
-        }
-        Ok(())
-    }
-
     /// Takes write permission from the entry at `addr`, which by evidence has none, and from what TLBs hold of it.
     pub fn write_protect(&mut self, mm: MmId, addr: VirtAddr) {
         let Some(root) = self.mm(mm).map(|mm| mm.root) else { return };

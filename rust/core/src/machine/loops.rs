@@ -4,11 +4,13 @@
 use crate::addr::{PAGE_SIZE, PMD_SHIFT, PMD_SIZE, PUD_SHIFT, PUD_SIZE, VaRange, VirtAddr};
 use crate::error::Result;
 use crate::page_table::{PMD_LEVEL, PTE_LEVEL, PUD_LEVEL, Pte, TableCursor, TableVisit, table_index};
-use crate::program::{LoopKind, PteFilter};
+use crate::program::{LoopKind, ProgramName, PteFilter};
 
 use super::Machine;
+use super::exclusion::maps;
 use super::frame::{Frame, Loop, Place, TableStop};
 use super::pages::head_of;
+use super::probes::Probe;
 use super::rmap::Mapping;
 
 /// What a loop came to.
@@ -41,7 +43,7 @@ pub(super) fn enter(machine: &Machine, frame: &mut Frame, kind: LoopKind) {
                 .page
                 .and_then(|pfn| machine.pages.get(pfn))
                 .map_or(Vec::new(), |page| page.rmap.as_slice().to_vec());
-            Loop::Mapping { list, next: 0, huge: None, shared_only, saved: frame.r }
+            Loop::Mapping { list, next: 0, huge: None, nr_parts: 0, shared_only, saved: frame.r }
         }
     };
     frame.loops.push(state);
@@ -70,19 +72,26 @@ pub(super) fn next(machine: &mut Machine, frame: &mut Frame) -> Result<Item> {
         Loop::Pte { .. } => Item::End,
         Loop::Extent { at } => next_extent(machine, frame, at)?,
         Loop::Page { next, keep } => next_page(machine, frame, next, *keep),
-        Loop::Mapping { list, next, huge, shared_only, saved } => {
+        Loop::Mapping { list, next, huge, nr_parts, shared_only, saved } => {
             if let Some(mapping) = huge.take() {
-                list.splice(*next..*next, split_mappings(machine, frame, mapping));
+                let parts = split_mappings(machine, frame, mapping);
+                *nr_parts = parts.len();
+                list.splice(*next..*next, parts);
             }
+            let mut is_part = false;
             let mut item = Item::End;
             while item == Item::End && *next < list.len() {
                 let mapping = list[*next];
                 item = visit_mapping(machine, frame, mapping, *shared_only);
                 *next += 1;
+                is_part = *nr_parts > 0;
+                *nr_parts = nr_parts.saturating_sub(1);
                 *huge = (item == Item::HugePmd).then_some(mapping);
             }
             if item == Item::End {
                 frame.r = *saved;
+            } else if !is_part && unmaps(frame.program) {
+                machine.hit(frame.by, frame.r.mm, Probe::UnmapOne { addr: frame.r.addr });
             }
             item
         }
@@ -147,7 +156,10 @@ fn next_rmap_vma(
 }
 
 fn next_table(machine: &Machine, frame: &mut Frame, at: &mut VirtAddr, stop: &mut TableStop) -> Item {
-    if *stop == TableStop::Table && frame.r.reached < frame.r.table_range.end && frame.break_pte {
+    let at_table = |place: Place| machine.tables.pte_table(frame.r.root, frame.r.reached) == Some(place.table);
+    let goes_on = *stop == TableStop::Table && frame.r.reached < frame.r.table_range.end && frame.break_pte;
+    // The lock was dropped meanwhile: the table may be another's.
+    if goes_on && frame.r.place.is_some_and(at_table) {
         let reached = frame.r.reached;
         begin_table(frame);
         frame.r.reached = reached;
@@ -242,11 +254,19 @@ fn next_page(machine: &mut Machine, frame: &mut Frame, next: &mut usize, keep: b
         return Item::Plain;
     }
     if !keep {
+        if machine.stepping.is_some() {
+            machine.locks.put_back(frame.by.op);
+        }
         for pfn in std::mem::take(&mut frame.page_list) {
             machine.pages.put_ref(pfn);
         }
     }
     Item::End
+}
+
+/// Whether a walk over a page's mappings is that of `try_to_unmap`.
+fn unmaps(program: ProgramName) -> bool {
+    matches!(program, ProgramName::ShrinkFolioList | ProgramName::MadvisePageout)
 }
 
 fn visit_mapping(machine: &Machine, frame: &mut Frame, mapping: Mapping, shared_only: bool) -> Item {
@@ -269,13 +289,13 @@ fn visit_mapping(machine: &Machine, frame: &mut Frame, mapping: Mapping, shared_
         frame.r.addr = mapping.addr;
         frame.r.pte = machine.tables.get(table, table_index(mapping.addr, PTE_LEVEL));
         frame.r.new_pte = frame.r.pte;
-        return Item::Plain;
+        return if machine.stepping.is_none() || maps(frame.r.pte, frame.page) { Item::Plain } else { Item::End };
     }
     let Some(table) = machine.tables.table_at(mm.root, mapping.addr, PMD_LEVEL) else {
         return Item::End;
     };
     let pte = machine.tables.get(table, table_index(mapping.addr, PMD_LEVEL));
-    if pte.is_none() {
+    if pte.is_none() || machine.stepping.is_some() && !maps(pte, frame.page) {
         return Item::End;
     }
     let page = frame.page;
@@ -348,7 +368,7 @@ fn next_extent(machine: &mut Machine, frame: &mut Frame, at: &mut VirtAddr) -> R
             if let Some(table) = machine.tables.table_at(root, old, PMD_LEVEL) {
                 load_huge(frame, table, old, pmd);
             }
-            machine.split_huge_pmd(frame)?;
+            machine.split_at_once(frame)?;
         }
         let new_table = machine.tables.alloc_pte_table(root, new)?;
         set_extent(frame, at, len);

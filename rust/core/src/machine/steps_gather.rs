@@ -7,8 +7,9 @@ use crate::page_table::FreedKind;
 use crate::program::{LazyMmu, PendingTracking};
 
 use super::Machine;
-use super::frame::{Frame, Loop};
+use super::frame::{After, Frame, Loop};
 use super::gather::{GatherLimits, MmuGather};
+use super::probes::Probe;
 
 impl Machine {
     pub(super) fn tlb_gather_mmu(&mut self, frame: &mut Frame, fullmm: bool, light: bool) -> Result<()> {
@@ -24,7 +25,10 @@ impl Machine {
         } else {
             self.counters.nr_gathers += 1;
         }
-        self.mm_mut(frame.r.mm)?.tlb_flush_pending += 1;
+        let mm = self.mm_mut(frame.r.mm)?;
+        let pending = mm.tlb_flush_pending;
+        mm.tlb_flush_pending += 1;
+        self.hit(frame.by, frame.r.mm, Probe::Gather { full: fullmm, pending });
         Ok(())
     }
 
@@ -40,7 +44,7 @@ impl Machine {
                 frame.break_pte = true;
             } else {
                 // mm/huge_memory.c queues outside a table walk, where nobody would flush (tlb_remove_page_size).
-                self.tlb_flush_mmu(frame)?;
+                self.tlb_flush_mmu_early(frame)?;
             }
         }
         Ok(())
@@ -53,15 +57,7 @@ impl Machine {
         }
         if let Some(flush) = flush {
             let (start, end) = flush.range.map_or((VirtAddr(0), TLB_FLUSH_ALL), |range| (range.start, range.end));
-            self.engine.flush_tlb_mm_range(
-                frame.by,
-                frame.r.mm,
-                start,
-                end,
-                flush.stride_shift,
-                flush.freed_tables,
-                self.now_ns,
-            );
+            self.flush_mm_range(frame, frame.r.mm, (start, end), flush.stride_shift, flush.freed_tables);
         }
         Ok(())
     }
@@ -73,8 +69,19 @@ impl Machine {
         Ok(())
     }
 
-    pub(super) fn tlb_flush_mmu(&mut self, frame: &mut Frame) -> Result<()> {
+    /// `tlb_flush_mmu` before the gather ends.
+    pub(super) fn tlb_flush_mmu_early(&mut self, frame: &mut Frame) -> Result<()> {
+        self.hit(frame.by, frame.r.mm, Probe::FlushMmu);
+        self.tlb_flush_mmu(frame)
+    }
+
+    fn tlb_flush_mmu(&mut self, frame: &mut Frame) -> Result<()> {
         self.tlb_flush_mmu_tlbonly(frame)?;
+        self.then(frame, After::FreeGathered)
+    }
+
+    /// Frees the tables and drops the pages that were queued, which no TLB holds any more.
+    pub(super) fn free_gathered(&mut self, frame: &mut Frame) -> Result<()> {
         let gather = frame.gather()?;
         let tables = gather.take_tables();
         let pages = gather.take_pages();
@@ -89,14 +96,15 @@ impl Machine {
     }
 
     pub(super) fn tlb_finish_mmu(&mut self, frame: &mut Frame) -> Result<()> {
-        let is_nested = self.mm_mut(frame.r.mm)?.tlb_flush_pending > 1;
+        let pending = self.mm_ref(frame.r.mm)?.tlb_flush_pending;
+        self.hit(frame.by, frame.r.mm, Probe::Finish { pending });
+        let is_nested = pending > 1;
         if is_nested && self.kernel.constants.pending_tracking == PendingTracking::Mm {
             self.counters.nr_nested_finishes += 1;
             frame.gather()?.force_full();
         }
         self.tlb_flush_mmu(frame)?;
-        frame.gather = None;
-        self.dec_tlb_flush_pending(frame)
+        self.then(frame, After::EndGather)
     }
 
     /// mm/memory.c:`free_pgtables` over the areas just walked.

@@ -12,6 +12,7 @@ use crate::program::{LazyMmu, MkWriteRule, ProtSource};
 use super::Machine;
 use super::frame::Frame;
 use super::pages::PageKind;
+use super::probes::Probe;
 use super::vma::{VmFlags, Vma};
 
 impl Machine {
@@ -169,12 +170,17 @@ impl Machine {
     }
 
     pub(super) fn ptep_clear_flush(&mut self, frame: &mut Frame) -> Result<()> {
+        let addr = frame.r.addr;
+        let is_huge = frame.place()?.level == PMD_LEVEL;
+        let probe = if is_huge { Probe::PmdpClearFlush { addr } } else { Probe::PtepClearFlush { addr } };
+        self.hit(frame.by, frame.r.mm, probe);
         self.ptep_get_and_clear(frame)?;
         if self.pte_accessible(frame, frame.r.pte) {
-            if frame.place()?.level == PMD_LEVEL {
-                self.flush_range(frame, frame.pmd_range());
+            if is_huge {
+                let range = frame.pmd_range();
+                self.flush_range(frame, range);
             } else {
-                self.engine.flush_tlb_page(frame.by, frame.r.mm, frame.r.addr, self.now_ns);
+                self.flush_page(frame);
             }
         }
         Ok(())
@@ -188,7 +194,8 @@ impl Machine {
         let invalid = if pte.is_present() { pte.mk_invalid() } else { pte };
         self.write_entry(frame, invalid)?;
         if flushes {
-            self.flush_range(frame, frame.pmd_range());
+            let range = frame.pmd_range();
+            self.flush_range(frame, range);
         }
         Ok(())
     }

@@ -11,6 +11,7 @@ use super::in_flight::InFlight;
 use super::ledger::Ledger;
 use super::mask_evidence::MaskEvidence;
 use super::tasks::Tasks;
+use super::traced::Traced;
 use crate::error::{Error, Result};
 use crate::flush::MmId;
 use crate::machine::{Counters, FileId, Machine, MachineConfig, Operation, Outcome};
@@ -28,6 +29,8 @@ pub struct Replayed {
     pub counters: Counters,
     /// What had to be assumed or passed over, by name.
     pub notes: BTreeMap<&'static str, u64>,
+    /// The same with the row of the event where it was noted, in order.
+    pub noted: Vec<(usize, &'static str)>,
     /// Events replayed.
     pub nr_events: u64,
 }
@@ -49,9 +52,36 @@ pub fn replay(
     follow_masks: bool,
     stop: &mut dyn FnMut() -> bool,
 ) -> Result<Replayed> {
+    run(recording, kernel, config, follow_masks, false, stop).map(|(replayed, _)| replayed)
+}
+
+/// The same with everything that the machine did about flushes, event by event. Slower.
+///
+/// # Errors
+/// As [`replay`].
+pub fn replay_traced(
+    recording: &Recording,
+    kernel: &Arc<CompiledKernel>,
+    config: &MachineConfig,
+    follow_masks: bool,
+    stop: &mut dyn FnMut() -> bool,
+) -> Result<(Replayed, Vec<Traced>)> {
+    run(recording, kernel, config, follow_masks, true, stop)
+}
+
+fn run(
+    recording: &Recording,
+    kernel: &Arc<CompiledKernel>,
+    config: &MachineConfig,
+    follow_masks: bool,
+    trace: bool,
+    stop: &mut dyn FnMut() -> bool,
+) -> Result<(Replayed, Vec<Traced>)> {
     recording.verify()?;
     check_cpus(recording, config)?;
     let mut driver = Driver::new(recording, kernel, config, follow_masks)?;
+    driver.machine.set_probing(trace);
+    driver.traced = trace.then(Vec::new);
     for row in 0..recording.events.len() {
         if row % 4096 == 0 && stop() {
             break;
@@ -121,8 +151,10 @@ pub(super) struct Driver<'a> {
     pub(super) cause: (usize, u32),
     predicted: Vec<Predicted>,
     ledger: Ledger,
-    pub(super) notes: BTreeMap<&'static str, u64>,
+    noted: Vec<(usize, &'static str)>,
     nr_events: u64,
+    /// What the machine did, if it is wanted.
+    traced: Option<Vec<Traced>>,
 }
 
 impl<'a> Driver<'a> {
@@ -152,28 +184,35 @@ impl<'a> Driver<'a> {
             cause: (0, 0),
             predicted: Vec::new(),
             ledger: Ledger::default(),
-            notes: BTreeMap::new(),
+            noted: Vec::new(),
             nr_events: 0,
+            traced: None,
         })
     }
 
-    fn end(mut self) -> Result<Replayed> {
+    fn end(mut self) -> Result<(Replayed, Vec<Traced>)> {
         self.flush_reclaim()?;
         self.run_deferred(u64::MAX)?;
         self.finish_execs()?;
         self.exit_rest()?;
-        Ok(Replayed {
+        let mut notes = BTreeMap::new();
+        for (_, name) in &self.noted {
+            *notes.entry(*name).or_default() += 1;
+        }
+        let replayed = Replayed {
             predicted: self.predicted,
             ledger: self.ledger,
             counters: self.machine.counters(),
-            notes: self.notes,
+            notes,
+            noted: self.noted,
             nr_events: self.nr_events,
-        })
+        };
+        Ok((replayed, self.traced.unwrap_or_default()))
     }
 
-    /// Counts something that had to be assumed or passed over.
+    /// Notes that something had to be assumed or passed over for the event that is the current cause.
     pub(super) fn note(&mut self, name: &'static str) {
-        *self.notes.entry(name).or_default() += 1;
+        self.noted.push((self.cause.0, name));
     }
 
     fn event(&mut self, row: usize) -> Result<()> {
@@ -271,12 +310,19 @@ impl<'a> Driver<'a> {
     pub(super) fn book(&mut self) {
         let (row, task) = self.cause;
         let (requests, events) = self.machine.engine_mut().take_log();
+        let first = self.machine.engine().counters().nr_flush_requests - requests.len() as u64;
+        if let Some(traced) = &mut self.traced {
+            let probes = self.machine.take_probes();
+            if !requests.is_empty() || !probes.is_empty() {
+                let (requests, events) = (requests.clone(), events.clone());
+                traced.push(Traced { row, first_request: first, requests, events, probes });
+            }
+        }
         if requests.is_empty() {
             return;
         }
         let kind = self.kind_name(row);
         let mut rest = &events[..];
-        let first = self.machine.engine().counters().nr_flush_requests - requests.len() as u64;
         for (index, request) in requests.iter().enumerate() {
             self.ledger.request(&kind, request);
             self.in_flight.sent(request, self.recording.events.time_ns[row]);

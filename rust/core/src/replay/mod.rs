@@ -13,12 +13,15 @@ mod driver;
 mod faults;
 mod flushed;
 mod in_flight;
+pub mod lab;
 mod ledger;
 mod mask_evidence;
 mod scenario;
 mod tasks;
+mod traced;
 pub mod validate;
 
-pub use driver::{Replayed, replay};
+pub use driver::{Replayed, replay, replay_traced};
 pub use flushed::{FlushSize, Predicted};
 pub use ledger::{Ledger, LedgerRow};
+pub use traced::Traced;

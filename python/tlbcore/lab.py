@@ -1,0 +1,70 @@
+"""The kernel lab, exactly: which entries of a scenario agree in every column that was recorded of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+__all__ = ["Exactness", "LabDifference", "LabExactness"]
+
+
+@dataclass(frozen=True)
+class Exactness:
+    """Entries, and those of them without a difference."""
+
+    nr_entries: int
+    nr_exact: int
+
+    @property
+    def share(self) -> float:
+        """From 0 to 1; 1 if there are none."""
+        return self.nr_exact / self.nr_entries if self.nr_entries else 1.0
+
+
+@dataclass(frozen=True)
+class LabDifference:
+    """An entry that differs, with both sides: column -> text, as in the lab's own table of operations."""
+
+    actor: str
+    step: int
+    iteration: int
+    cpu: int
+    text: str
+    parallel: bool
+    columns: Sequence[str]
+    recorded: Mapping[str, str]
+    model: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class LabExactness:
+    """The outcome of one recording; `plain` has all of it."""
+
+    plain: Mapping[str, Any]
+
+    @property
+    def single(self) -> Exactness:
+        """Entries of steps that ran alone."""
+        return Exactness(**self.plain["single"])
+
+    @property
+    def parallel(self) -> Exactness:
+        """Entries of steps that ran at the same time as others (``|``): their order is a race."""
+        return Exactness(**self.plain["parallel"])
+
+    @property
+    def by_operation(self) -> dict[str, tuple[Exactness, Exactness]]:
+        """Both sums of each operation."""
+        both = self.plain["by_operation"].items()
+        return {name: (Exactness(**sums["single"]), Exactness(**sums["parallel"])) for name, sums in both}
+
+    @property
+    def differences(self) -> list[LabDifference]:
+        """The entries that differ, in the order in which they began."""
+        return [
+            LabDifference(**{key: value for key, value in entry.items() if key != "event"})
+            for entry in self.plain["differences"]
+        ]

@@ -1,0 +1,90 @@
+//! The columns of the machine, from what a replay traced.
+
+use super::columns::{AskedFlush, Columns, CpuFlush};
+use super::entries::Entries;
+use crate::flush::{FlushKind, FlushRequest, LoggedMask, TlbFlushEvent, TlbFlushReason};
+use crate::machine::Probe;
+use crate::replay::Traced;
+
+/// What the machine did in each entry, in the order of `entries`.
+pub fn model_columns(traced: &[Traced], entries: &Entries) -> Vec<Columns> {
+    let mut all = vec![Columns::default(); entries.list.len()];
+    for part in traced {
+        if let Some(entry) = entries.of_event(part.row) {
+            add_traced(&mut all[entry], part);
+        }
+    }
+    for columns in &mut all {
+        columns.tlb_flush_list.sort_unstable();
+    }
+    all
+}
+
+/// Adds what one event did.
+fn add_traced(columns: &mut Columns, part: &Traced) {
+    for (number, request) in (part.first_request.cast_signed()..).zip(&part.requests) {
+        add_request(columns, request);
+        let of_request = part.events.iter().filter(|event| event.request == number);
+        for event in of_request.filter(|event| event.reason != TlbFlushReason::RemoteSendIpi) {
+            columns.local_flushes += u64::from(event.reason == TlbFlushReason::LocalMmShootdown);
+            columns.tlb_flush_list.push(seen(event));
+        }
+        // A CPU that leaves the address space switches to another: the tracepoint tells no request.
+        for cpu in request.lazy_left.iter() {
+            let left = |event: &&TlbFlushEvent| event.cpu == cpu && event.reason == TlbFlushReason::TaskSwitch;
+            if let Some(event) = part.events.iter().find(left) {
+                columns.lazy_left_cpus |= low_bit(cpu.0);
+                columns.tlb_flush_list.push(seen(event));
+            }
+        }
+    }
+    for hit in &part.probes {
+        match hit.probe {
+            Probe::Gather { .. } => columns.gathers += 1,
+            Probe::Finish { pending } => {
+                columns.finishes += 1;
+                columns.nested_finishes += u64::from(pending > 1);
+            }
+            Probe::FlushMmu => columns.flush_mmu += 1,
+            Probe::BatchedPending { due } => {
+                columns.batch_pending_calls += 1;
+                columns.batch_pending_set += u64::from(due);
+            }
+            Probe::PtepClearFlush { .. } => columns.ptep_clear_flush += 1,
+            Probe::UnmapOne { .. } => columns.unmap_one += 1,
+            Probe::Fault { .. } => columns.faults += 1,
+            Probe::PmdpClearFlush { .. } | Probe::ExitMmap => {}
+        }
+    }
+}
+
+fn add_request(columns: &mut Columns, request: &FlushRequest) {
+    match request.kind {
+        FlushKind::MmRange => {
+            let (start, end) = (request.range_start.0, request.range_end.0);
+            match AskedFlush::new(start, end, request.stride_shift, request.freed_tables) {
+                Some(asked) => columns.flush_list.push(asked),
+                None => columns.noise_flushes += 1,
+            }
+        }
+        FlushKind::Batch => columns.batch_flushes += 1,
+        FlushKind::LazyMmu => {}
+    }
+    if request.remote {
+        columns.ipi_sends += 1;
+        columns.mask_cpus |= low_word(&request.mask) & !low_bit(request.cpu.0);
+        columns.ran_cpus |= low_word(&request.told);
+    }
+}
+
+fn seen(event: &TlbFlushEvent) -> CpuFlush {
+    CpuFlush { cpu: event.cpu.0, pages: event.pages, reason: event.reason as u8 }
+}
+
+fn low_bit(cpu: u16) -> u64 {
+    1u64.checked_shl(u32::from(cpu)).unwrap_or(0)
+}
+
+fn low_word(mask: &LoggedMask) -> u64 {
+    mask.words().first().copied().unwrap_or(0)
+}

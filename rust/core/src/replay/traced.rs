@@ -1,0 +1,19 @@
+//! Everything that the machine did about flushes in an event: for comparisons that look at more than [`super::Predicted`].
+
+use crate::flush::{FlushRequest, TlbFlushEvent};
+use crate::machine::ProbeHit;
+
+/// What one event of the recording made the machine do.
+#[derive(Clone, Debug)]
+pub struct Traced {
+    /// Row of the event.
+    pub row: usize,
+    /// Number of the first request, over the life of the machine; the others follow it.
+    pub first_request: u64,
+    /// The requests, in order.
+    pub requests: Vec<FlushRequest>,
+    /// The tracepoints, in order.
+    pub events: Vec<TlbFlushEvent>,
+    /// The probes, in order.
+    pub probes: Vec<ProbeHit>,
+}

@@ -1,0 +1,48 @@
+//! The comparison of lab entries as plain structures.
+
+use serde_json::{Map, Value, json};
+use tlbcore::replay::lab::{Columns, ComparedEntry, Exactness, LabValidation};
+use tlbcore::trace::Recording;
+
+/// All of it; of the entries only those that differ.
+pub fn validation_value(validation: &LabValidation, recording: &Recording) -> Value {
+    let by_operation: Map<String, Value> = validation
+        .by_operation
+        .iter()
+        .map(|(name, (single, parallel))| {
+            (name.clone(), json!({ "single": exactness(single), "parallel": exactness(parallel) }))
+        })
+        .collect();
+    let differing = validation.entries.iter().filter(|compared| !compared.differences.is_empty());
+    json!({
+        "single": exactness(&validation.single),
+        "parallel": exactness(&validation.parallel),
+        "by_operation": by_operation,
+        "differences": differing.map(|compared| entry(compared, recording)).collect::<Vec<_>>(),
+    })
+}
+
+fn exactness(sums: &Exactness) -> Value {
+    json!({ "nr_entries": sums.nr_entries, "nr_exact": sums.nr_exact })
+}
+
+fn entry(compared: &ComparedEntry, recording: &Recording) -> Value {
+    let entry = &compared.entry;
+    json!({
+        "event": entry.row,
+        "step": entry.step,
+        "iteration": entry.iteration,
+        "actor": recording.tasks.get(entry.task as usize).map(|task| task.comm.clone()),
+        "cpu": entry.cpu,
+        "text": entry.text,
+        "parallel": entry.parallel,
+        "columns": compared.differences.iter().map(|difference| difference.column).collect::<Vec<_>>(),
+        "recorded": columns(&compared.recorded),
+        "model": columns(&compared.model),
+    })
+}
+
+fn columns(columns: &Columns) -> Value {
+    let texts = columns.texts().into_iter();
+    Value::Object(texts.map(|(name, text)| (name.to_owned(), Value::String(text))).collect())
+}
