@@ -3,4 +3,5 @@
 //! [`search`] holds the engines, which know nothing but the trait [`search::Model`]: a transition system on states
 //! packed into a few words.
 
+pub mod common_problem;
 pub mod search;

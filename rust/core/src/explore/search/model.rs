@@ -7,11 +7,18 @@
 use std::fmt::{self, Debug};
 use std::hash::Hash;
 
+use super::Reductions;
+
+mod sealed {
+    pub trait Sealed {}
+    impl<const W: usize> Sealed for [u64; W] {}
+}
+
 /// A state as the tables of the engines keep it: whole, in words, never as a fingerprint.
 ///
 /// One value is set aside as *vacant*, which marks the empty places of a table; a model must never produce it.
-/// Implemented for arrays of words, with all zeros vacant: such a model keeps one bit set in every state.
-pub trait PackedState: Copy + Ord + Hash + Debug + Send + Sync + 'static {
+/// Implemented for arrays of words and for nothing else, with all zeros vacant: a model keeps one bit set in every state.
+pub trait PackedState: sealed::Sealed + Copy + Ord + Hash + Debug + Send + Sync + 'static {
     /// No state. Also the neutral element of [`PackedState::or`].
     const VACANT: Self;
 
@@ -207,13 +214,19 @@ pub trait Model: Sync {
     ///
     /// The promise: every result is reachable by actions, and every action of [`Model::successors`] leads to a state that
     /// is included in one that these reach with the same base.
-    fn saturated_successors(&self, _state: &Self::State, _emit: &mut impl FnMut(Action, Self::State, Class)) {
+    /// Which reductions are on is said, since a dead variable that is forgotten need not be set either.
+    fn saturated_successors(
+        &self,
+        _state: &Self::State,
+        _reductions: Reductions,
+        _emit: &mut impl FnMut(Action, Self::State, Class),
+    ) {
         unreachable!("a model that is monotone gives its saturated successors");
     }
 
     /// The state after every fill that can happen now and changes nothing but monotone bits; the promise is that of
-    /// [`Model::with_stores`].
-    fn with_fills(&self, state: &Self::State) -> Self::State {
+    /// [`Model::with_stores`], up to dead variables where those are forgotten.
+    fn with_fills(&self, state: &Self::State, _reductions: Reductions) -> Self::State {
         *state
     }
 
