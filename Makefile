@@ -26,7 +26,7 @@ export PIP_QUIET := 1
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test lint bench docs build clean
+.PHONY: help demo test lint scores bench docs build clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -48,6 +48,12 @@ lint: $(CORE) ## Check formats, lints, types, import rules and the stub of the b
 	$(BIN)/mypy
 	$(BIN)/python -m mypy.stubtest tlbcore._core
 	PYO3_PYTHON=$(CURDIR)/$(BIN)/python cargo clippy --workspace --all-targets --locked -- -D warnings
+
+# An output of README.md or docs/ may show what is pinned, so that comes first.
+scores: $(CORE) ## Pin the scores that rose, and write every output that the documentation shows
+	$(BIN)/python tools/pin_scores.py
+	$(BIN)/python tools/how_true.py
+	$(BIN)/python tools/shown_output.py
 
 bench: $(if $(BENCH_SCRIPTS)$(BENCH_RUST),$(CORE_RELEASE)) ## Run the benchmarks on a release build
 	@$(if $(BENCH_SCRIPTS)$(BENCH_RUST),:,echo 'there are no benchmarks')

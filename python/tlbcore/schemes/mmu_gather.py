@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from tlbcore.scheme import Scheme
 from tlbcore.schemes.lazy_mmu import LazyMmu
@@ -80,6 +80,9 @@ from tlbcore.steps import (
     zero_page,
 )
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 
 @dataclass(frozen=True)
 class MmuGather(Scheme):
@@ -92,11 +95,16 @@ class MmuGather(Scheme):
 
     #: Remove the rmap of dirty file pages after the flush (Linux kernel commit 5df397dec7c4, in v6.2).
     delay_rmap: bool = True
-    #: madvise opens a gather for each VMA, not one for the call (before v6.16).
+    #: madvise opens a gather for each VMA, not one for the call (before v6.16; MADV_COLD still does).
     madvise_per_vma: bool = False
     #: mprotect may make huge entries writable (`can_change_pmd_writable`, in v6.2).
     huge_mkwrite: bool = True
     where: ClassVar[str] = "munmap, MADV_DONTNEED, exit; mprotect since Linux kernel commit 4a18419f71cd (in v5.19)"
+    sources: ClassVar[Mapping[str, str]] = {
+        "delay_rmap": "commit 5df397dec7c4 (v6.2)",
+        "madvise_per_vma": "mm/madvise.c:madvise_batch_tlb_flush (v6.16): one gather for DONTNEED and FREE",
+        "huge_mkwrite": "mm/huge_memory.c:can_change_pmd_writable (v6.2)",
+    }
 
     # What a successor may do otherwise: how a gather opens and ends, what a table's walk begins with, what is recorded.
 

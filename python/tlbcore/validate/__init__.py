@@ -4,13 +4,14 @@
 `validate_folder` does both for many recordings. `docs/validate.md` has the method, `docs/how-true.md` the results.
 """
 
-from tlbcore.validate.causes import RULES, Rule
 from tlbcore.validate.example import Example, Line
 from tlbcore.validate.explain import Cause, explain, merge
 from tlbcore.validate.folder import Failure, Row, Summary, find_recordings, validate_folder
+from tlbcore.validate.rules import COLUMN_RULES, RULES, Rule
 from tlbcore.validate.scores import Validation, flush_text, validate
 
 __all__ = [
+    "COLUMN_RULES",
     "RULES",
     "Cause",
     "Example",

@@ -14,8 +14,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from tlbcore.validate.causes import Case
-    from tlbcore.validate.timeline import Rows
+    from tlbcore.validate.case import Case
 
 _OWN_BEFORE: Final = 3
 _OWN_AFTER: Final = 2
@@ -23,6 +22,8 @@ _OTHERS_BEFORE: Final = 4
 _OTHERS_AFTER: Final = 2
 _OTHERS_DURING: Final = 4
 _FLUSHES: Final = 6
+_FLUSHES_BEFORE: Final = 2
+_FLUSHES_AFTER: Final = 1
 _EVERYTHING: Final = 2**64 - 1
 
 
@@ -54,6 +55,8 @@ class Example:
     #: What the kernel did, each as it was recorded.
     kernel: tuple[str, ...]
     around: tuple[Line, ...]
+    #: In the lab, the columns that differ: name -> (kernel, model).
+    columns: Mapping[str, tuple[str, str]]
 
     def to_dict(self) -> dict[str, Any]:
         """The plain structure."""
@@ -74,6 +77,7 @@ def example_of(case: Case, file: str, flushes: Mapping[str, npt.NDArray[Any]]) -
         model=tuple(_predicted(case, flushes)),
         kernel=tuple(kernel),
         around=tuple(sorted(_around(case), key=lambda line: line.time_us)),
+        columns=_columns(case),
     )
 
 
@@ -86,6 +90,12 @@ def _predicted(case: Case, flushes: Mapping[str, npt.NDArray[Any]]) -> Iterator[
             size += " freed_tables"
         mask, told = cpulist(int(flushes["mask"][at])), cpulist(int(flushes["told"][at]))
         yield f"CPU {int(flushes['cpu'][at])}: {size}, mm_cpumask {mask}, told {told}"
+
+
+def _columns(case: Case) -> dict[str, tuple[str, str]]:
+    if case.entry is None:
+        return {}
+    return {name: (case.entry["recorded"][name], case.entry["model"][name]) for name in case.entry["columns"]}
 
 
 def _is_own(case: Case, record: int) -> bool:
@@ -121,11 +131,11 @@ def _around(case: Case) -> Iterator[Line]:
     for found in rows:
         role = "operation" if found == row else "same" if time.task[found] == time.task[row] else "other"
         yield _line(case, found, role)
-    for record in _flushes_between(case, int(time.time[rows[0]]), max(end, int(time.time[rows[-1]]))):
+    for record in _flushes_around(case):
         flush = time.flush
+        moment = (int(flush["time_ns"][record]) - begin) / 1000
         thread = time.thread(int(flush["task"][record]))
-        moment = int(flush["time_ns"][record]) - begin
-        yield Line(moment / 1000, int(flush["cpu"][record]), thread, time.flush_text(int(record)), "flush")
+        yield Line(moment, int(flush["cpu"][record]), thread, time.flush_text(record), "flush")
 
 
 def _line(case: Case, row: int, role: str) -> Line:
@@ -138,12 +148,17 @@ def _line(case: Case, row: int, role: str) -> Line:
     return Line(moment / 1000, int(time.cpu[row]), time.thread(int(time.task[row])), text, role)
 
 
-def _flushes_between(case: Case, begin: int, end: int) -> Rows:
-    """The records nearest to the operation that belong to it or to other operations of its process."""
-    time, flush = case.timeline, case.timeline.flush
-    known = np.flatnonzero((flush["op_event"] >= 0) & (flush["time_ns"] >= begin) & (flush["time_ns"] <= end))
-    of_process = known[time.pid[flush["op_event"][known].astype(np.int64)] == case.pid]
-    distance = np.abs(flush["time_ns"][of_process].astype(np.int64) - int(time.time[case.row]))
-    own = np.isin(flush["op_event"][of_process], case.rows)
-    nearest = np.lexsort((of_process, distance, ~own))[:_FLUSHES]
-    return np.sort(of_process[nearest])
+def _flushes_around(case: Case) -> list[int]:
+    """Records of the operation, those of its process just before and after, and a CPU that was found elsewhere."""
+    flush = case.timeline.flush
+    of_process = np.flatnonzero(case.timeline.flush_pid == case.pid)
+    others = of_process[~np.isin(flush["op_event"][of_process], case.rows)]
+    begin, end = case.span
+    when = flush["time_ns"][others].astype(np.int64)
+    chosen = [
+        *case.flush_records[:_FLUSHES],
+        *others[when < begin][-_FLUSHES_BEFORE:],
+        *others[(when >= begin) & (when <= end)][:_FLUSHES],
+        *others[when > end][:_FLUSHES_AFTER],
+    ]
+    return sorted({int(record) for record in [*chosen, case.wrong_cpu] if record is not None})

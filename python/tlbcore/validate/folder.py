@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tlbcore import recordings
 from tlbcore.errors import InputError, TlbcoreError
+from tlbcore.replay import kernel_named
 from tlbcore.validate.explain import Cause, explain, merge
 from tlbcore.validate.scores import Validation, validate
 
@@ -65,6 +66,17 @@ class Summary:
         return {**_sums([row.plain for row in self.rows]), "nr_operations": nr_operations, "without_targets": without}
 
     @property
+    def lab(self) -> dict[str, dict[str, int]] | None:
+        """The sums of the lab's entries, `single` and `parallel`: `nr_entries`, `nr_exact`; None without any."""
+        found = [row.plain["lab"] for row in self.rows if "lab" in row.plain]
+        if not found:
+            return None
+        return {
+            side: {key: sum(lab[side][key] for lab in found) for key in ("nr_entries", "nr_exact")}
+            for side in ("single", "parallel")
+        }
+
+    @property
     def notes(self) -> dict[str, int]:
         """What the recordings do not say, over all."""
         total: dict[str, int] = {}
@@ -83,7 +95,7 @@ class Summary:
         return {
             "recordings": [row.to_dict() for row in self.rows],
             "failures": [failure.to_dict() for failure in self.failures],
-            "total": self.total,
+            "total": self.total if self.lab is None else {**self.total, "lab": self.lab},
             "notes": self.notes,
             "causes": [cause.to_dict() for cause in self.causes],
         }
@@ -135,15 +147,16 @@ def validate_folder(
         with_causes: Explain the disagreements too.
 
     Raises:
-        InputError: a folder without recordings.
+        InputError: a folder without recordings, or no such kernel.
 
     """
+    chosen = None if kernel is None else kernel_named(kernel)
     several = [paths] if isinstance(paths, str | os.PathLike) else paths
     rows: list[Row] = []
     failures: list[Failure] = []
     for path in find_recordings(several):
         try:
-            found = validate(recordings.load(path), kernel, machine, follow_masks=follow_masks)
+            found = validate(recordings.load(path), chosen, machine, follow_masks=follow_masks)
         except TlbcoreError as error:
             failures.append(Failure(path, _named(path, str(error))))
         except OSError as error:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     import numpy.typing as npt
 
     from tlbcore._core import Recording
@@ -30,7 +32,17 @@ _RANGES: Final = {
     "mlock": (2, 0, 1),
     "munlock": (2, 0, 1),
 }
-_NR_SHOWN: Final = {"brk": 1, "process_madvise": 5, "shmat": 3, "shmdt": 1, "exit_call": 1, "exit_group": 1, "fork": 1}
+_NR_SHOWN: Final = {
+    "brk": 1,
+    "process_madvise": 5,
+    "shmat": 3,
+    "shmdt": 1,
+    "exit_call": 1,
+    "exit_group": 1,
+    "fork": 1,
+    "access": 4,
+    "creclaim": 1,
+}
 #: Kinds that take entries or rights away, so that they gather or flush: what two operations have to be to overlap.
 _TAKES_AWAY: Final = (
     *("munmap", "mprotect", "mremap", "brk", "process_madvise", "fork", "shmdt", "remap_file_pages"),
@@ -48,6 +60,9 @@ REASONS: Final = (
     "remote send IPI",
     "remote wrong CPU",
 )
+#: Reasons by which a CPU shows that it made a request itself, and that a request found it in another address space.
+ASKED: Final = (2, 3, 4)
+WRONG_CPU: Final = 5
 _TASK_IDLE, _TASK_KTHREAD = 2**32 - 1, 2**32 - 2
 
 
@@ -97,6 +112,14 @@ class Timeline:
         return np.isin(self.kind, numbers)
 
     @cached_property
+    def flush_pid(self) -> npt.NDArray[np.int64]:
+        """The process whose operation each flush record belongs to, -1 unknown."""
+        causes = self.flush["op_event"].astype(np.int64)
+        if not len(self.pid):
+            return np.full(len(causes), -1, dtype=np.int64)
+        return np.where(causes >= 0, self.pid[np.maximum(causes, 0)], -1)
+
+    @cached_property
     def takes_away(self) -> dict[int, Rows]:
         """Rows of the operations that take entries or rights away, by process."""
         advice = self.is_kind("madvise") & np.isin(self.args[2], _ADVICE_TAKES_AWAY)
@@ -125,7 +148,7 @@ class Timeline:
     def range_of(self, row: int) -> tuple[int, int] | None:
         """The bytes that an event is about, if its arguments tell."""
         kind = self.kind_name(row)
-        if kind == "fault":
+        if kind in {"fault", "reclaim_page"}:
             page = int(self.args[0][row]) & -PAGE
             return (page, page + PAGE) if page else None
         if kind == "mmap":
@@ -147,23 +170,29 @@ class Timeline:
     def event_text(self, row: int) -> str:
         """An event with its arguments."""
         kind = self.kind_name(row)
-        if kind in {"step_begin", "step_end"}:
-            index = int(self.args[2][row])
-            text = self.names[index] if index < len(self.names) else ""
-            return f"{'step' if kind == 'step_begin' else 'end of step'}: {text}"
-        if kind == "switch":
-            return f"switch to {self.thread(int(self.args[0][row]))}"
-        if kind == "fault":
-            code = int(self.args[1][row])
-            words = ["write" if code & 2 else "fetch" if code & 16 else "read", "present" if code & 1 else "absent"]
-            return f"fault({int(self.args[0][row]):#x}, {', '.join(words)})"
-        if kind == "exec":
-            index = int(self.args[5][row])
-            return f"exec({self.names[index] if index < len(self.names) else ''})"
-        if kind == "migrate_task":
-            return f"moves to CPU {int(self.args[0][row])}"
-        nr_shown = _RANGES[kind][0] if kind in _RANGES else _NR_SHOWN.get(kind, 0)
-        return f"{kind}({', '.join(hex(int(self.args[index][row])) for index in range(nr_shown))})"
+        first = int(self.args[0][row])
+        match kind:
+            case "step_begin":
+                text = f"step: {self._name(int(self.args[2][row]))}"
+            case "step_end":
+                text = "end of step"
+            case "switch":
+                text = f"switch to {self.thread(first)}"
+            case "exec":
+                text = f"exec({self._name(int(self.args[5][row]))})"
+            case "migrate_task":
+                text = f"moves to CPU {first}"
+            case "fault":
+                code = int(self.args[1][row])
+                access = "write" if code & 2 else "fetch" if code & 16 else "read"
+                text = f"fault({first:#x}, {access}, {'present' if code & 1 else 'absent'})"
+            case _:
+                nr_shown = _RANGES[kind][0] if kind in _RANGES else _NR_SHOWN.get(kind, 0)
+                text = f"{kind}({', '.join(hex(int(self.args[index][row])) for index in range(nr_shown))})"
+        return text
+
+    def _name(self, index: int) -> str:
+        return self.names[index] if index < len(self.names) else ""
 
     def flush_text(self, row: int) -> str:
         """A record of the kernel's flush code."""
@@ -188,6 +217,17 @@ class Timeline:
         if name == "func":
             words.append(f"for CPU {int(flush['icpu'][row])}")
         return " ".join(words)
+
+
+def merged(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The same bytes as ranges that neither overlap nor touch, sorted."""
+    found: list[tuple[int, int]] = []
+    for start, end in sorted(ranges):
+        if found and start <= found[-1][1]:
+            found[-1] = (found[-1][0], max(found[-1][1], end))
+        else:
+            found.append((start, end))
+    return found
 
 
 def pages_text(pages: int) -> str:

@@ -97,7 +97,8 @@ impl CompiledKernel {
     /// As [`Self::from_json`].
     pub fn from_value(value: &Value) -> Result<Self> {
         let object = value.as_object().ok_or_else(|| Error::Value("kernel is not an object".to_owned()))?;
-        let known = ["format", "version", "name", "title", "source", "switches", "constants", "schemes", "programs"];
+        let known =
+            ["format", "version", "name", "title", "source", "switches", "constants", "schemes", "sources", "programs"];
         for key in object.keys() {
             if !known.contains(&key.as_str()) {
                 return Err(Error::Value(format!("kernel: unknown key {key}, expected one of {}", known.join(", "))));
@@ -116,10 +117,8 @@ impl CompiledKernel {
         if name.is_empty() {
             return Err(Error::Value("kernel: found no name, expected a text".to_owned()));
         }
-        let constants = object.get("constants").cloned().unwrap_or(Value::Null);
-        let constants: Constants =
-            serde_json::from_value(constants).map_err(|e| Error::Value(format!("kernel {name}: constants: {e}")))?;
-        constants.validate().map_err(|e| Error::Value(format!("kernel {name}: {e}")))?;
+        let constants = Constants::from_value(object.get("constants").unwrap_or(&Value::Null))
+            .map_err(|e| Error::Value(format!("kernel {name}: {e}")))?;
         let programs = object
             .get("programs")
             .and_then(Value::as_object)
