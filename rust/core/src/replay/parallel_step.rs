@@ -153,14 +153,14 @@ struct Way<'a> {
 impl Way<'_> {
     /// Goes to the end of the records `from..to`.
     fn go(&mut self, items: &[Item], from: usize, to: usize, schedule: Schedule) -> Result<()> {
-        for at in from..to {
+        for (at, item) in items.iter().enumerate().take(to).skip(from) {
             let recording = self.driver.recording;
-            let task = match items[at] {
+            let task = match *item {
                 Item::Event(row) | Item::Return(row) => recording.events.task[row],
                 Item::Flush(row) => recording.flushes.task[row],
             };
-            self.switch_late(at, &items[at], task)?;
-            match items[at] {
+            self.switch_late(at, item, task)?;
+            match *item {
                 Item::Event(row) if recording.events.get(row).kind() == EventKind::Switch && schedule.is_late(at) => {
                     self.late.push((row, at + MAX_LATE));
                 }
