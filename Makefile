@@ -26,7 +26,7 @@ export PIP_QUIET := 1
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test lint bench docs build clean
+.PHONY: help demo test lint scores bench docs build clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -49,6 +49,12 @@ lint: $(CORE) ## Check formats, lints, types, import rules and the stub of the b
 	$(BIN)/python -m mypy.stubtest tlbcore._core
 	PYO3_PYTHON=$(CURDIR)/$(BIN)/python cargo clippy --workspace --all-targets --locked -- -D warnings
 
+# An output of README.md or docs/ may show what is pinned, so that comes first.
+scores: $(CORE) ## Pin the scores that rose, and write every output that the documentation shows
+	$(BIN)/python tools/pin_scores.py
+	$(BIN)/python tools/how_true.py
+	$(BIN)/python tools/shown_output.py
+
 bench: $(if $(BENCH_SCRIPTS)$(BENCH_RUST),$(CORE_RELEASE)) ## Run the benchmarks on a release build
 	@$(if $(BENCH_SCRIPTS)$(BENCH_RUST),:,echo 'there are no benchmarks')
 	@set -e; for script in $(BENCH_SCRIPTS); do echo "$$script"; $(BIN)/python "$$script"; done
@@ -61,10 +67,14 @@ docs: $(DOCS) ## Build the documentation into docs/_build, warnings are errors
 build: $(DEV) ## Build a wheel and a source distribution into dist
 	$(BIN)/maturin build --release --sdist --out dist
 
+# Needs packages of the system (lab/README.md), no virtual environment.
+lab: ## Record a scenario on a real kernel in QEMU: SCENARIO=FILE, LAB_ARGS='--kernel-package NAME'
+	$(PYTHON) -m lab run $(or $(SCENARIO),lab/scenarios) $(LAB_ARGS)
+
 clean: ## Remove everything that was built
-	rm -rf $(VENV) dist docs/_build .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) dist build docs/_build .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	rm -f python/tlbcore/_core.*.so
-	find python tests tools benches -type d -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
+	find python tests tools benches lab -type d -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
 	cargo clean
 
 $(DEV): pyproject.toml

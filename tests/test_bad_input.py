@@ -64,7 +64,8 @@ def test_what_is_no_recording(
 def test_what_cannot_be_read(command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     missing = tmp_path / "none.tlbr"
     assert refused([command, missing], capsys) == f"{missing}: No such file or directory"
-    assert refused([command, tmp_path], capsys) == f"{tmp_path}: Is a directory"
+    if command != "validate":  # takes folders
+        assert refused([command, tmp_path], capsys) == f"{tmp_path}: Is a directory"
 
 
 @pytest.mark.parametrize("part", [0.0001, 0.01, 0.2, 0.5, 0.9, 0.9999])

@@ -5,10 +5,12 @@ from typing import cast
 
 import pytest
 
+import kernel_files
 from tlbcore import InputError, kernels, program
 from tlbcore.cli.main import main
 from tlbcore.kernel import Kernel, ResolvedKernel
 from tlbcore.schemes import MmuGather, PerTable
+from tlbcore.simulator import Simulator
 
 CONSOLIDATED = kernels.FAMILIES["consolidated"]
 EVERY_VALUE = [
@@ -110,12 +112,24 @@ def program_steps(name: str, operation: str) -> set[str]:
     return steps_of(cast("dict[str, object]", plain["programs"])[operation])
 
 
+def gathers_first(name: str, operation: str) -> bool:
+    """Whether the gather is opened for the call, before the walk of the VMAs."""
+    steps = cast("dict[str, list[dict[str, object]]]", kernels.get(name).resolve()["programs"])[operation]
+    return "tlb_gather_mmu" in [step["step"] for step in steps]
+
+
 def test_what_a_version_brought() -> None:
     assert "set_delay_rmap" in program_steps("linux-6.18", "munmap")
     assert "set_delay_rmap" not in program_steps("linux-6.1", "munmap")
     assert "set_tlb_ubc_flush_pending" in program_steps("linux-6.18", "migrate_pages")
     assert "set_tlb_ubc_flush_pending" not in program_steps("linux-6.1", "migrate_pages")
     assert "tlb_flush_pte_range" not in program_steps("linux-5.10", "clear_refs_soft_dirty")
+    assert [gathers_first("linux-6.18", f"madvise_{advice}") for advice in ("dontneed", "free", "cold")] == [
+        True,
+        True,
+        False,
+    ]
+    assert not gathers_first("linux-6.1", "madvise_free")
     assert "check_deferred_flush" in program_steps("consolidated", "munmap")
     assert "check_deferred_flush" not in program_steps("consolidated:pending=off", "munmap")
 
@@ -164,20 +178,39 @@ def test_derive_changes_what_it_names() -> None:
 
 def test_constants_are_checked_by_the_core() -> None:
     odd = kernels.get("linux-6.18").derive("odd", constants={"fault_around_pages": 3})
-    with pytest.raises(InputError, match="kernel odd: constant fault_around_pages is 3, expected a power of two"):
+    with pytest.raises(InputError, match="kernel odd: constant fault_around_pages: found 3, expected a power of two"):
         program.validate(odd)
+    wrong: list[tuple[str, int | str, str]] = [
+        ("tlb_single_page_flush_ceiling", "33", "found .33., expected a whole number from 0 to 18446744073709551615"),
+        ("pud_move", 1, "found 1, expected true or false"),
+        ("mm_cpumask_rule", "late", "found .late., expected one of eager, lazy"),
+    ]
+    for name, value, message in wrong:
+        odd = kernels.get("linux-6.18").derive("odd", constants={name: value})
+        with pytest.raises(InputError, match=f"^kernel odd: constant {name}: {message}$"):
+            program.validate(odd)
+        for backend in ("core", "reference"):
+            with pytest.raises(InputError, match=f"^kernel odd: constant {name}: {message}$"):
+                Simulator("default", odd, backend=backend)
 
 
 def test_show_has_constants_schemes_and_programs(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["kernels", "show", "linux-6.18"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[:3] == ["linux-6.18", "  Linux 6.18: lazily cleared mm_cpumask", "  source: v6.18.2"]
-    assert "  tlb_single_page_flush_ceiling  33" in lines
-    assert "  migrate_pages            DeferredUnmap" in lines
-    assert "wp_shared_mapping_range(mapping, first, last)" in lines
+    ceiling = next(line for line in lines if line.startswith("  tlb_single_page_flush_ceiling  33  "))
+    assert ceiling.endswith("  arch/x86/mm/tlb.c:tlb_single_page_flush_ceiling (v6.18.2)")
+    migrate = next(line for line in lines if line.startswith("  migrate_pages            DeferredUnmap  "))
+    assert migrate.endswith("  commit 7e12beb8ca2a (v6.3); mm/migrate.c:migrate_pages_batch (v6.18.2)")
+    batch = next(
+        line for line in lines if line.startswith("  DeferredUnmap.batch_migration  false; true: migrate_pages ")
+    )
+    assert batch.endswith("  commit 7e12beb8ca2a (v6.3)")
     assert main(["kernels", "show", "linux-6.18", "--operation", "fork"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[:2] == ["/* linux-6.18: fork by Synchronous */", "fork(mm)"]
+    assert main(["kernels", "show", "linux-6.18", "--sources"]) == 0
+    assert "programs" not in capsys.readouterr().out.splitlines()
 
 
 def test_json_is_what_the_core_compiles(capsys: pytest.CaptureFixture[str]) -> None:
@@ -188,3 +221,7 @@ def test_json_is_what_the_core_compiles(capsys: pytest.CaptureFixture[str]) -> N
     assert json.loads(capsys.readouterr().out) == json.loads(text)["programs"]["fork"]
     assert main(["kernels", "--json"]) == 0
     assert [family["name"] for family in json.loads(capsys.readouterr().out)] == list(kernels.FAMILIES)
+
+
+def test_the_core_is_tested_with_what_python_resolves() -> None:
+    assert kernel_files.stale() == [], "python tools/kernel_files.py writes them"

@@ -219,13 +219,21 @@ class Replay:
     @property
     def notes(self) -> dict[str, int]:
         """What had to be assumed or passed over: text -> how often."""
+    @property
+    def noted(self) -> list[tuple[int, str]]:
+        """The same, one by one: row of the event, text."""
     def flushes(self) -> dict[str, npt.NDArray[Any]]:
         """The flushes that the model did, as columns: name -> array."""
     def validate(self, recording: Recording, limit: int) -> dict[str, Any]:
         """Holds the replay against the flushes of its recording.
 
-        A plain structure with ``matched``, ``missed``, ``extra``, ``score``, ``by_operation``, ``disagreements`` (the
-        `limit` largest groups), ``nr_unattributed``, ``has_truth``.
+        A plain structure with ``matched``, ``missed``, ``extra``, ``score``, the same four in ``without_targets``,
+        ``by_operation``, ``disagreements`` (the `limit` largest groups), ``nr_unattributed``, ``has_truth``.
+        """
+    def operations(self, recording: Recording, *, only_differing: bool = False) -> list[dict[str, Any]]:
+        """The operations with both lists of flushes: row, kind, predicted, recorded, and the scores.
+
+        With `only_differing` those whose lists differ.
         """
     def lab(self, recording: Recording) -> dict[str, Any]:
         """Holds a traced replay of a recording of the kernel lab against it, entry by entry and column by column.
@@ -236,5 +244,3 @@ class Replay:
         Raises:
             ValueError: The replay was not traced.
         """
-    def operations(self, recording: Recording) -> list[dict[str, Any]]:
-        """The operations with both lists of flushes: row, kind, predicted, recorded, matched, missed, extra."""

@@ -82,6 +82,8 @@ class _Reference:
     """The machine in plain Python."""
 
     def __init__(self, config: Json, kernel: Mapping[str, object]) -> None:
+        # What a kernel can be is checked in one place, so that both machines refuse it in the same words.
+        _core.validate_kernel(json.dumps(kernel))
         try:
             self._machine = ReferenceMachine(config, kernel)
         except StepError as error:

@@ -29,26 +29,8 @@ if TYPE_CHECKING:
 __all__ = ["Calls", "FaultError", "kernel_error"]
 
 
-#: Advice (madvise(2)) that changes no entry in this model.
-ACCEPTED_ADVICE = frozenset(
-    [
-        "normal",
-        "random",
-        "sequential",
-        "willneed",
-        "remove",
-        "hwpoison",
-        "soft_offline",
-        "mergeable",
-        "unmergeable",
-        "dontdump",
-        "dodump",
-        "wipeonfork",
-        "keeponfork",
-        "guard_install",
-        "guard_remove",
-    ],
-)
+#: Advice (madvise(2)) that changes neither entries nor areas in this model.
+ACCEPTED_ADVICE = frozenset(["willneed", "remove", "hwpoison", "soft_offline", "guard_install", "guard_remove"])
 
 
 class FaultError(OSError):
@@ -190,15 +172,13 @@ class Calls(ABC):
     def madvise(self, addr: int, length: int, advice: str) -> None:
         """Give advice, by its name in lower case without ``MADV_``.
 
-        What changes page tables is done; the rest (``willneed``, ``sequential``, ``mergeable``, ...) is accepted and
+        What changes page tables or the flags of areas is done; the rest (``willneed``, ``remove``, ...) is accepted and
         changes nothing here.
 
         Raises:
             InputError: no such advice.
 
         """
-        if advice == "dontneed_locked":
-            advice = "dontneed"
         if advice in ACCEPTED_ADVICE:
             advice = "other"
         self._call("madvise", addr=addr, len=length, advice=advice)

@@ -9,7 +9,7 @@ from tlbcore._core import Recording
 if TYPE_CHECKING:
     import os
 
-__all__ = ["Recording", "kernel_of", "load", "machine_config"]
+__all__ = ["Recording", "kernel_of", "load", "machine_config", "why_kernel"]
 
 #: Names of kernels by the version that a recording tells; the newest that is not newer than it is meant.
 _BY_VERSION = (((6, 14), "linux-6.18"), ((5, 19), "linux-6.1"), ((0, 0), "linux-5.10"))
@@ -35,6 +35,14 @@ def kernel_of(recording: Recording) -> str:
     if version is None:
         return "linux-6.18"
     return next(name for since, name in _BY_VERSION if version >= since)
+
+
+def why_kernel(recording: Recording) -> str:
+    """Why `kernel_of` takes the kernel that it takes."""
+    version = _version(str(recording.meta.get("kernel") or ""))
+    if version is None:
+        return "the recording does not name its kernel"
+    return f"nearest to the recorded {version[0]}.{version[1]}"
 
 
 def _version(text: str) -> tuple[int, int] | None:

@@ -43,17 +43,27 @@ class Replay:
         return self.result.notes
 
 
-def kernel_for(spec: str | Kernel, recording: Recording) -> Kernel:
-    """A kernel by name or as it is, with the flush ceiling of the recorded one where that is known.
+def kernel_named(spec: str | Kernel) -> Kernel:
+    """A kernel by name, or as it is.
 
     Raises:
         InputError: no such kernel.
 
     """
     try:
-        kernel = kernels.get(spec) if isinstance(spec, str) else spec
+        return kernels.get(spec) if isinstance(spec, str) else spec
     except ValueError as error:
         raise InputError(str(error)) from error
+
+
+def kernel_for(spec: str | Kernel, recording: Recording) -> Kernel:
+    """The same with the flush ceiling of the recorded kernel where that is known.
+
+    Raises:
+        InputError: no such kernel.
+
+    """
+    kernel = kernel_named(spec)
     ceiling = recording.meta.get("ceiling_pages")
     if ceiling is None or ceiling == kernel.constants["tlb_single_page_flush_ceiling"]:
         return kernel

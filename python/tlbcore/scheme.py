@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import fields, is_dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from tlbcore.errors import InputError
 from tlbcore.steps import Block, Step, flatten
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Mapping
 
 #: The operations that a kernel has a program for (`docs/steps.md` section 1).
 OPERATIONS: tuple[str, ...] = (
@@ -43,11 +44,22 @@ class Scheme:
 
     #: Where Linux has it.
     where: ClassVar[str] = ""
+    #: Of each option (field of the dataclass) the source of what it decides, as `tlbcore.source` has it.
+    sources: ClassVar[Mapping[str, str]] = {}
 
     @classmethod
     def title(cls) -> str:
         """The first line of the docstring."""
         return (cls.__doc__ or cls.__name__).strip().splitlines()[0]
+
+    def options(self) -> Iterator[tuple[Scheme, str, object]]:
+        """The options, those of schemes among them too: the scheme that has it, its name, its value."""
+        scheme: object = self  # perhaps a dataclass
+        for field in fields(scheme) if is_dataclass(scheme) and not isinstance(scheme, type) else ():
+            value: object = getattr(self, field.name)
+            yield self, field.name, value
+            if isinstance(value, Scheme):
+                yield from value.options()
 
     def operations(self) -> tuple[str, ...]:
         """The operations that this scheme has a program for."""

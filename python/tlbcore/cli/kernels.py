@@ -6,6 +6,7 @@ from typing import cast
 from tlbcore import kernels
 from tlbcore.cli import OK
 from tlbcore.cli.listing import add_list_and_show, add_operation, columns, print_json, the_operation
+from tlbcore.kernel import Kernel
 from tlbcore.program import validate
 from tlbcore.report.program_text import PlainBlock, program_text
 
@@ -16,6 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser, "kernel", "SPEC", "a kernel (linux-6.18, consolidated:pending=vma), or FILE.py:NAME of your own"
     )
     add_operation(show)
+    show.add_argument("--sources", action="store_true", help="all but the programs: what has a source, and which")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -30,7 +32,12 @@ def run(args: argparse.Namespace) -> int:
                     "name": family.name,
                     "title": family.title,
                     "switches": [
-                        {"name": switch.name, "help": switch.help, "values": list(switch.values)}
+                        {
+                            "name": switch.name,
+                            "help": switch.help,
+                            "values": list(switch.values),
+                            "sources": dict(switch.sources),
+                        }
                         for switch in family.switches
                     ],
                 }
@@ -63,15 +70,35 @@ def _show(args: argparse.Namespace) -> int:
         print(program_text(only, programs[only]))
         return OK
     print(f"{kernel.name}\n  {kernel.title}\n  source: {kernel.source}")
-    for title, rows in (
-        ("switches", [(name, value) for name, value in kernel.switches.items()]),
-        ("constants", [(name, str(value)) for name, value in kernel.constants.items()]),
-        ("schemes", list(cast("dict[str, str]", plain["schemes"]).items())),
-    ):
+    for title, rows in _parts(kernel, cast("dict[str, str]", plain["schemes"])):
         if rows:
             print(f"\n{title}")
-            print(columns([(f"  {name}", value) for name, value in rows]))
+            print(columns(rows))
+    if args.sources:
+        return OK
     print("\nprograms")
     for operation, program in programs.items():
         print(f"\n{program_text(operation, program)}")
     return OK
+
+
+def _parts(kernel: Kernel, schemes: dict[str, str]) -> list[tuple[str, list[tuple[str, str, str]]]]:
+    """What a kernel is made of: a title, and of each part its name, its value and its sources."""
+    known = kernel.all_sources()
+
+    def row(path: str, value: str) -> tuple[str, str, str]:
+        name = path.partition(".")[2]
+        return f"  {name}", value, "; ".join(str(source) for source in known.get(path, ()))
+
+    return [
+        ("switches", [row(f"switches.{name}", value) for name, value in kernel.switches.items()]),
+        ("constants", [row(f"constants.{name}", str(value).lower()) for name, value in kernel.constants.items()]),
+        ("schemes", [row(f"programs.{operation}", scheme) for operation, scheme in schemes.items()]),
+        ("options of the schemes", [row(path, _values(values)) for path, values in kernel.options().items()]),
+    ]
+
+
+def _values(values: dict[str, list[str]]) -> str:
+    """The value that most operations have, then the others with those that have them."""
+    most, *others = sorted(values, key=lambda value: -len(values[value]))
+    return "; ".join([most, *(f"{value}: {', '.join(values[value])}" for value in others)])

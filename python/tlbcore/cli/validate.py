@@ -2,31 +2,45 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tlbcore import machines, recordings
-from tlbcore.cli import OK
-from tlbcore.cli.common import add_json, add_machine, add_recording, print_json
-from tlbcore.report.table import assumptions, heading, is_terminal, number, table
-from tlbcore.validate import flush_text, validate
+from tlbcore.cli import OK, USAGE
+from tlbcore.cli.common import add_json, add_machine, print_json
+from tlbcore.errors import InputError
+from tlbcore.report import validation as report
+from tlbcore.report.table import is_terminal
+from tlbcore.validate import explain, validate, validate_folder
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
 
-    from tlbcore.validate import Validation
+    from tlbcore.validate import Cause, Summary, Validation
 
 NR_DISAGREEMENTS = 8
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
-    add_recording(parser)
+    parser.add_argument(
+        "recording",
+        metavar="R",
+        nargs="+",
+        help="a recording, or a folder: all below it that are named like one (.tlbr, .txt, .jsonl, ...)",
+    )
     parser.add_argument(
         "--kernel",
         metavar="K",
         help="a kernel as `tlbcore kernels` lists them (without: the one nearest to the recorded kernel)",
+    )
+    parser.add_argument(
+        "--explain",
+        action="store_true",
+        help="group the disagreements by likely cause, each with an example",
     )
     parser.add_argument(
         "--no-follow",
@@ -38,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--operations",
         metavar="OUT.csv",
         type=Path,
-        help="write each operation with both lists of flushes",
+        help="write each operation with both lists of flushes (of one recording)",
     )
     add_machine(parser)
     add_json(parser)
@@ -46,76 +60,61 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Validate and print."""
-    recording = recordings.load(args.recording)
-    kernel = recordings.kernel_of(recording) if args.kernel is None else args.kernel
-    machine = machines.get(args.machine)
+    if len(args.recording) > 1 or Path(args.recording[0]).is_dir():
+        return _run_many(args)
     validation = validate(
-        recording,
-        kernel,
-        machine.config(),
+        recordings.load(args.recording[0]),
+        args.kernel,
+        machines.get(args.machine).config(),
         follow_masks=args.follow,
         nr_disagreements=NR_DISAGREEMENTS,
     )
     if args.operations is not None:
         validation.write_operations(args.operations)
     if args.json:
-        print_json(validation.to_dict())
+        print_json({**validation.to_dict(), "causes": [cause.to_dict() for cause in explain(validation)]})
     else:
-        print(text(validation))
+        print(text(validation, explain(validation) if args.explain else None))
     return OK
 
 
-def text(validation: Validation) -> str:
-    """The validation as tables."""
+def _run_many(args: argparse.Namespace) -> int:
+    """One row for each recording; a file that cannot be read is a line on standard error, and the status says so."""
+    if args.operations is not None:
+        msg = "--operations: found several recordings, expected one"
+        raise InputError(msg)
+    summary = validate_folder(
+        args.recording,
+        machines.get(args.machine).config(),
+        kernel=args.kernel,
+        follow_masks=args.follow,
+        with_causes=args.explain or args.json,
+    )
+    if args.json:
+        print_json(summary.to_dict())
+    elif summary.rows:
+        print(summary_text(summary, args.recording, with_causes=args.explain))
+    for failure in summary.failures:
+        print(f"tlbcore: error: {failure.message}", file=sys.stderr)
+    return USAGE if summary.failures else OK
+
+
+def text(validation: Validation, causes: Sequence[Cause] | None) -> str:
+    """The validation as tables, with the causes instead of the groups of disagreement if there are any."""
     emphasis = is_terminal()
-    plain = validation.plain
-    rows = [
-        [kind, *(number(row[key]) for key in ("nr_operations", "matched", "missed", "extra", "score"))]
-        for kind, row in sorted(plain["by_operation"].items(), key=lambda item: -_flushes(item[1]))
-        if _flushes(row)
-    ]
-    total = [number(plain[key]) for key in ("nr_operations", "matched", "missed", "extra", "score")]
-    rows.append(["all", *total])
-    head = ["operation", "times", "matched", "missed", "extra", "score"]
-    lines = [
-        heading(
-            f"{validation.replay.recording.meta['file']} held against {validation.replay.kernel.name}:"
-            f" matched {validation.matched}, missed {validation.missed}, extra {validation.extra},"
-            f" score = {validation.score:.4f}",
-            emphasis=emphasis,
-        ),
-        "",
-        table(head, rows, emphasis=emphasis),
-    ]
-    if plain["nr_unattributed"]:
-        nr_unattributed = number(plain["nr_unattributed"])
-        lines += ["", f"  {nr_unattributed} recorded flushes belong to no recorded operation; not compared"]
-    if plain["disagreements"]:
-        lines += ["", heading("The largest groups of disagreement (+ = other CPUs were told)", emphasis=emphasis), ""]
-        lines.append(
-            table(
-                ["operation", "kernel did, model not", "model did, kernel not", "example", "times"],
-                [_disagreement(group) for group in plain["disagreements"]],
-                emphasis=emphasis,
-                left=4,
-            ),
-        )
-    return "\n".join([*lines, *assumptions(validation.replay.notes, emphasis=emphasis)])
+    if causes is None:
+        differences = report.disagreements(validation, emphasis=emphasis)
+    else:
+        differences = report.causes(causes, emphasis=emphasis)
+    notes = report.notes(validation.replay.notes, emphasis=emphasis)
+    return "\n".join([*report.scores(validation, emphasis=emphasis), *differences, *notes])
 
 
-def _flushes(row: dict[str, Any]) -> int:
-    return int(row["matched"]) + int(row["missed"]) + int(row["extra"])
-
-
-def _disagreement(group: dict[str, Any]) -> list[str]:
-    example = group["example"]
-    name = example["name"]
-    if name in (group["kind"], "fault"):
-        name = f"{name}({', '.join(hex(a) for a in example['arguments'])})"
-    place = f"event {example['event']}: {example['comm']} {name}"
-    return [group["kind"], _list(group["missed"]), _list(group["extra"]), place, number(group["nr_operations"])]
-
-
-def _list(flushes: Sequence[dict[str, Any]], limit: int = 4) -> str:
-    shown = " ".join(flush_text(flush) for flush in flushes[:limit]) or "-"
-    return shown if len(flushes) <= limit else f"{shown} ... ({len(flushes)})"
+def summary_text(summary: Summary, paths: Sequence[str], *, with_causes: bool) -> str:
+    """The summary as a table, with the causes over all recordings if they are wanted."""
+    emphasis = is_terminal()
+    folder = paths[0] if len(paths) == 1 else ""
+    names = {str(row.path): os.path.relpath(row.path, folder) if folder else str(row.path) for row in summary.rows}
+    causes = report.causes(summary.causes, emphasis=emphasis) if with_causes else []
+    notes = report.notes(summary.notes, emphasis=emphasis)
+    return "\n".join([*report.summary(summary, names, emphasis=emphasis), *causes, *notes])

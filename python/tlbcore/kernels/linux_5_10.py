@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tlbcore.kernel import Constant, Kernel, KernelFamily, Switch
+from tlbcore.kernel import Kernel, KernelFamily, Sourced, Switch
 from tlbcore.schemes.deferred_unmap import DeferredUnmap
-from tlbcore.schemes.lazy_mmu import ARCHITECTURES, LazyMmu
+from tlbcore.schemes.lazy_mmu import LazyMmu
 from tlbcore.schemes.mmu_gather import ForgetfulGather, MmuGather
 from tlbcore.schemes.per_table import PerTable
 from tlbcore.schemes.synchronous import Synchronous
@@ -17,33 +17,83 @@ if TYPE_CHECKING:
 
     from tlbcore.scheme import Scheme
 
-#: Constants; where each stands in v5.10.7 is said beside it.
-CONSTANTS: dict[str, Constant] = {
-    "tlb_single_page_flush_ceiling": 33,  # arch/x86/mm/tlb.c
-    "tlb_nr_dyn_asids": 6,  # arch/x86/include/asm/tlbflush.h
-    "gather_bundle": 8,  # MMU_GATHER_BUNDLE, include/asm-generic/tlb.h
-    "gather_batch": 510,  # MAX_GATHER_BATCH, include/asm-generic/tlb.h
-    "gather_batch_count": 19,  # MAX_GATHER_BATCH_COUNT, include/asm-generic/tlb.h
-    "mm_cpumask_rule": "eager",  # switch_mm_irqs_off(), arch/x86/mm/tlb.c
-    "should_flush_tlb": "is_lazy",  # tlb_is_not_lazy(), arch/x86/mm/tlb.c
-    "trim_cpumask_interval_ns": 0,
-    "flush_skips_old_gen": False,  # came with 8f1d56f64f8d, in v6.0
-    "flush_tlb_range_freed_tables": False,  # flush_tlb_range(), arch/x86/include/asm/tlbflush.h
-    "local_flush_first": True,  # before 4ce94eabac16, in v5.13
-    "batched_pending": "flag",  # mm->tlb_flush_batched was a bool
-    "pending_tracking": "mm",  # mm->tlb_flush_pending
-    "lazy_mmu": "none",
-    "lazy_mmu_batch": 0,
-    "fault_around_pages": 16,  # fault_around_bytes, mm/memory.c
-    "swap_cluster_max": 32,  # include/linux/swap.h
-    "cow_reuse": "mapcount",
-    "swap_in_mkwrite": "write_fault",  # do_swap_page(), mm/memory.c
-    "pmd_move": True,  # HAVE_MOVE_PMD
-    "pud_move": False,  # HAVE_MOVE_PUD came in v5.11
-    "thp": "madvise",
+_MM_TYPES = "include/linux/mm_types.h"
+_TLB_C = "arch/x86/mm/tlb.c"
+_TLB_H = "include/asm-generic/tlb.h"
+
+#: Constants, and where each stands.
+CONSTANTS: dict[str, Sourced] = {
+    "tlb_single_page_flush_ceiling": Sourced(33, f"{_TLB_C}:tlb_single_page_flush_ceiling (v5.10.7)"),
+    "tlb_nr_dyn_asids": Sourced(6, "arch/x86/include/asm/tlbflush.h:TLB_NR_DYN_ASIDS (v5.10.7)"),
+    "gather_bundle": Sourced(8, f"{_TLB_H}:MMU_GATHER_BUNDLE (v5.10.7)"),
+    "gather_batch": Sourced(510, f"{_TLB_H}:MAX_GATHER_BATCH (v5.10.7)"),
+    "gather_batch_count": Sourced(19, f"{_TLB_H}:MAX_GATHER_BATCH_COUNT (v5.10.7)"),
+    "mm_cpumask_rule": Sourced("eager", f"{_TLB_C}:switch_mm_irqs_off (v5.10.7): until v6.13"),
+    "should_flush_tlb": Sourced("is_lazy", f"{_TLB_C}:tlb_is_not_lazy (v5.10.7): until v6.13"),
+    "trim_cpumask_interval_ns": Sourced(0, f"{_TLB_C}:switch_mm_irqs_off (v5.10.7): no bit is left to trim"),
+    "flush_skips_old_gen": Sourced(False, f"{_TLB_C}:flush_tlb_func_common (v5.10.7)"),
+    "flush_tlb_range_freed_tables": Sourced(False, "arch/x86/include/asm/tlbflush.h:flush_tlb_range (v5.10.7)"),
+    "local_flush_first": Sourced(True, f"{_TLB_C}:flush_tlb_mm_range (v5.10.7): until v5.12"),
+    "batched_pending": Sourced("flag", f"{_MM_TYPES}:tlb_flush_batched (v5.10.7): a bool until v5.16"),
+    "pending_tracking": Sourced("mm", f"{_MM_TYPES}:tlb_flush_pending (v5.10.7)"),
+    "fault_around_pages": Sourced(16, "mm/memory.c:fault_around_bytes (v5.10.7)"),
+    "swap_cluster_max": Sourced(32, "include/linux/swap.h:SWAP_CLUSTER_MAX (v5.10.7)"),
+    "cow_reuse": Sourced("mapcount", "mm/memory.c:do_wp_page (v5.10.7)"),
+    "swap_in_mkwrite": Sourced("write_fault", "mm/memory.c:do_swap_page (v5.10.7)"),
+    "pmd_move": Sourced(True, "mm/mremap.c:move_normal_pmd (v5.10.7)"),
+    "pud_move": Sourced(False, "mm/mremap.c:move_page_tables (v5.10.7): until v5.10"),
+    "thp": Sourced("madvise", "mm/huge_memory.c:transparent_hugepage_flags (v5.10.7): as the build chose"),
 }
 
-LAZY_MMU = Switch("lazy_mmu", "what the architecture batches in lazy-MMU sections", tuple(ARCHITECTURES))
+LAZY_MMU = Switch(
+    "lazy_mmu",
+    "what the architecture batches in lazy-MMU sections",
+    {
+        "native": "include/linux/pgtable.h:arch_enter_lazy_mmu_mode (v6.18.2): empty",
+        "sparc64": "arch/sparc/include/asm/tlbflush_64.h:TLB_BATCH_NR (v6.18.2)",
+        "powerpc-hash": "arch/powerpc/include/asm/book3s/64/tlbflush-hash.h:PPC64_TLB_BATCH_NR (v6.18.2)",
+        "xen-pv": "arch/x86/xen/multicalls.c:MC_BATCH (v6.18.2)",
+    },
+)
+
+#: Where the masks of the architectures whose hardware has no page tables to walk keep their bits.
+_KEEPS_BITS = {
+    "sparc64": "arch/sparc/include/asm/mmu_context_64.h:switch_mm (v6.18.2)",
+    "powerpc-hash": "arch/powerpc/mm/mmu_context.c:switch_mm_irqs_off (v6.18.2)",
+}
+
+#: Where the program of each operation stands.
+PROGRAMS: dict[str, str] = {
+    "mmap": "mm/mmap.c:mmap_region (v5.10.7)",
+    "munmap": "mm/mmap.c:__do_munmap (v5.10.7); mm/memory.c:zap_pte_range (v5.10.7)",
+    "mprotect": "mm/mprotect.c:change_protection_range (v5.10.7): until v5.18",
+    "mremap": "mm/mremap.c:move_ptes (v5.10.7); commit eb66ae030829 (v4.19)",
+    "madvise_dontneed": "mm/madvise.c:madvise_dontneed_single_vma (v5.10.7)",
+    "madvise_free": "mm/madvise.c:madvise_free_pte_range (v5.10.7)",
+    "madvise_cold": "mm/madvise.c:madvise_cold_or_pageout_pte_range (v5.10.7)",
+    "madvise_pageout": "mm/madvise.c:madvise_cold_or_pageout_pte_range (v5.10.7); mm/vmscan.c:reclaim_pages (v5.10.7)",
+    "clear_refs_soft_dirty": "fs/proc/task_mmu.c:clear_refs_write (v5.10.7): until v5.10",
+    "fork": "kernel/fork.c:dup_mmap (v5.10.7); mm/memory.c:copy_page_range (v5.10.7)",
+    "exit_mmap": "mm/mmap.c:exit_mmap (v5.10.7)",
+    "fault": "mm/memory.c:do_wp_page (v5.10.7); mm/memory.c:wp_page_copy (v5.10.7)",
+    "page_mkclean": "mm/rmap.c:page_mkclean_one (v5.10.7)",
+    "shrink_folio_list": "mm/vmscan.c:shrink_page_list (v5.10.7); mm/rmap.c:try_to_unmap_one (v5.10.7)",
+    "migrate_pages": "mm/rmap.c:try_to_unmap_one (v5.10.7): page by page until v6.2",
+    "change_prot_numa": "mm/mempolicy.c:change_prot_numa (v5.10.7): until v5.18",
+    "unmap_mapping_range": "mm/memory.c:unmap_mapping_range (v5.10.7)",
+    "wp_shared_mapping_range": "mm/mapping_dirty_helpers.c:wp_shared_mapping_range (v5.10.7)",
+    "collapse_huge_page": "mm/khugepaged.c:collapse_huge_page (v5.10.7)",
+}
+
+
+def lazy_mmu_constants(arch: str) -> dict[str, Sourced]:
+    """What the switch `lazy_mmu` says of the constants."""
+    constants = LazyMmu(arch).constants()
+    source = LAZY_MMU.sources[arch]
+    return {
+        name: Sourced(value, _KEEPS_BITS.get(arch, source) if "cpumask" in name else source)
+        for name, value in constants.items()
+    }
 
 
 def legacy_schemes() -> dict[str, Scheme]:
@@ -77,13 +127,14 @@ def legacy_schemes() -> dict[str, Scheme]:
 
 def build(switches: Mapping[str, str]) -> Kernel:
     """Linux 5.10 on the chosen architecture's lazy-MMU mode."""
-    return Kernel(
+    return Kernel.with_sources(
         name="linux-5.10",
         title="Linux 5.10: five schemes",
         source="v5.10.7",
-        constants=CONSTANTS | LazyMmu(switches["lazy_mmu"]).constants(),
+        constants=CONSTANTS | lazy_mmu_constants(switches["lazy_mmu"]),
         schemes=legacy_schemes(),
-        switches=dict(switches),
+        programs=PROGRAMS,
+        switches=switches,
     )
 
 

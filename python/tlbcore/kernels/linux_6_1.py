@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from tlbcore.kernel import Constant, Kernel, KernelFamily
+from tlbcore.kernel import Kernel, KernelFamily, Sourced
 from tlbcore.kernels import linux_5_10
-from tlbcore.kernels.linux_5_10 import LAZY_MMU
+from tlbcore.kernels.linux_5_10 import LAZY_MMU, lazy_mmu_constants
 from tlbcore.schemes.deferred_unmap import DeferredUnmap
-from tlbcore.schemes.lazy_mmu import LazyMmu
 from tlbcore.schemes.mmu_gather import MmuGather
 from tlbcore.schemes.per_table import PerTable
 from tlbcore.schemes.tlb_flush_pending import TlbFlushPending
@@ -18,13 +18,56 @@ if TYPE_CHECKING:
 
     from tlbcore.scheme import Scheme
 
-#: What differs from 5.10, and since when.
-CONSTANTS: dict[str, Constant] = linux_5_10.CONSTANTS | {
-    "flush_skips_old_gen": True,  # aa44284960d5 and 8f1d56f64f8d, in v6.0
-    "flush_tlb_range_freed_tables": True,  # 3ef938c35035, in v6.14, as in the 6.1 series (seen in recordings of it)
-    "local_flush_first": False,  # 4ce94eabac16, in v5.13
-    "batched_pending": "counter",  # 5ee2fa2f0636, in v5.17
-    "pud_move": True,  # c49dd3401802, in v5.11
+_LAB_SAW = {
+    "tlb_single_page_flush_ceiling": 1,
+    "gather_bundle": 2,
+    "gather_batch": 2,
+    "gather_batch_count": 2,
+    "mm_cpumask_rule": 11,
+    "should_flush_tlb": 11,
+    "pending_tracking": 9,
+    "swap_cluster_max": 10,
+    "cow_reuse": 8,
+    "pmd_move": 7,
+}
+
+#: The constants of 5.10 that stay, with the rules of the lab that show them in 6.1; then what differs, and since when.
+CONSTANTS: dict[str, Sourced] = {
+    **linux_5_10.CONSTANTS,
+    **{
+        name: replace(
+            linux_5_10.CONSTANTS[name], source=f"{linux_5_10.CONSTANTS[name].source}; kernel lab, rule {rule}"
+        )
+        for name, rule in _LAB_SAW.items()
+    },
+    "flush_skips_old_gen": Sourced(True, "commit aa44284960d5 (v6.0); commit 8f1d56f64f8d (v6.0)"),
+    "flush_tlb_range_freed_tables": Sourced(
+        True, "commit 3ef938c35035 (v6.14): and in the 6.1 series; kernel lab, rule 7"
+    ),
+    "local_flush_first": Sourced(False, "commit 4ce94eabac16 (v5.13)"),
+    "batched_pending": Sourced("counter", "commit 5ee2fa2f0636 (v5.17); kernel lab, rule 10"),
+    "pud_move": Sourced(True, "commit c49dd3401802 (v5.11)"),
+}
+
+#: Where the program of each operation stands: what 6.1 has from 5.10, what came since, and what the lab saw of it.
+PROGRAMS: dict[str, str] = {
+    **linux_5_10.PROGRAMS,
+    "mmap": f"{linux_5_10.PROGRAMS['mmap']}; kernel lab, rule 2",
+    "munmap": f"{linux_5_10.PROGRAMS['munmap']}; kernel lab, rule 2; kernel lab, rule 3; kernel lab, rule 4",
+    "mprotect": "commit 4a18419f71cd (v5.19); commit c9fe66560bf2 (v5.19); kernel lab, rule 5",
+    "mremap": f"{linux_5_10.PROGRAMS['mremap']}; kernel lab, rule 7",
+    "madvise_dontneed": f"{linux_5_10.PROGRAMS['madvise_dontneed']}; kernel lab, rule 6",
+    "madvise_free": f"{linux_5_10.PROGRAMS['madvise_free']}; kernel lab, rule 6",
+    "madvise_cold": f"{linux_5_10.PROGRAMS['madvise_cold']}; kernel lab, rule 6",
+    "madvise_pageout": f"{linux_5_10.PROGRAMS['madvise_pageout']}; kernel lab, rule 10",
+    "clear_refs_soft_dirty": "commit 912efa17e512 (v5.11); kernel lab, rule 8",
+    "fork": f"{linux_5_10.PROGRAMS['fork']}; kernel lab, rule 8",
+    "exit_mmap": f"{linux_5_10.PROGRAMS['exit_mmap']}; kernel lab, rule 13",
+    "fault": f"{linux_5_10.PROGRAMS['fault']}; kernel lab, rule 8",
+    "page_mkclean": f"{linux_5_10.PROGRAMS['page_mkclean']}; kernel lab, rule 8",
+    "shrink_folio_list": f"{linux_5_10.PROGRAMS['shrink_folio_list']}; kernel lab, rule 10",
+    "change_prot_numa": "commit 4a18419f71cd (v5.19)",
+    "collapse_huge_page": f"{linux_5_10.PROGRAMS['collapse_huge_page']}; kernel lab, rule 12",
 }
 
 
@@ -34,9 +77,9 @@ def schemes() -> dict[str, Scheme]:
     pending = TlbFlushPending()
     deferred = DeferredUnmap(batch_migration=False, madvise_per_vma=True, pageout_clears_young=True)
     return linux_5_10.legacy_schemes() | {
-        "mprotect": gather,  # 4a18419f71cd, in v5.19
+        "mprotect": gather,
         "change_prot_numa": gather,
-        "clear_refs_soft_dirty": pending,  # 912efa17e512, in v5.11
+        "clear_refs_soft_dirty": pending,
         "mremap": PerTable(unmapping=gather),
         "shrink_folio_list": deferred,
         "madvise_pageout": deferred,
@@ -45,13 +88,14 @@ def schemes() -> dict[str, Scheme]:
 
 def build(switches: Mapping[str, str]) -> Kernel:
     """Linux 6.1."""
-    return Kernel(
+    return Kernel.with_sources(
         name="linux-6.1",
         title="Linux 6.1: mprotect with mmu_gather",
         source="v6.1.192",
-        constants=CONSTANTS | LazyMmu(switches["lazy_mmu"]).constants(),
+        constants=CONSTANTS | lazy_mmu_constants(switches["lazy_mmu"]),
         schemes=schemes(),
-        switches=dict(switches),
+        programs=PROGRAMS,
+        switches=switches,
     )
 
 

@@ -295,12 +295,23 @@ def _mremap(m: ReferenceMachine, a: Args) -> int:
 # --- advice ---------------------------------------------------------------------------------------------------------
 
 _FLAG_ADVICE = {
+    "normal": (0, v.VM_RAND_READ | v.VM_SEQ_READ),
+    "random": (v.VM_RAND_READ, v.VM_SEQ_READ),
+    "sequential": (v.VM_SEQ_READ, v.VM_RAND_READ),
+    "mergeable": (v.VM_MERGEABLE, 0),
+    "unmergeable": (0, v.VM_MERGEABLE),
+    "dontdump": (v.VM_DONTDUMP, 0),
+    "dodump": (0, v.VM_DONTDUMP),
+    "wipeonfork": (v.VM_WIPEONFORK, 0),
+    "keeponfork": (0, v.VM_WIPEONFORK),
     "hugepage": (v.VM_HUGEPAGE, v.VM_NOHUGEPAGE),
     "nohugepage": (v.VM_NOHUGEPAGE, v.VM_HUGEPAGE),
     "dontfork": (v.VM_DONTCOPY, 0),
     "dofork": (0, v.VM_DONTCOPY),
 }
-_PROGRAM_ADVICE = ("dontneed", "free", "cold", "pageout")
+_PROGRAM_ADVICE = {name: f"madvise_{name}" for name in ("dontneed", "free", "cold", "pageout")} | {
+    "dontneed_locked": "madvise_dontneed",
+}
 _POPULATE_ADVICE = {"populate_read": "read", "populate_write": "write"}
 
 
@@ -325,7 +336,10 @@ def _madvise(m: ReferenceMachine, a: Args) -> None:
         frame = m.frame(task, mm, {}, (start, end))
         at = start
         while (vma := mm.vmas.find(at)) is not None and vma.start < end:
-            flags = vma.flags & ~lost | gained
+            if _refuses(vma, advice):
+                raise ErrnoError("EINVAL")
+            spared = advice == "mergeable" and vma.has(v.VM_SHARED)  # ksm_madvise() passes over it
+            flags = vma.flags if spared else vma.flags & ~lost | gained
             at = min(vma.end, end)
             if flags != vma.flags:
                 m.change_vma_flags(frame.by, mm, (max(vma.start, start), at), flags)
@@ -334,8 +348,7 @@ def _madvise(m: ReferenceMachine, a: Args) -> None:
     else:
         bad = [vma for vma in mm.vmas.overlapping(start, end) if _refuses(vma, advice)]
         stop = max(bad[0].start, start) if bad else end
-        if start < stop:
-            m.run_program(f"madvise_{advice}", m.frame(task, mm, {}, (start, stop)))
+        m.run_program(_PROGRAM_ADVICE[advice], m.frame(task, mm, {}, (start, stop)))
         if bad:
             raise ErrnoError("EINVAL")
     if hole is not None:
@@ -343,6 +356,11 @@ def _madvise(m: ReferenceMachine, a: Args) -> None:
 
 
 def _refuses(vma: v.Vma, advice: str) -> bool:
+    private = vma.file is None and not vma.has(v.VM_SHARED)
+    if advice in _FLAG_ADVICE:
+        return advice == "wipeonfork" and not private
+    if advice == "dontneed_locked":
+        return False
     return vma.has(v.VM_LOCKED) or (advice == "free" and vma.file is not None)
 
 

@@ -160,7 +160,8 @@ def _dup_mm(f: Frame, _step: Plain) -> None:
 
 
 def _dup_vma(f: Frame, _step: Plain) -> None:
-    f.child_vma = replace(f.the_vma)
+    wiped = f.the_vma.has(v.VM_WIPEONFORK)
+    f.child_vma = replace(f.the_vma, anon_vma=f.the_vma.anon_vma and not wiped)
     assert f.child is not None
     f.child.vmas.insert(f.child_vma)
 

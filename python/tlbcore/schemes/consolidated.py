@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from tlbcore.schemes.mmu_gather import MmuGather
 from tlbcore.steps import (
@@ -20,6 +20,9 @@ from tlbcore.steps import (
     tlb_finish_mmu,
     tlb_gather_mmu,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,12 @@ class Consolidated(MmuGather):
     delay_rmap: bool = False
     huge_mkwrite: bool = False
     madvise_per_vma: bool = True
+    sources: ClassVar[Mapping[str, str]] = {
+        **MmuGather.sources,
+        "skip_unless_demoted": "mm/mprotect.c:change_pte_range (RFC 03/20)",
+        "pending": "include/linux/mm_types.h (RFC 16/20); include/linux/mm_types.h:defer_tlb_gen (RFC 15/20)",
+        "light_gather": "include/asm-generic/tlb.h:mmu_gather (RFC 00/20): N. Piggin's answer of 31 January 2021",
+    }
     where: ClassVar[str] = "RFC of 30 January 2021, on v5.11-rc"
 
     @property

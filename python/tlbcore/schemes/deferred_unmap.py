@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from tlbcore.scheme import Scheme
 from tlbcore.schemes.lazy_mmu import LazyMmu
@@ -63,6 +63,9 @@ from tlbcore.steps import (
     zero_page,
 )
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 
 @dataclass(frozen=True)
 class DeferredUnmap(Scheme):
@@ -74,10 +77,15 @@ class DeferredUnmap(Scheme):
 
     #: Migration batches too (Linux kernel commit 7e12beb8ca2a, in v6.3).
     batch_migration: bool = True
-    #: MADV_PAGEOUT opens a gather for each VMA, not one for the call (before v6.16).
+    #: MADV_PAGEOUT opens a gather for each VMA, not one for the call.
     madvise_per_vma: bool = False
     #: MADV_PAGEOUT makes young entries old first, and flushes them at the end of its gather (before v6.9).
     pageout_clears_young: bool = False
+    sources: ClassVar[Mapping[str, str]] = {
+        "batch_migration": "commit 7e12beb8ca2a (v6.3)",
+        "madvise_per_vma": "mm/madvise.c:madvise_pageout (v6.18.2)",
+        "pageout_clears_young": "mm/madvise.c:madvise_cold_or_pageout_pte_range (v5.10.7): until v6.8",
+    }
     where: ClassVar[str] = "try_to_unmap_one() for shrink_folio_list() and migrate_pages_batch() (mm/rmap.c)"
 
     @staticmethod

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from tlbcore.scheme import Scheme
 from tlbcore.steps import Block, Step, arch_enter_lazy_mmu_mode, arch_leave_lazy_mmu_mode
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 #: What an architecture batches inside the section, and how much of it. TLB_BATCH_NR of arch/sparc/include/asm/
 #: tlbflush_64.h, PPC64_TLB_BATCH_NR of arch/powerpc/include/asm/book3s/64/tlbflush-hash.h, MC_BATCH of
@@ -29,6 +32,7 @@ class LazyMmu(Scheme):
     """
 
     arch: str = "native"
+    sources: ClassVar[Mapping[str, str]] = {"arch": "include/linux/pgtable.h:arch_enter_lazy_mmu_mode (v6.18.2)"}
     where: ClassVar[str] = "arch_enter_lazy_mmu_mode() around each walk of a PTE table"
 
     def __post_init__(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from tlbcore.scheme import Scheme
 from tlbcore.schemes.lazy_mmu import LazyMmu
@@ -30,6 +30,7 @@ from tlbcore.steps import (
     mmap_write_downgrade,
     mmap_write_lock,
     mprotect_fixup,
+    page_dirty,
     page_remove_rmap,
     page_shared,
     pmd_lock,
@@ -79,6 +80,9 @@ from tlbcore.steps import (
     zero_page,
 )
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 
 @dataclass(frozen=True)
 class MmuGather(Scheme):
@@ -91,11 +95,16 @@ class MmuGather(Scheme):
 
     #: Remove the rmap of dirty file pages after the flush (Linux kernel commit 5df397dec7c4, in v6.2).
     delay_rmap: bool = True
-    #: madvise opens a gather for each VMA, not one for the call (before v6.16).
+    #: madvise opens a gather for each VMA, not one for the call (before v6.16; MADV_COLD still does).
     madvise_per_vma: bool = False
     #: mprotect may make huge entries writable (`can_change_pmd_writable`, in v6.2).
     huge_mkwrite: bool = True
     where: ClassVar[str] = "munmap, MADV_DONTNEED, exit; mprotect since Linux kernel commit 4a18419f71cd (in v5.19)"
+    sources: ClassVar[Mapping[str, str]] = {
+        "delay_rmap": "commit 5df397dec7c4 (v6.2)",
+        "madvise_per_vma": "mm/madvise.c:madvise_batch_tlb_flush (v6.16): one gather for DONTNEED and FREE",
+        "huge_mkwrite": "mm/huge_memory.c:can_change_pmd_writable (v6.2)",
+    }
 
     # What a successor may do otherwise: how a gather opens and ends, what a table's walk begins with, what is recorded.
 
@@ -224,7 +233,7 @@ class MmuGather(Scheme):
             when(
                 present,
                 when(
-                    ~zero_page,  # vm_normal_page() knows no zero page
+                    ~zero_page & ~(page_dirty & page_shared),  # vm_normal_page() knows no zero page
                     when(young | dirty, clean, self.record(tlb_remove_tlb_entry())),
                     mark_lazyfree(),
                 ),
@@ -232,14 +241,17 @@ class MmuGather(Scheme):
             ),
             huge=[
                 when(
-                    young | dirty,
-                    pmdp_invalidate(),
-                    pte_mkold(),
-                    pte_mkclean(),
-                    set_pmd_at(),
-                    self.record(tlb_remove_pmd_tlb_entry()),
+                    ~zero_page & ~page_shared,
+                    when(
+                        young | dirty,
+                        pmdp_invalidate(),
+                        pte_mkold(),
+                        pte_mkclean(),
+                        set_pmd_at(),
+                        self.record(tlb_remove_pmd_tlb_entry()),
+                    ),
+                    mark_lazyfree(),
                 ),
-                mark_lazyfree(),
             ],
         )
 
@@ -255,7 +267,7 @@ class MmuGather(Scheme):
             ),
             huge=[
                 when(
-                    young,
+                    young & ~zero_page & ~page_shared,
                     pmdp_invalidate(),
                     pte_mkold(),
                     set_pmd_at(),

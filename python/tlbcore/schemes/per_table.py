@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from tlbcore.scheme import Scheme
 from tlbcore.schemes.lazy_mmu import LazyMmu
@@ -41,6 +41,9 @@ from tlbcore.steps import (
     when,
 )
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 
 @dataclass(frozen=True)
 class PerTable(Scheme):
@@ -52,6 +55,9 @@ class PerTable(Scheme):
 
     #: How the destination and what is left of the source are unmapped.
     unmapping: MmuGather = field(default_factory=MmuGather)
+    sources: ClassVar[Mapping[str, str]] = {
+        "unmapping": "mm/mremap.c:move_vma (v5.10.7): the source goes as munmap does"
+    }
     where: ClassVar[str] = "move_ptes(), move_normal_pmd(), move_huge_pmd() (mm/mremap.c)"
 
     def mremap(self) -> Block:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from tlbcore.scheme import Scheme
 from tlbcore.schemes.lazy_mmu import LazyMmu
@@ -52,6 +52,9 @@ from tlbcore.steps import (
     zero_page,
 )
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 
 @dataclass(frozen=True)
 class TlbFlushPending(Scheme):
@@ -63,6 +66,9 @@ class TlbFlushPending(Scheme):
 
     #: Count (and so flush for) only changes that this condition holds for; none: every present entry counts.
     counts: Condition | None = None
+    sources: ClassVar[Mapping[str, str]] = {
+        "counts": "mm/mprotect.c:change_pte_range (v5.10.7): every present entry; mm/mprotect.c (RFC 03/20): demotions"
+    }
     where: ClassVar[str] = "change_protection_range() before v5.19; clear_refs since v5.11; mapping_dirty_helpers"
 
     def _count(self) -> Block:

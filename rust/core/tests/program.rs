@@ -119,10 +119,48 @@ fn a_wrong_structure_is_refused() {
         CompiledKernel::from_value(&incomplete).unwrap_err().to_string(),
         "kernel test: program fork is missing"
     );
-    let mut odd = kernel("munmap", &json!([]));
-    odd["constants"]["fault_around_pages"] = json!(3);
-    assert!(CompiledKernel::from_value(&odd).unwrap_err().to_string().contains("fault_around_pages is 3"));
     assert!(CompiledKernel::from_json("{").unwrap_err().to_string().starts_with("kernel is not JSON"));
+}
+
+#[test]
+fn a_wrong_constant_is_named() {
+    let refused = |change: &dyn Fn(&mut serde_json::Map<String, Value>)| {
+        let mut odd = kernel("munmap", &json!([]));
+        change(odd["constants"].as_object_mut().expect("object"));
+        CompiledKernel::from_value(&odd).unwrap_err().to_string()
+    };
+    let with = |name: &str, value: Value| refused(&|constants| drop(constants.insert(name.to_owned(), value.clone())));
+    for (name, value, expected) in [
+        ("fault_around_pages", json!(3), "found 3, expected a power of two up to 512"),
+        (
+            "tlb_single_page_flush_ceiling",
+            json!("33"),
+            "found \"33\", expected a whole number from 0 to 18446744073709551615",
+        ),
+        ("tlb_nr_dyn_asids", json!(65536), "found 65536, expected a whole number from 0 to 65535"),
+        ("tlb_nr_dyn_asids", json!(4095), "found 4095, expected at most 4094"),
+        ("gather_batch", json!(-1), "found -1, expected a whole number from 0 to 4294967295"),
+        ("gather_bundle", json!(0), "found 0, expected at least 1"),
+        ("pud_move", json!("yes"), "found \"yes\", expected true or false"),
+        ("mm_cpumask_rule", json!("late"), "found \"late\", expected one of eager, lazy"),
+        ("thp", json!(null), "found null, expected one of never, madvise, always"),
+    ] {
+        assert_eq!(with(name, value), format!("kernel test: constant {name}: {expected}"));
+    }
+    assert_eq!(with("lazy_mmu", json!("per_pte")), {
+        "kernel test: constant lazy_mmu_batch: found 0, expected at least 1 with a lazy_mmu"
+    });
+    assert_eq!(
+        refused(&|constants| drop(constants.remove("thp"))),
+        "kernel test: constant thp: found nothing, expected one of never, madvise, always"
+    );
+    assert!(with("ceiling", json!(1)).starts_with(
+        "kernel test: found constant ceiling, expected one of tlb_single_page_flush_ceiling, tlb_nr_dyn_asids, "
+    ));
+    let mut none = kernel("munmap", &json!([]));
+    none["constants"] = json!(7);
+    let message = CompiledKernel::from_value(&none).unwrap_err().to_string();
+    assert_eq!(message, "kernel test: constants: found 7, expected an object");
 }
 
 #[test]

@@ -10,7 +10,7 @@ use tlbcore::error::Error;
 use tlbcore::machine::MachineConfig;
 use tlbcore::program::CompiledKernel;
 use tlbcore::replay::lab;
-use tlbcore::replay::validate::{Compared, Score, Seen, Validation, validate};
+use tlbcore::replay::validate::{Compared, Counts, Score, Seen, Validation, validate};
 use tlbcore::replay::{LedgerRow, Predicted, Replayed, Traced, replay, replay_traced};
 
 use crate::errors::Result;
@@ -88,6 +88,12 @@ impl Replay {
         to_python(py, &json!(self.inner.notes))
     }
 
+    /// The same, one by one: (row of the event, text).
+    #[getter]
+    fn noted(&self) -> Vec<(usize, &'static str)> {
+        self.inner.noted.clone()
+    }
+
     /// The flushes that the model did, as columns: name -> array.
     fn flushes<'py>(&self, py: Python<'py>) -> Result<Bound<'py, PyDict>> {
         let columns = PyDict::new(py);
@@ -113,7 +119,7 @@ impl Replay {
     }
 
     /// Holds the replay against the flushes of its recording: a plain structure with `matched`, `missed`, `extra`,
-    /// `score`, `by_operation`, `disagreements` (the `limit` largest groups), `nr_unattributed`, `has_truth`.
+    /// `score`, the same four in `without_targets`, `by_operation`, `disagreements` (the `limit` largest groups), `nr_unattributed`, `has_truth`.
     fn validate<'py>(&self, py: Python<'py>, recording: &Recording, limit: usize) -> Result<Bound<'py, PyAny>> {
         let value = py.detach(|| {
             let validation = validate(recording.get(), &self.inner);
@@ -134,11 +140,19 @@ impl Replay {
         to_python(py, &value)
     }
 
-    /// The operations with both lists of flushes: (row, kind, predicted, recorded, matched, missed, extra) each.
-    fn operations<'py>(&self, py: Python<'py>, recording: &Recording) -> Result<Bound<'py, PyAny>> {
+    /// The operations with both lists of flushes: (row, kind, predicted, recorded, matched, missed, extra, score,
+    /// `without_targets`) each; or only those where the lists differ.
+    #[pyo3(signature = (recording, *, only_differing=false))]
+    fn operations<'py>(
+        &self,
+        py: Python<'py>,
+        recording: &Recording,
+        only_differing: bool,
+    ) -> Result<Bound<'py, PyAny>> {
         let value = py.detach(|| {
             let validation = validate(recording.get(), &self.inner);
-            Value::Array(validation.operations.iter().map(operation_value).collect())
+            let chosen = |operation: &&Compared| !only_differing || operation.predicted != operation.recorded;
+            Value::Array(validation.operations.iter().filter(chosen).map(operation_value).collect())
         });
         to_python(py, &value)
     }
@@ -159,18 +173,22 @@ fn ledger_row(row: &LedgerRow) -> Value {
     })
 }
 
+/// Counts with targets stand at the top, those without below.
 fn score_value(score: &Score) -> Map<String, Value> {
-    let value = json!({
-        "nr_operations": score.nr_operations,
-        "matched": score.matched,
-        "missed": score.missed,
-        "extra": score.extra,
-        "score": score.score(),
-    });
-    match value {
-        Value::Object(object) => object,
-        _ => Map::new(),
-    }
+    let mut object = counts_value(&score.with_targets);
+    object.insert("nr_operations".to_owned(), json!(score.nr_operations));
+    object.insert("without_targets".to_owned(), Value::Object(counts_value(&score.without_targets)));
+    object
+}
+
+fn counts_value(counts: &Counts) -> Map<String, Value> {
+    let all = [
+        ("matched", json!(counts.matched)),
+        ("missed", json!(counts.missed)),
+        ("extra", json!(counts.extra)),
+        ("score", json!(counts.score())),
+    ];
+    all.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
 fn seen_value(list: &[Seen]) -> Value {
@@ -178,16 +196,13 @@ fn seen_value(list: &[Seen]) -> Value {
 }
 
 fn operation_value(operation: &Compared) -> Value {
-    let score = operation.score();
-    json!({
-        "row": operation.row,
-        "kind": operation.kind,
-        "predicted": seen_value(&operation.predicted),
-        "recorded": seen_value(&operation.recorded),
-        "matched": score.matched,
-        "missed": score.missed,
-        "extra": score.extra,
-    })
+    let mut object = score_value(&operation.score());
+    object.remove("nr_operations");
+    object.insert("row".to_owned(), json!(operation.row));
+    object.insert("kind".to_owned(), json!(operation.kind));
+    object.insert("predicted".to_owned(), seen_value(&operation.predicted));
+    object.insert("recorded".to_owned(), seen_value(&operation.recorded));
+    Value::Object(object)
 }
 
 fn validation_value(validation: &Validation, recording: &tlbcore::trace::Recording, limit: usize) -> Value {

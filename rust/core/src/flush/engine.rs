@@ -173,16 +173,7 @@ impl Engine {
     /// Makes every CPU of `batch` catch up with the generations of the mm that it has loaded, and empties the batch
     /// (`arch_tlbbatch_flush`). Who adds to the batch has called [`Self::inc_tlb_gen`] for it.
     pub fn arch_tlbbatch_flush(&mut self, by: Initiator, batch: &mut CpuMask) {
-        let info = FlushTlbInfo {
-            mm: None,
-            start: VirtAddr(0),
-            end: TLB_FLUSH_ALL,
-            new_tlb_gen: 0,
-            stride_shift: 0,
-            freed_tables: false,
-            trim_cpumask: false,
-            initiating_cpu: by.cpu,
-        };
+        let info = FlushTlbInfo::of_batch(by.cpu);
         let mask = self.log_mask(batch);
         let mut reached = std::mem::take(&mut self.reached);
         reached.clear();
@@ -200,7 +191,7 @@ impl Engine {
     }
 
     /// Whether this flush trims the mask; if so, the next one has to wait (`should_trim_cpumask`).
-    fn should_trim_cpumask(&mut self, mm: MmId, now_ns: u64) -> bool {
+    pub(super) fn should_trim_cpumask(&mut self, mm: MmId, now_ns: u64) -> bool {
         let next_trim_ns = self.trim_after(now_ns);
         let context = self.context_mut(mm);
         // Under the eager rule both are u64::MAX, and no time reaches that.

@@ -11,14 +11,16 @@
 //!   generations before it uses its entries again;
 //! - `mm_cpumask` holds every CPU that has the mm loaded, and under the eager rule no other.
 //!
-//! Not here: page tables and walks (the machine fills the TLBs), tasks, and costs. Calls run one after the other, so
-//! memory barriers, `LOADED_MM_SWITCHING` and disabled interrupts change nothing and do not occur. Neither do global
+//! Not here: page tables and walks (the machine fills the TLBs), tasks, and costs. Requests may overlap
+//! ([`FlushInProgress`]), but each of their parts is done at once, so memory barriers, `LOADED_MM_SWITCHING` and disabled
+//! interrupts change nothing and do not occur. Neither do global
 //! ASIDs with INVLPGB, page-table isolation, and paravirtual flushes.
 
 mod calls;
 mod context;
 mod cpu_state;
 mod engine;
+mod in_progress;
 mod lazy_mmu;
 mod log;
 mod logged_mask;
@@ -32,6 +34,7 @@ pub use calls::FlushCall;
 pub use context::{INIT_MM, MmContext, MmId};
 pub use cpu_state::{CpuTlbState, TlbContext};
 pub use engine::{Engine, Initiator, TLB_FLUSH_ALL};
+pub use in_progress::FlushInProgress;
 pub use log::{FlushCounters, FlushKind, FlushRequest, NO_REQUEST, TlbFlushEvent, TlbFlushReason};
 pub use logged_mask::LoggedMask;
 pub use rules::{FlushRules, LazyMmu, MmCpumaskRule, ShouldFlushTlb};

@@ -23,6 +23,20 @@ pub(super) struct FlushTlbInfo {
 }
 
 impl FlushTlbInfo {
+    /// What a deferred flush asks: everything, of whatever mm.
+    pub(super) const fn of_batch(initiating_cpu: CpuId) -> Self {
+        Self {
+            mm: None,
+            start: VirtAddr(0),
+            end: TLB_FLUSH_ALL,
+            new_tlb_gen: 0,
+            stride_shift: 0,
+            freed_tables: false,
+            trim_cpumask: false,
+            initiating_cpu,
+        }
+    }
+
     /// Strides of a range that is not full.
     pub(super) const fn nr_strides(&self) -> i64 {
         ((self.end.0 - self.start.0) >> self.stride_shift).cast_signed()
@@ -47,6 +61,11 @@ pub(super) struct Reached {
 }
 
 impl Reached {
+    /// `flush_tlb_multi` runs on the requesting CPU too.
+    pub(super) const fn includes_self(&self) -> bool {
+        self.includes_self
+    }
+
     /// Empties it for the next request; its memory stays.
     pub(super) fn clear(&mut self) {
         self.is_remote = false;
@@ -143,15 +162,19 @@ impl Engine {
             self.flush_here(info, reached);
         }
         for at in 0..reached.told.len() {
-            let cpu = reached.told[at];
-            if self.holds_nothing_of(cpu, info) {
-                reached.nothing_cached.push(cpu);
-            }
-            match self.flush_tlb_func(cpu, info) {
-                Found::Gone => reached.gone.push(cpu),
-                Found::Lazy => reached.lazy_left.push(cpu),
-                Found::UpToDate | Found::Flushed => {}
-            }
+            self.flush_there(reached.told[at], info, reached);
+        }
+    }
+
+    /// Runs `flush_tlb_func` on a CPU that was told.
+    pub(super) fn flush_there(&mut self, cpu: CpuId, info: &FlushTlbInfo, reached: &mut Reached) {
+        if self.holds_nothing_of(cpu, info) {
+            reached.nothing_cached.push(cpu);
+        }
+        match self.flush_tlb_func(cpu, info) {
+            Found::Gone => reached.gone.push(cpu),
+            Found::Lazy => reached.lazy_left.push(cpu),
+            Found::UpToDate | Found::Flushed => {}
         }
     }
 
@@ -170,7 +193,7 @@ impl Engine {
     }
 
     /// The number of the request that is being carried out.
-    fn current_request(&self) -> i64 {
+    pub(super) fn current_request(&self) -> i64 {
         self.log.counters.nr_flush_requests.cast_signed()
     }
 
@@ -218,7 +241,6 @@ impl Engine {
         }
         ctx.tlb_gen = mm_tlb_gen;
         // A range says only what this one request needs: it will do if nothing else was missed before or came after.
-        // (The latter needs two requests at a time, which cannot be here; it stands as in the kernel.)
         let is_partial =
             info.end != TLB_FLUSH_ALL && info.new_tlb_gen == local_tlb_gen + 1 && info.new_tlb_gen == mm_tlb_gen;
         if let Some(tlbs) = &mut self.tlbs {

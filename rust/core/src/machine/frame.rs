@@ -5,11 +5,13 @@ use std::sync::Arc;
 
 use crate::addr::{Pfn, VaRange, VirtAddr};
 use crate::error::{Error, Result};
-use crate::flush::{Initiator, MmId};
+use crate::flush::{FlushInProgress, Initiator, MmId};
 use crate::page_table::{PMD_LEVEL, Pte, TableId};
 use crate::program::{Pc, Program, ProgramName, PteFilter};
 
 use super::gather::MmuGather;
+use super::locks::LockKey;
+use super::mm::FlushBatched;
 use super::operation::AccessKind;
 use super::pages::FileId;
 use super::rmap::Mapping;
@@ -20,6 +22,8 @@ use super::vma::{VmFlags, Vma};
 pub enum StepStatus {
     /// More instructions follow.
     Running,
+    /// Nothing was done: the program waits for this, held by another call.
+    Blocked(LockKey),
     /// The program ended with this step.
     Done,
 }
@@ -156,6 +160,33 @@ pub(super) struct MigrationMark {
     pub mapping: Mapping,
 }
 
+/// What a step does once its flush returned.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum After {
+    /// Frees what the gather holds (`tlb_batch_pages_flush`).
+    FreeGathered,
+    /// Closes the gather.
+    EndGather,
+    /// Puts a table where the huge entry was.
+    SplitHuge,
+    /// What reclaim had left unflushed is flushed, up to this count.
+    BatchedFlushed(FlushBatched),
+    /// The task has nothing deferred any more.
+    UnmapFlushed,
+}
+
+/// A frame's place in its innermost loop.
+pub(super) struct Walk {
+    pc: Pc,
+    state: Option<Loop>,
+    nr_loops: usize,
+    r: Registers,
+    page: Option<Pfn>,
+    force_flush: bool,
+    delay_rmap: bool,
+    break_pte: bool,
+}
+
 /// One running program of one operation.
 #[derive(Clone, Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "the flags that the kernel's functions keep in locals")]
@@ -190,6 +221,10 @@ pub struct Frame {
     /// collapse: the table taken out of the tree.
     pub(super) set_aside: Option<TableId>,
     pub(super) tracked: Option<VaRange>,
+    /// The flush that the last step asked for, while CPUs have not executed it. None when operations run alone.
+    pub(super) flushing: Option<Box<FlushInProgress>>,
+    /// What the step still does when `flushing` has ended, in order.
+    pub(super) after: Vec<After>,
 }
 
 impl Frame {
@@ -233,7 +268,35 @@ impl Frame {
             migrated: Vec::new(),
             set_aside: None,
             tracked: None,
+            flushing: None,
+            after: Vec::new(),
         }
+    }
+
+    /// Where the innermost loop stands, to come back to.
+    pub(super) fn walk(&self) -> Walk {
+        Walk {
+            pc: self.pc,
+            state: self.loops.last().cloned(),
+            r: self.r,
+            page: self.page,
+            force_flush: self.force_flush,
+            delay_rmap: self.delay_rmap,
+            break_pte: self.break_pte,
+            nr_loops: self.loops.len(),
+        }
+    }
+
+    /// Comes back to where a loop stood.
+    pub(super) fn walk_back(&mut self, walk: Walk) {
+        self.pc = walk.pc;
+        self.loops.truncate(walk.nr_loops.saturating_sub(1));
+        self.loops.extend(walk.state);
+        self.r = walk.r;
+        self.page = walk.page;
+        self.force_flush = walk.force_flush;
+        self.delay_rmap = walk.delay_rmap;
+        self.break_pte = walk.break_pte;
     }
 
     /// The program that runs.

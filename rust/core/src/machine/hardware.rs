@@ -12,34 +12,43 @@ use crate::tlb::{PscLevel, PscScope, TlbEntry};
 use super::Machine;
 use super::operation::{AccessKind, Errno, Outcome};
 use super::probes::Probe;
+use super::resolve::{Stage, Todo, Tries};
 
 /// How often an access is tried again after its fault was handled.
 pub(super) const MAX_FAULTS: u32 = 8;
 
 impl Machine {
-    /// Accesses `addr` on the CPU of `by`, which has `mm` loaded; faults are handled and the access tried again.
-    pub(super) fn access(&mut self, by: Initiator, mm: MmId, addr: VirtAddr, kind: AccessKind) -> Result<Outcome> {
+    /// Accesses `addr` on the CPU of `by`, which has `mm` loaded; a fault is handled and the access tried again.
+    pub(super) fn access(
+        &mut self,
+        by: Initiator,
+        mm: MmId,
+        addr: VirtAddr,
+        kind: AccessKind,
+        mut tries: Tries,
+    ) -> Result<Stage> {
         if addr >= self.user_end() {
             // The tables have no entry of its own for it: bits above the top level name nothing.
-            return Ok(Outcome::Errno(Errno::Sigsegv));
+            return Ok(Stage::Done(Outcome::Errno(Errno::Sigsegv)));
         }
-        for _ in 0..=MAX_FAULTS {
-            if self.try_access(by.cpu, mm, addr, kind)? {
-                return Ok(Outcome::None);
-            }
+        if self.try_access(by.cpu, mm, addr, kind)? {
+            return Ok(Stage::Done(Outcome::None));
+        }
+        if !tries.again(self.locks.turn(), MAX_FAULTS + 1) {
+            return Err(Error::Program {
+                program: ProgramName::Fault.name().to_owned(),
+                step: "as a whole".to_owned(),
+                message: format!(
+                    "found a fault at {addr} of mm {mm} after {MAX_FAULTS} that were handled, expected the program to make \
+                     the access possible"
+                ),
+            });
+        }
+        let stage = self.fault(by, mm, addr, kind, Todo::Access(tries))?;
+        if !matches!(stage, Stage::Blocked(_)) {
             self.hit(by, mm, Probe::Fault { addr });
-            if let errno @ Outcome::Errno(_) = self.fault(by, mm, addr, kind)? {
-                return Ok(errno);
-            }
         }
-        Err(Error::Program {
-            program: ProgramName::Fault.name().to_owned(),
-            step: "as a whole".to_owned(),
-            message: format!(
-                "found a fault at {addr} of mm {mm} after {MAX_FAULTS} that were handled, expected the program to make the \
-                 access possible"
-            ),
-        })
+        Ok(stage)
     }
 
     /// One try; false is a page fault.

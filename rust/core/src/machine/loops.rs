@@ -7,6 +7,7 @@ use crate::page_table::{PMD_LEVEL, PTE_LEVEL, PUD_LEVEL, Pte, TableCursor, Table
 use crate::program::{LoopKind, ProgramName, PteFilter};
 
 use super::Machine;
+use super::exclusion::maps;
 use super::frame::{Frame, Loop, Place, TableStop};
 use super::pages::head_of;
 use super::probes::Probe;
@@ -155,7 +156,10 @@ fn next_rmap_vma(
 }
 
 fn next_table(machine: &Machine, frame: &mut Frame, at: &mut VirtAddr, stop: &mut TableStop) -> Item {
-    if *stop == TableStop::Table && frame.r.reached < frame.r.table_range.end && frame.break_pte {
+    let at_table = |place: Place| machine.tables.pte_table(frame.r.root, frame.r.reached) == Some(place.table);
+    let goes_on = *stop == TableStop::Table && frame.r.reached < frame.r.table_range.end && frame.break_pte;
+    // The lock was dropped meanwhile: the table may be another's.
+    if goes_on && frame.r.place.is_some_and(at_table) {
         let reached = frame.r.reached;
         begin_table(frame);
         frame.r.reached = reached;
@@ -250,6 +254,9 @@ fn next_page(machine: &mut Machine, frame: &mut Frame, next: &mut usize, keep: b
         return Item::Plain;
     }
     if !keep {
+        if machine.stepping.is_some() {
+            machine.locks.put_back(frame.by.op);
+        }
         for pfn in std::mem::take(&mut frame.page_list) {
             machine.pages.put_ref(pfn);
         }
@@ -282,13 +289,13 @@ fn visit_mapping(machine: &Machine, frame: &mut Frame, mapping: Mapping, shared_
         frame.r.addr = mapping.addr;
         frame.r.pte = machine.tables.get(table, table_index(mapping.addr, PTE_LEVEL));
         frame.r.new_pte = frame.r.pte;
-        return Item::Plain;
+        return if machine.stepping.is_none() || maps(frame.r.pte, frame.page) { Item::Plain } else { Item::End };
     }
     let Some(table) = machine.tables.table_at(mm.root, mapping.addr, PMD_LEVEL) else {
         return Item::End;
     };
     let pte = machine.tables.get(table, table_index(mapping.addr, PMD_LEVEL));
-    if pte.is_none() {
+    if pte.is_none() || machine.stepping.is_some() && !maps(pte, frame.page) {
         return Item::End;
     }
     let page = frame.page;
@@ -361,7 +368,7 @@ fn next_extent(machine: &mut Machine, frame: &mut Frame, at: &mut VirtAddr) -> R
             if let Some(table) = machine.tables.table_at(root, old, PMD_LEVEL) {
                 load_huge(frame, table, old, pmd);
             }
-            machine.split_huge_pmd(frame)?;
+            machine.split_at_once(frame)?;
         }
         let new_table = machine.tables.alloc_pte_table(root, new)?;
         set_extent(frame, at, len);

@@ -88,6 +88,8 @@ pub struct Task {
     pub cpu: CpuId,
     /// Whether it runs.
     pub running: bool,
+    /// Whether a call of it has begun and not ended.
+    pub in_call: bool,
     /// The flushes it deferred.
     pub tlb_ubc: TlbUbc,
 }

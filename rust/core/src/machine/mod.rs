@@ -1,24 +1,28 @@
 //! The machine: CPUs, address spaces, pages and a kernel whose operations are programs of steps.
 //!
-//! [`Machine::apply`] runs one operation to its end, [`Machine::step`] one instruction of one; both give a step its one
-//! meaning (`docs/machine.md` and `docs/steps.md` are the contract). The state is a value: a clone goes its own way.
+//! [`Machine::apply`] runs one operation to its end; [`Machine::begin`] and [`Machine::advance`] run several at the same
+//! time, step by step, with their locks. Both give a step its one meaning (`docs/machine.md` and `docs/steps.md` are the
+//! contract). The state is a value: a clone goes its own way.
 //!
 //! Invariants between operations: the areas of an mm are disjoint; each present entry of a page that is not a zero page
 //! is in that page's reverse map and the other way round; a page's reference count is what `pages.rs` says; every open
 //! gather is finished. The same operations give the same state, log and counters on every run.
 //!
-//! Not here: costs, several operations at the same time (drivers interleave frames), and whether a kernel is *right*:
-//! a machine runs wrong programs as faithfully as correct ones.
+//! Not here: costs, in which order calls are advanced (a driver's choice), and whether a kernel is *right*: a machine runs
+//! wrong programs as faithfully as correct ones.
 
 mod adopt;
+mod call;
 mod conditions;
 mod config;
 mod counters;
 mod dump;
 mod evidence;
+mod exclusion;
 mod frame;
 mod gather;
 mod hardware;
+mod locks;
 mod loops;
 mod mm;
 mod operation;
@@ -39,10 +43,12 @@ mod steps_vma;
 mod vma;
 
 pub use adopt::AdoptKind;
+pub use call::{Call, Progress};
 pub use config::MachineConfig;
 pub use counters::Counters;
 pub use frame::{Frame, StepStatus};
 pub use gather::{GatherFlush, GatherLimits, MmuGather};
+pub use locks::LockKey;
 pub use mm::{Cpu, FlushBatched, MMAP_BASE, MMAP_MIN, Mm, START_BRK, Task, TlbUbc};
 pub use operation::{AccessKind, Advice, Errno, Operation, Outcome};
 pub use pages::{File, FileId, HUGE_ZERO_PFN, Page, PageKind, Pages, ZERO_PFN};
@@ -78,6 +84,12 @@ pub struct Machine {
     nr_ops: u32,
     counters: Counters,
     no_cpus: CpuMask,
+    /// The call that is being advanced; none while an operation runs alone.
+    stepping: Option<u32>,
+    /// Calls begun and not ended.
+    nr_calls: u32,
+    /// What those calls hold.
+    locks: locks::Locks,
     probes: probes::ProbeLog,
 }
 
@@ -104,6 +116,9 @@ impl Machine {
             nr_ops: 0,
             counters: Counters::default(),
             no_cpus: CpuMask::new(config.nr_cpus)?,
+            stepping: None,
+            nr_calls: 0,
+            locks: locks::Locks::default(),
             probes: probes::ProbeLog::default(),
         })
     }
@@ -219,6 +234,7 @@ impl Machine {
             mm,
             cpu,
             running: false,
+            in_call: false,
             tlb_ubc: TlbUbc { cpumask: self.no_cpus.clone(), flush_required: false, writable: false },
         }));
         self.tasks.len() as u32 - 1
@@ -226,7 +242,7 @@ impl Machine {
 
     /// Who asks for the flushes of the operation that runs now.
     fn initiator(&self, task: u32) -> Result<Initiator> {
-        Ok(Initiator { op: self.nr_ops, task, cpu: self.task(task)?.cpu })
+        Ok(Initiator { op: self.stepping.unwrap_or(self.nr_ops), task, cpu: self.task(task)?.cpu })
     }
 
     /// The same, for an operation that needs its task to run.

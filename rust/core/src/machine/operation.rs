@@ -24,6 +24,8 @@ pub enum AccessKind {
 pub enum Advice {
     /// `MADV_DONTNEED`: drop the pages now.
     Dontneed,
+    /// `MADV_DONTNEED_LOCKED`: the same, locked areas too.
+    DontneedLocked,
     /// `MADV_FREE`: anonymous pages may be dropped until written again.
     Free,
     /// `MADV_COLD`: reclaim these first.
@@ -42,7 +44,25 @@ pub enum Advice {
     PopulateRead,
     /// `MADV_POPULATE_WRITE`.
     PopulateWrite,
-    /// Advice that changes no page table.
+    /// `MADV_NORMAL`: neither random nor sequential.
+    Normal,
+    /// `MADV_RANDOM`.
+    Random,
+    /// `MADV_SEQUENTIAL`.
+    Sequential,
+    /// `MADV_MERGEABLE`: private memory only.
+    Mergeable,
+    /// `MADV_UNMERGEABLE`.
+    Unmergeable,
+    /// `MADV_DONTDUMP`.
+    Dontdump,
+    /// `MADV_DODUMP`.
+    Dodump,
+    /// `MADV_WIPEONFORK`: anonymous private memory only.
+    Wipeonfork,
+    /// `MADV_KEEPONFORK`.
+    Keeponfork,
+    /// Advice that changes neither page tables nor areas.
     Other,
 }
 
@@ -152,6 +172,42 @@ pub enum Operation {
     },
     /// Lets time pass.
     AdvanceTime { ns: u64 },
+}
+
+impl Operation {
+    /// The task that does it.
+    pub const fn task(&self) -> Option<u32> {
+        match *self {
+            Self::CreateProcess {} | Self::CreateFile { .. } | Self::Schedule { .. } | Self::AdvanceTime { .. } => None,
+            Self::CloneThread { task }
+            | Self::Fork { task }
+            | Self::Exec { task }
+            | Self::Exit { task }
+            | Self::Mmap { task, .. }
+            | Self::Munmap { task, .. }
+            | Self::Mprotect { task, .. }
+            | Self::Brk { task, .. }
+            | Self::Mremap { task, .. }
+            | Self::Madvise { task, .. }
+            | Self::Msync { task, .. }
+            | Self::Fsync { task, .. }
+            | Self::Truncate { task, .. }
+            | Self::ClearRefs { task, .. }
+            | Self::Reclaim { task, .. }
+            | Self::Migrate { task, .. }
+            | Self::NumaHint { task, .. }
+            | Self::WpSharedMappingRange { task, .. }
+            | Self::Collapse { task, .. }
+            | Self::Access { task, .. }
+            | Self::Fault { task, .. }
+            | Self::Run { task, .. } => Some(task),
+        }
+    }
+
+    /// Whether its task has to run on a CPU for it.
+    pub const fn needs_running(&self) -> bool {
+        self.task().is_some() && !matches!(self, Self::CloneThread { .. } | Self::Exec { .. } | Self::Exit { .. })
+    }
 }
 
 /// Why an operation did nothing (or, for mprotect and madvise, stopped half way).

@@ -135,6 +135,8 @@ pub struct Pages {
     slots: Vec<Slot>,
     free_slots: Vec<u32>,
     nr_freed: u64,
+    /// Pages that another call than the one that runs has locked: their swap cache is not to be freed.
+    locked: Vec<Pfn>,
 }
 
 /// Small frames leave out the numbers of the huge zero page.
@@ -251,10 +253,24 @@ impl Pages {
         self.put_ref(pfn);
     }
 
+    /// Says which pages calls other than the one that runs have locked.
+    pub(super) fn set_locked(&mut self, locked: impl Iterator<Item = Pfn>) {
+        self.locked.clear();
+        self.locked.extend(locked);
+    }
+
+    /// Frees the swap cache of a page that was locked when its last swap entry went.
+    pub(super) fn free_unused_swap_cache(&mut self, pfn: Pfn) {
+        if let Some(slot) = self.get(pfn).and_then(|page| page.swap_slot) {
+            self.free_swap_cache(slot);
+        }
+    }
+
     /// Takes an unmapped page out of the swap cache of a slot that no swap entry names.
     fn free_swap_cache(&mut self, slot: u32) {
         let Slot { nr_entries, cached, .. } = self.slots[slot as usize - 1];
         if let (0, Some(pfn)) = (nr_entries, cached)
+            && !self.locked.contains(&pfn)
             && self.get(pfn).is_some_and(|page| page.rmap.is_empty())
         {
             self.leave_swap_cache(pfn);

@@ -31,12 +31,12 @@ impl Machine {
         let kernel = Arc::clone(&self.kernel);
         let custom = frame.custom.clone();
         let program = custom.as_deref().unwrap_or_else(|| kernel.program(frame.program));
-        while self.step_in(program, frame)? == StepStatus::Running {}
+        while self.step_in(program, frame)? != StepStatus::Done {}
         Ok(())
     }
 
     #[inline]
-    fn step_in(&mut self, program: &Program, frame: &mut Frame) -> Result<StepStatus> {
+    pub(super) fn step_in(&mut self, program: &Program, frame: &mut Frame) -> Result<StepStatus> {
         match &program.code[frame.pc as usize] {
             Instr::Leaf(leaf) => {
                 self.leaf_step(frame, *leaf)?;
@@ -83,6 +83,9 @@ impl Machine {
 
     /// Drops what a list still holds; a page list lives at most as long as its operation.
     fn end_program(&mut self, frame: &mut Frame) {
+        if self.stepping.is_some() {
+            self.locks.put_back(frame.by.op);
+        }
         for pfn in std::mem::take(&mut frame.page_list) {
             self.pages.put_ref(pfn);
         }
@@ -90,9 +93,9 @@ impl Machine {
 
     #[inline]
     #[expect(clippy::too_many_lines, reason = "one line for each step of the language")]
-    fn leaf_step(&mut self, frame: &mut Frame, leaf: Leaf) -> Result<()> {
+    pub(super) fn leaf_step(&mut self, frame: &mut Frame, leaf: Leaf) -> Result<()> {
         match leaf {
-            // Operations run one after the other here: a lock is a mark for other drivers.
+            // An operation that runs alone takes no locks; for calls, call.rs does before it comes here.
             Leaf::Lock { .. } | Leaf::Unlock { .. } | Leaf::Downgrade { .. } | Leaf::CopyUserPage
             // The old VMA was never taken out of the tree.
             | Leaf::VmaDontunmap => Ok(()),
@@ -157,7 +160,7 @@ impl Machine {
                 Ok(())
             }
             Leaf::FlushTlbMm => {
-                self.engine.flush_tlb_mm(frame.by, frame.r.mm, self.now_ns);
+                self.flush_mm(frame);
                 Ok(())
             }
             Leaf::IncTlbFlushPending => {

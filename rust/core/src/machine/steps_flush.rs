@@ -1,13 +1,15 @@
 //! Steps that flush, or that note a flush for later: by range, by mm, deferred by reclaim, tracked for file mappings.
 
-use crate::addr::{PAGE_SIZE, VaRange, VirtAddr};
+use crate::addr::{PAGE_SHIFT, PAGE_SIZE, VaRange, VirtAddr};
 use crate::error::Result;
+use crate::flush::{MmId, TLB_FLUSH_ALL};
 use crate::program::{BatchedPending, FlushScope, PendingTracking};
 
 use super::Machine;
-use super::frame::Frame;
+use super::frame::{After, Frame};
 use super::mm::FlushBatched;
 use super::probes::Probe;
+use super::vma::Vma;
 
 /// Above this, `set_tlb_ubc_flush_pending` begins to count anew (mm/rmap.c: `TLB_FLUSH_BATCH_PENDING_LARGE`).
 const PENDING_LARGE: u32 = 0x7fff / 2;
@@ -23,9 +25,67 @@ impl Frame {
 }
 
 impl Machine {
+    /// `flush_tlb_mm_range`: at once when the operation runs alone, else begun, and ended by [`super::Call`].
+    pub(super) fn flush_mm_range(
+        &mut self,
+        frame: &mut Frame,
+        mm: MmId,
+        (start, end): (VirtAddr, VirtAddr),
+        stride_shift: u32,
+        freed_tables: bool,
+    ) {
+        let (by, now_ns) = (frame.by, self.now_ns);
+        if self.stepping.is_none() {
+            self.engine.flush_tlb_mm_range(by, mm, start, end, stride_shift, freed_tables, now_ns);
+        } else {
+            let begun = self.engine.begin_mm_range(by, mm, start, end, stride_shift, freed_tables, now_ns);
+            frame.flushing = begun.map(Box::new);
+        }
+    }
+
+    /// What a step does after its flush: now, or when the flush has ended.
+    pub(super) fn then(&mut self, frame: &mut Frame, after: After) -> Result<()> {
+        if frame.flushing.is_some() {
+            frame.after.push(after);
+            return Ok(());
+        }
+        self.after_flush(frame, after)
+    }
+
+    pub(super) fn after_flush(&mut self, frame: &mut Frame, after: After) -> Result<()> {
+        match after {
+            After::FreeGathered => self.free_gathered(frame),
+            After::EndGather => {
+                frame.gather = None;
+                self.dec_tlb_flush_pending(frame)
+            }
+            After::SplitHuge => self.split_invalidated_pmd(frame),
+            After::BatchedFlushed(batched) => self.batched_flushed(frame.r.mm, batched),
+            After::UnmapFlushed => {
+                let ubc = &mut self.task_mut(frame.by.task)?.tlb_ubc;
+                ubc.flush_required = false;
+                ubc.writable = false;
+                self.counters.nr_tlb_batch_flushes += 1;
+                Ok(())
+            }
+        }
+    }
+
     /// `flush_tlb_range` in the frame's mm.
-    pub(super) fn flush_range(&mut self, frame: &Frame, range: VaRange) {
-        self.engine.flush_tlb_range(frame.by, frame.r.mm, range.start, range.end, self.now_ns);
+    pub(super) fn flush_range(&mut self, frame: &mut Frame, range: VaRange) {
+        let freed_tables = self.engine.rules().flush_tlb_range_freed_tables;
+        self.flush_mm_range(frame, frame.r.mm, (range.start, range.end), PAGE_SHIFT, freed_tables);
+    }
+
+    /// `flush_tlb_page` of the current entry.
+    pub(super) fn flush_page(&mut self, frame: &mut Frame) {
+        let page = (frame.r.addr, VirtAddr(frame.r.addr.0 + PAGE_SIZE));
+        self.flush_mm_range(frame, frame.r.mm, page, PAGE_SHIFT, false);
+    }
+
+    /// `flush_tlb_mm`.
+    pub(super) fn flush_mm(&mut self, frame: &mut Frame) {
+        self.flush_mm_range(frame, frame.r.mm, (VirtAddr(0), TLB_FLUSH_ALL), PAGE_SHIFT, true);
     }
 
     pub(super) fn flush_scope(&mut self, frame: &mut Frame, scope: FlushScope) {
@@ -35,7 +95,7 @@ impl Machine {
             FlushScope::Extent => frame.extent,
             FlushScope::Pmd => frame.pmd_range(),
             FlushScope::Page => {
-                self.engine.flush_tlb_page(frame.by, frame.r.mm, frame.r.addr, self.now_ns);
+                self.flush_page(frame);
                 return;
             }
         };
@@ -48,7 +108,7 @@ impl Machine {
         Ok(())
     }
 
-    pub(super) fn flush_tlb_batched_pending(&mut self, frame: &Frame) -> Result<()> {
+    pub(super) fn flush_tlb_batched_pending(&mut self, frame: &mut Frame) -> Result<()> {
         let id = frame.r.mm;
         let by_mask = self.kernel.constants.batched_pending == BatchedPending::Cpumask;
         let batched = self.mm_mut(id)?.tlb_flush_batched;
@@ -65,15 +125,22 @@ impl Machine {
             return Ok(());
         }
         self.counters.nr_batched_pending_flushes += 1;
-        self.engine.flush_tlb_mm(frame.by, id, self.now_ns);
-        let by_flag = self.kernel.constants.batched_pending == BatchedPending::Flag;
+        self.flush_mm(frame);
+        self.then(frame, After::BatchedFlushed(batched))
+    }
+
+    /// What was pending in an mm before a full flush of it is not any more.
+    fn batched_flushed(&mut self, id: MmId, batched: FlushBatched) -> Result<()> {
+        let kind = self.kernel.constants.batched_pending;
         let mm = self.mm_mut(id)?;
-        if by_mask {
-            mm.tlb_flush_batched_cpumask.clear_all();
-        } else if by_flag {
-            mm.tlb_flush_batched = FlushBatched::default();
-        } else {
-            mm.tlb_flush_batched.flushed = batched.pending;
+        match kind {
+            BatchedPending::Cpumask => mm.tlb_flush_batched_cpumask.clear_all(),
+            BatchedPending::Flag => mm.tlb_flush_batched = FlushBatched::default(),
+            // What changed meanwhile stays as it is (mm/rmap.c: an atomic_cmpxchg that fails).
+            BatchedPending::Counter if mm.tlb_flush_batched == batched => {
+                mm.tlb_flush_batched.flushed = batched.pending;
+            }
+            BatchedPending::Counter => {}
         }
         Ok(())
     }
@@ -103,7 +170,7 @@ impl Machine {
         Ok(())
     }
 
-    pub(super) fn try_to_unmap_flush(&mut self, frame: &Frame, only_if_writable: bool) -> Result<()> {
+    pub(super) fn try_to_unmap_flush(&mut self, frame: &mut Frame, only_if_writable: bool) -> Result<()> {
         let task = self
             .tasks
             .get_mut(frame.by.task as usize)
@@ -113,17 +180,19 @@ impl Machine {
         if !ubc.flush_required || only_if_writable && !ubc.writable {
             return Ok(());
         }
-        self.engine.arch_tlbbatch_flush(frame.by, &mut ubc.cpumask);
-        ubc.flush_required = false;
-        ubc.writable = false;
-        self.counters.nr_tlb_batch_flushes += 1;
-        Ok(())
+        if self.stepping.is_none() {
+            self.engine.arch_tlbbatch_flush(frame.by, &mut ubc.cpumask);
+        } else {
+            frame.flushing = Some(Box::new(self.engine.begin_batch(frame.by, &mut ubc.cpumask)));
+        }
+        self.then(frame, After::UnmapFlushed)
     }
 
     pub(super) fn flush_tracked_range(&mut self, frame: &mut Frame) -> Result<()> {
         let tracked = frame.tracked.take();
         if self.mm_mut(frame.r.mm)?.tlb_flush_pending > 1 {
-            self.flush_range(frame, frame.r.vma_range);
+            let range = frame.r.vma_range;
+            self.flush_range(frame, range);
         } else if let Some(range) = tracked {
             self.flush_range(frame, range);
         }
@@ -138,9 +207,13 @@ impl Machine {
             PendingTracking::MmGen => self.mm_mut(frame.r.mm)?.defer_gen = defer_gen,
             PendingTracking::Vma => {
                 frame.r.vma.defer_gen = defer_gen;
-                let vma = frame.r.vma;
+                let start = frame.r.vma.start;
                 if !frame.walks_detached {
-                    self.mm_mut(frame.r.mm)?.vmas.update(vma);
+                    let vmas = &mut self.mm_mut(frame.r.mm)?.vmas;
+                    // A fault may have changed the area since this program looked it up.
+                    if let Some(vma) = vmas.lookup(start).copied() {
+                        vmas.update(Vma { defer_gen, ..vma });
+                    }
                 }
             }
             PendingTracking::Table => self.tables.set_defer_gen(frame.place()?.table, defer_gen),

@@ -6,6 +6,7 @@ use crate::page_table::{PMD_LEVEL, Pte, table_index};
 use super::Machine;
 use super::frame::{Frame, Place};
 use super::rmap::Mapping;
+use super::vma::VmFlags;
 
 impl Machine {
     pub(super) fn dup_mm(&mut self, frame: &mut Frame) -> Result<()> {
@@ -22,7 +23,8 @@ impl Machine {
 
     pub(super) fn dup_vma(&mut self, frame: &mut Frame) -> Result<()> {
         let child = Self::child(frame)?;
-        let vma = frame.r.vma;
+        let mut vma = frame.r.vma;
+        vma.anon_vma &= !vma.flags.contains(VmFlags::WIPEONFORK);
         self.mm_mut(child)?.vmas.insert(vma);
         Ok(())
     }

@@ -7,7 +7,7 @@ use crate::page_table::FreedKind;
 use crate::program::{LazyMmu, PendingTracking};
 
 use super::Machine;
-use super::frame::{Frame, Loop};
+use super::frame::{After, Frame, Loop};
 use super::gather::{GatherLimits, MmuGather};
 use super::probes::Probe;
 
@@ -57,15 +57,7 @@ impl Machine {
         }
         if let Some(flush) = flush {
             let (start, end) = flush.range.map_or((VirtAddr(0), TLB_FLUSH_ALL), |range| (range.start, range.end));
-            self.engine.flush_tlb_mm_range(
-                frame.by,
-                frame.r.mm,
-                start,
-                end,
-                flush.stride_shift,
-                flush.freed_tables,
-                self.now_ns,
-            );
+            self.flush_mm_range(frame, frame.r.mm, (start, end), flush.stride_shift, flush.freed_tables);
         }
         Ok(())
     }
@@ -85,6 +77,11 @@ impl Machine {
 
     fn tlb_flush_mmu(&mut self, frame: &mut Frame) -> Result<()> {
         self.tlb_flush_mmu_tlbonly(frame)?;
+        self.then(frame, After::FreeGathered)
+    }
+
+    /// Frees the tables and drops the pages that were queued, which no TLB holds any more.
+    pub(super) fn free_gathered(&mut self, frame: &mut Frame) -> Result<()> {
         let gather = frame.gather()?;
         let tables = gather.take_tables();
         let pages = gather.take_pages();
@@ -107,8 +104,7 @@ impl Machine {
             frame.gather()?.force_full();
         }
         self.tlb_flush_mmu(frame)?;
-        frame.gather = None;
-        self.dec_tlb_flush_pending(frame)
+        self.then(frame, After::EndGather)
     }
 
     /// mm/memory.c:`free_pgtables` over the areas just walked.

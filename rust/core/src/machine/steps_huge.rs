@@ -5,7 +5,7 @@ use crate::error::Result;
 use crate::page_table::{PMD_LEVEL, PTE_LEVEL, Pte, table_index};
 
 use super::Machine;
-use super::frame::{Frame, Place};
+use super::frame::{After, Frame, Place};
 use super::pages::{HUGE_PAGES, HUGE_ZERO_PFN, PageKind, ZERO_PFN, head_of};
 use super::rmap::Mapping;
 
@@ -13,6 +13,19 @@ impl Machine {
     /// `__split_huge_pmd_locked`: the table that takes the huge entry's place is the current one afterwards.
     pub(super) fn split_huge_pmd(&mut self, frame: &mut Frame) -> Result<()> {
         self.pmdp_invalidate(frame, true)?;
+        self.then(frame, After::SplitHuge)
+    }
+
+    /// The same without letting others come in between; for splits on the way to something else.
+    pub(super) fn split_at_once(&mut self, frame: &mut Frame) -> Result<()> {
+        let stepping = self.stepping.take();
+        let split = self.split_huge_pmd(frame);
+        self.stepping = stepping;
+        split
+    }
+
+    /// The split itself, when no TLB holds the huge entry any more.
+    pub(super) fn split_invalidated_pmd(&mut self, frame: &mut Frame) -> Result<()> {
         let huge = frame.r.pte;
         let mapping = frame.mapping();
         let table = self.tables.split_huge_pmd_as(frame.r.root, mapping.addr, huge)?;
@@ -33,7 +46,8 @@ impl Machine {
         frame.set_aside = self.tables.detach_pte_table(frame.r.root, frame.r.addr);
         frame.r.place =
             self.tables.table_at(frame.r.root, frame.r.addr, PMD_LEVEL).map(|table| Place { table, level: PMD_LEVEL });
-        self.flush_range(frame, frame.pmd_range());
+        let range = frame.pmd_range();
+        self.flush_range(frame, range);
     }
 
     /// Copies what the table set aside maps into a new huge page, and lets go of it.

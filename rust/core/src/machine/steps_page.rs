@@ -1,12 +1,14 @@
 //! Steps on pages: reverse map, lists, swap (mm/vmscan.c, mm/rmap.c), migration (mm/migrate.c).
 
-use crate::addr::Pfn;
+use crate::addr::{Pfn, VirtAddr};
 use crate::error::Result;
+use crate::flush::{Initiator, MmId};
 use crate::page_table::{PMD_LEVEL, PTE_LEVEL, Pte, table_index};
 
 use super::Machine;
 use super::frame::{Frame, MigrationMark, Place};
 use super::pages::{Page, PageKind, is_zero_pfn};
+use super::rmap::Mapping;
 
 impl Machine {
     /// Changes the current page (nothing for zero pages).
@@ -42,11 +44,10 @@ impl Machine {
         };
         // mm/madvise.c: pages that others map too are theirs as well.
         let is_shared = page.rmap.len() != 1;
-        if is_shared || frame.page_list.contains(&pfn) || !self.can_reclaim(pfn) {
+        if is_shared || !self.can_reclaim(pfn) {
             return Ok(());
         }
-        self.pages.get_ref(pfn);
-        frame.page_list.push(pfn);
+        self.list_page(frame, pfn);
         Ok(())
     }
 
@@ -95,26 +96,35 @@ impl Machine {
             std::mem::take(&mut frame.migrated).into_iter().partition(|mark: &MigrationMark| mark.page == old);
         frame.migrated = others;
         for mark in own {
-            let Some(mm) = self.mm(mark.mapping.mm) else { continue };
-            let (root, addr) = (mm.root, mark.mapping.addr);
-            let Some(vma) = mm.vmas.lookup(addr).copied() else {
-                continue;
-            };
-            let Some(place) = self.place_at(root, addr) else { continue };
-            let index = table_index(addr, place.level);
-            let entry = self.tables.get(place.table, index);
-            if !entry.is_migration() || super::pages::head_of(entry.pfn()) != old {
-                continue;
+            self.remove_migration_pte(frame.by, mark.mapping.mm, mark.mapping.addr, old, new);
+        }
+        if self.stepping.is_some() {
+            // Others may have copied or moved entries meanwhile.
+            for (mm, addr) in self.migration_entries(old) {
+                self.remove_migration_pte(frame.by, mm, addr, old, new);
             }
-            let pfn = Pfn(new.0 + (entry.pfn().0 - old.0));
-            let pte = self.present_again(&vma, entry, pfn, place);
-            self.note_lazy_mmu(frame.by, mark.mapping.mm, addr, entry, pte);
-            self.tables.set(place.table, index, pte);
-            self.pages.map(new, mark.mapping);
         }
         // The reference that the allocation came with was the copy's own.
         self.pages.put_ref(new);
         Ok(())
+    }
+
+    /// The migration entry of `old` at an address, if it is there, maps `new` from now on.
+    pub(super) fn remove_migration_pte(&mut self, by: Initiator, id: MmId, addr: VirtAddr, old: Pfn, new: Pfn) {
+        let Some(mm) = self.mm(id) else { return };
+        let root = mm.root;
+        let Some(vma) = mm.vmas.lookup(addr).copied() else { return };
+        let Some(place) = self.place_at(root, addr) else { return };
+        let index = table_index(addr, place.level);
+        let entry = self.tables.get(place.table, index);
+        if !entry.is_migration() || super::pages::head_of(entry.pfn()) != old {
+            return;
+        }
+        let pfn = Pfn(new.0 + (entry.pfn().0 - old.0));
+        let pte = self.present_again(&vma, entry, pfn, place);
+        self.note_lazy_mmu(by, id, addr, entry, pte);
+        self.tables.set(place.table, index, pte);
+        self.pages.map(new, Mapping { mm: id, addr });
     }
 
     /// The present entry that takes the place of a migration entry.

@@ -177,9 +177,10 @@ impl Machine {
         self.ptep_get_and_clear(frame)?;
         if self.pte_accessible(frame, frame.r.pte) {
             if is_huge {
-                self.flush_range(frame, frame.pmd_range());
+                let range = frame.pmd_range();
+                self.flush_range(frame, range);
             } else {
-                self.engine.flush_tlb_page(frame.by, frame.r.mm, frame.r.addr, self.now_ns);
+                self.flush_page(frame);
             }
         }
         Ok(())
@@ -193,7 +194,8 @@ impl Machine {
         let invalid = if pte.is_present() { pte.mk_invalid() } else { pte };
         self.write_entry(frame, invalid)?;
         if flushes {
-            self.flush_range(frame, frame.pmd_range());
+            let range = frame.pmd_range();
+            self.flush_range(frame, range);
         }
         Ok(())
     }

@@ -38,7 +38,7 @@ impl Machine {
             let mut frame = Frame::new(ProgramName::Munmap, by, id, root, Args::default());
             frame.r.addr = addr.align_down(PMD_SHIFT);
             frame.r.place = self.tables.table_at(root, addr, PMD_LEVEL).map(|table| Place { table, level: PMD_LEVEL });
-            self.split_huge_pmd(&mut frame)?;
+            self.split_at_once(&mut frame)?;
         }
         self.mm_mut(id)?.vmas.split_at(addr);
         Ok(())
@@ -96,8 +96,12 @@ impl Machine {
 
     pub(super) fn clear_vma_soft_dirty(&mut self, frame: &mut Frame) -> Result<()> {
         frame.r.vma.flags.remove(VmFlags::SOFTDIRTY);
-        let vma = frame.r.vma;
-        self.mm_mut(frame.r.mm)?.vmas.update(vma);
+        let Vma { start, flags, .. } = frame.r.vma;
+        let vmas = &mut self.mm_mut(frame.r.mm)?.vmas;
+        // A fault may have given it an anon_vma meanwhile.
+        if let Some(vma) = vmas.lookup(start).copied() {
+            vmas.update(Vma { flags, ..vma });
+        }
         Ok(())
     }
 

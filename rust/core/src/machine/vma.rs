@@ -32,14 +32,24 @@ bitflags! {
         const PFNMAP = 0x400;
         /// Pages stay in memory (`mlock`).
         const LOCKED = 0x2000;
+        /// Read from front to back (`MADV_SEQUENTIAL`).
+        const SEQ_READ = 0x8000;
+        /// Read in no order (`MADV_RANDOM`).
+        const RAND_READ = 0x1_0000;
         /// Not inherited by `fork` (`MADV_DONTFORK`).
         const DONTCOPY = 0x2_0000;
+        /// Empty in the child of a `fork` (`MADV_WIPEONFORK`).
+        const WIPEONFORK = 0x200_0000;
+        /// Not in a core dump (`MADV_DONTDUMP`).
+        const DONTDUMP = 0x400_0000;
         /// Created or moved since soft-dirty bits were cleared last.
         const SOFTDIRTY = 0x0800_0000;
         /// `MADV_HUGEPAGE`.
         const HUGEPAGE = 0x2000_0000;
         /// `MADV_NOHUGEPAGE`.
         const NOHUGEPAGE = 0x4000_0000;
+        /// Equal pages may be merged (`MADV_MERGEABLE`).
+        const MERGEABLE = 0x8000_0000;
     }
 }
 

@@ -1,5 +1,7 @@
 //! A resolved kernel, read from its plain structure and compiled.
 
+use std::sync::Arc;
+
 use serde_json::Value;
 
 use super::compile::compile;
@@ -76,7 +78,7 @@ pub struct CompiledKernel {
     pub name: String,
     /// Its constants.
     pub constants: Constants,
-    programs: Vec<Program>,
+    programs: Vec<Arc<Program>>,
 }
 
 impl CompiledKernel {
@@ -95,7 +97,8 @@ impl CompiledKernel {
     /// As [`Self::from_json`].
     pub fn from_value(value: &Value) -> Result<Self> {
         let object = value.as_object().ok_or_else(|| Error::Value("kernel is not an object".to_owned()))?;
-        let known = ["format", "version", "name", "title", "source", "switches", "constants", "schemes", "programs"];
+        let known =
+            ["format", "version", "name", "title", "source", "switches", "constants", "schemes", "sources", "programs"];
         for key in object.keys() {
             if !known.contains(&key.as_str()) {
                 return Err(Error::Value(format!("kernel: unknown key {key}, expected one of {}", known.join(", "))));
@@ -114,10 +117,8 @@ impl CompiledKernel {
         if name.is_empty() {
             return Err(Error::Value("kernel: found no name, expected a text".to_owned()));
         }
-        let constants = object.get("constants").cloned().unwrap_or(Value::Null);
-        let constants: Constants =
-            serde_json::from_value(constants).map_err(|e| Error::Value(format!("kernel {name}: constants: {e}")))?;
-        constants.validate().map_err(|e| Error::Value(format!("kernel {name}: {e}")))?;
+        let constants = Constants::from_value(object.get("constants").unwrap_or(&Value::Null))
+            .map_err(|e| Error::Value(format!("kernel {name}: {e}")))?;
         let programs = object
             .get("programs")
             .and_then(Value::as_object)
@@ -136,7 +137,7 @@ impl CompiledKernel {
                 let path = Path::root(&name, program.name());
                 let block = parse_block(block, &path)?;
                 validate(&block, *program, &path)?;
-                Ok(compile(&block))
+                Ok(Arc::new(compile(&block)))
             })
             .collect::<Result<Vec<_>>>()?;
         Ok(Self { name, constants, programs })
@@ -151,6 +152,11 @@ impl CompiledKernel {
         let block = parse_block(steps, &path)?;
         validate(&block, ProgramName::Custom, &path)?;
         Ok(compile(&block))
+    }
+
+    /// The program of an operation, to be kept while it runs.
+    pub fn shared_program(&self, name: ProgramName) -> Arc<Program> {
+        Arc::clone(&self.programs[name as usize])
     }
 
     /// The program of an operation, which is one of [`ProgramName::OF_A_KERNEL`].

@@ -42,7 +42,10 @@ impl Driver<'_> {
         } else {
             AccessKind::Read
         };
-        self.adopt_for_fault(mm, addr, kind, event.a1 & PRESENT != 0)?;
+        if !self.adopt_for_fault(mm, addr, kind, event.a1 & PRESENT != 0)? {
+            self.note("fault that the kernel answered with a signal");
+            return Ok(());
+        }
         self.correct(mm, addr, event.a1)?;
         if let Outcome::Errno(_) = self.run(&Operation::Fault { task, addr: addr.0, kind })? {
             // The kernel may have killed the task, or the rights were changed by what is not in the recording.
@@ -87,18 +90,16 @@ impl Driver<'_> {
         Ok(())
     }
 
-    /// Takes a mapping over where one must have been, and rights that it must have had.
-    fn adopt_for_fault(&mut self, mm: MmId, addr: VirtAddr, kind: AccessKind, present: bool) -> Result<()> {
+    /// Takes a mapping over where one must have been; whether the access is allowed. Rights are never guessed: a mapping
+    /// taken over has all of them, so what is not allowed was forbidden by a recorded call.
+    fn adopt_for_fault(&mut self, mm: MmId, addr: VirtAddr, kind: AccessKind, present: bool) -> Result<bool> {
         if self.machine.vma_at(mm, addr).is_some() {
-            if !self.machine.allows(mm, addr, kind) {
-                self.note("mapping whose rights must have been changed before");
-                self.machine.widen_rights(mm, addr, kind)?;
-            }
-            return Ok(());
+            return Ok(self.machine.allows(mm, addr, kind));
         }
         let start = VirtAddr(addr.0 & !(WINDOW - 1));
         let window = VaRange::new(start, VirtAddr(start.0 + WINDOW));
         let range = window.intersect(self.machine.gap_around(mm, addr));
-        self.adopt_unknown(mm, range, kind == AccessKind::Write && !present)
+        self.adopt_unknown(mm, range, kind == AccessKind::Write && !present)?;
+        Ok(true)
     }
 }

@@ -26,6 +26,7 @@ enum Seen {
 }
 
 /// Which task of the machine stands for which of the recording.
+#[derive(Clone)]
 pub(super) struct Tasks {
     seen: Vec<Seen>,
     /// A live task of the machine for each process id.

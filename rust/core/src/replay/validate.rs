@@ -1,7 +1,7 @@
 //! Holds a replay against the flushes that were recorded, operation by operation.
 //!
 //! One flush is (thread, operation, strides or full, other CPUs told or not). Per operation the predicted and the recorded
-//! flushes are compared as multisets. In a recording by perf a flush is what the tracepoint `tlb:tlb_flush` shows of one
+//! flushes are compared as multisets, once with the targets (told or not) and once without. In a recording by perf a flush is what the tracepoint `tlb:tlb_flush` shows of one
 //! request; in the lab's it is the request itself, and an operation is a step of the scenario.
 
 use std::collections::BTreeMap;
@@ -22,11 +22,9 @@ pub struct Seen {
     pub told: bool,
 }
 
-/// What became of the flushes of one operation or kind of operations.
+/// How many flushes of both sides agree.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Score {
-    /// Operations.
-    pub nr_operations: u64,
+pub struct Counts {
     /// Flushes both predicted and recorded.
     pub matched: u64,
     /// Recorded, not predicted.
@@ -35,7 +33,17 @@ pub struct Score {
     pub extra: u64,
 }
 
-impl Score {
+impl Counts {
+    /// Of two multisets.
+    fn of<T: PartialEq + Copy>(predicted: &[T], recorded: &[T]) -> Self {
+        let extra = minus(predicted, recorded).len();
+        Self {
+            matched: (predicted.len() - extra) as u64,
+            missed: minus(recorded, predicted).len() as u64,
+            extra: extra as u64,
+        }
+    }
+
     /// matched / (matched + missed + extra); 1 if there was nothing.
     #[expect(clippy::cast_precision_loss, reason = "counts of flushes stay far below 2^52")]
     pub fn score(&self) -> f64 {
@@ -44,10 +52,28 @@ impl Score {
     }
 
     fn add(&mut self, other: &Self) {
-        self.nr_operations += other.nr_operations;
         self.matched += other.matched;
         self.missed += other.missed;
         self.extra += other.extra;
+    }
+}
+
+/// What became of the flushes of one operation or kind of operations.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Score {
+    /// Operations.
+    pub nr_operations: u64,
+    /// Flushes compared by size and by whether other CPUs were told.
+    pub with_targets: Counts,
+    /// Flushes compared by size alone.
+    pub without_targets: Counts,
+}
+
+impl Score {
+    fn add(&mut self, other: &Self) {
+        self.nr_operations += other.nr_operations;
+        self.with_targets.add(&other.with_targets);
+        self.without_targets.add(&other.without_targets);
     }
 }
 
@@ -67,12 +93,11 @@ pub struct Compared {
 impl Compared {
     /// Its part of the score.
     pub fn score(&self) -> Score {
-        let (missed, extra) = self.differences();
+        let sizes = |flushes: &[Seen]| flushes.iter().map(|seen| seen.size).collect::<Vec<_>>();
         Score {
             nr_operations: 1,
-            matched: (self.predicted.len() - extra.len()) as u64,
-            missed: missed.len() as u64,
-            extra: extra.len() as u64,
+            with_targets: Counts::of(&self.predicted, &self.recorded),
+            without_targets: Counts::of(&sizes(&self.predicted), &sizes(&self.recorded)),
         }
     }
 
@@ -82,15 +107,15 @@ impl Compared {
     }
 }
 
-/// The multiset difference of two sorted lists.
-fn minus(from: &[Seen], take: &[Seen]) -> Vec<Seen> {
+/// The difference of two multisets.
+fn minus<T: PartialEq + Copy>(from: &[T], take: &[T]) -> Vec<T> {
     let mut take = take.to_vec();
     let mut left = Vec::new();
-    for seen in from {
-        if let Some(at) = take.iter().position(|other| other == seen) {
+    for one in from {
+        if let Some(at) = take.iter().position(|other| other == one) {
             take.swap_remove(at);
         } else {
-            left.push(*seen);
+            left.push(*one);
         }
     }
     left
@@ -325,15 +350,17 @@ mod tests {
     fn flushes_are_compared_as_multisets() {
         let one = compared(&[seen(1, true), seen(1, true), seen(7, false)], &[seen(1, true), seen(8, false)]);
         assert_eq!(one.differences(), (vec![seen(8, false)], vec![seen(1, true), seen(7, false)]));
-        let score = one.score();
-        assert_eq!((score.matched, score.missed, score.extra), (1, 1, 2));
-        assert!((score.score() - 0.25).abs() < 1e-12);
-        assert!((Score::default().score() - 1.0).abs() < 1e-12);
+        let counts = one.score().with_targets;
+        assert_eq!(counts, Counts { matched: 1, missed: 1, extra: 2 });
+        assert!((counts.score() - 0.25).abs() < 1e-12);
+        assert!((Counts::default().score() - 1.0).abs() < 1e-12);
     }
 
     #[test]
-    fn whether_others_were_told_is_part_of_a_flush() {
-        let (missed, extra) = compared(&[seen(1, false)], &[seen(1, true)]).differences();
-        assert_eq!((missed, extra), (vec![seen(1, true)], vec![seen(1, false)]));
+    fn whether_others_were_told_is_part_of_a_flush_with_targets_only() {
+        let one = compared(&[seen(1, false)], &[seen(1, true)]);
+        assert_eq!(one.differences(), (vec![seen(1, true)], vec![seen(1, false)]));
+        assert_eq!(one.score().with_targets, Counts { matched: 0, missed: 1, extra: 1 });
+        assert_eq!(one.score().without_targets, Counts { matched: 1, missed: 0, extra: 0 });
     }
 }

@@ -14,29 +14,29 @@ use super::super::Machine;
 use super::super::frame::{Args, Frame};
 use super::super::operation::{Errno, Outcome};
 use super::super::vma::VmFlags;
+use super::stage::Stage;
 
 impl Machine {
-    /// Compiles and runs a program; `range` is an address and a length in bytes.
+    /// Compiles a program; `range` is an address and a length in bytes.
     pub(super) fn run_custom(
-        &mut self,
+        &self,
         by: Initiator,
         mm: MmId,
         (addr, len): (u64, u64),
         prot: Option<u32>,
         steps: &Value,
-    ) -> Result<Outcome> {
+    ) -> Result<Stage> {
         let program = Arc::new(self.kernel.compile_custom(steps)?);
         let range = match self.page_range(addr, len, Errno::Enomem) {
             Ok(range) if len > 0 => range,
-            Ok(_) => return Ok(Outcome::Errno(Errno::Einval)),
-            Err(errno) => return Ok(Outcome::Errno(errno)),
+            Ok(_) => return Ok(Stage::Done(Outcome::Errno(Errno::Einval))),
+            Err(errno) => return Ok(Stage::Done(Outcome::Errno(errno))),
         };
         let mut args = Args::default();
         args.take_range(range, prot);
         let mut frame = self.frame(ProgramName::Custom, by, mm, args)?;
         frame.custom = Some(program);
-        self.run(&mut frame)?;
-        Ok(Outcome::None)
+        Ok(Stage::run(frame, Outcome::None))
     }
 
     /// Other arguments for the rest of a program.

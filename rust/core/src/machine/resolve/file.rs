@@ -6,101 +6,124 @@ use crate::flush::{Initiator, MmId};
 use crate::program::ProgramName;
 
 use super::super::Machine;
-use super::super::frame::Args;
+use super::super::frame::{Args, Frame};
 use super::super::operation::{Errno, Outcome};
 use super::super::pages::FileId;
+use super::super::vma::Vma;
+use super::stage::{Stage, Todo};
+
+/// `fsync`: all of a file.
+pub(super) fn fsync(file: FileId) -> Stage {
+    Stage::Do(Todo::Writeback { parts: vec![(file, 0, u64::MAX)], next: 0, outcome: Outcome::None })
+}
 
 impl Machine {
-    pub(super) fn msync(&mut self, by: Initiator, mm: MmId, addr: u64, len: u64, sync: bool) -> Result<Outcome> {
+    pub(super) fn msync(&self, mm: MmId, addr: u64, len: u64, sync: bool) -> Result<Stage> {
         let range = match self.page_range(addr, len, Errno::Enomem) {
             Ok(range) => range,
-            Err(errno) => return Ok(Outcome::Errno(errno)),
+            Err(errno) => return Ok(Stage::Done(Outcome::Errno(errno))),
         };
         if range.is_empty() {
-            return Ok(Outcome::None);
+            return Ok(Stage::Done(Outcome::None));
         }
         let has_hole = self.mapped_until(mm, range)? < range.end;
-        if sync {
-            let parts: Vec<(FileId, u64, u64)> = self
-                .mm_ref(mm)?
-                .vmas
-                .overlapping(range)
-                .filter(|vma| vma.is_shared())
-                .filter_map(|vma| {
-                    let part: VaRange = vma.range().intersect(range);
-                    Some((vma.file?, vma.index_of(part.start), vma.index_of(part.end)))
-                })
-                .collect();
-            for (file, from, to) in parts {
-                self.writeback(by, mm, file, from, to)?;
+        let outcome = if has_hole { Outcome::Errno(Errno::Enomem) } else { Outcome::None };
+        if !sync {
+            return Ok(Stage::Done(outcome));
+        }
+        let part_of = |vma: &Vma| {
+            let part: VaRange = vma.range().intersect(range);
+            Some((vma.file?, vma.index_of(part.start), vma.index_of(part.end)))
+        };
+        let vmas = &self.mm_ref(mm)?.vmas;
+        let parts = vmas.overlapping(range).filter(|vma| vma.is_shared()).filter_map(part_of).collect();
+        Ok(Stage::Do(Todo::Writeback { parts, next: 0, outcome }))
+    }
+
+    /// Cleans the dirty pages of the next part of a real file, for writing them.
+    pub(super) fn writeback(
+        &mut self,
+        by: Initiator,
+        mm: MmId,
+        parts: Vec<(FileId, u64, u64)>,
+        mut next: usize,
+        outcome: Outcome,
+    ) -> Result<Stage> {
+        while let Some(&(file, from, to)) = parts.get(next) {
+            next += 1;
+            let dirty = self.dirty_pages(file, from, to);
+            if !dirty.is_empty() {
+                let mut frame = self.frame(ProgramName::PageMkclean, by, mm, Args::default())?;
+                for pfn in dirty {
+                    self.pages.get_ref(pfn);
+                    frame.page_list.push(pfn);
+                }
+                return Ok(Stage::Run(Box::new(frame), Todo::Writeback { parts, next, outcome }));
             }
         }
-        Ok(if has_hole { Outcome::Errno(Errno::Enomem) } else { Outcome::None })
+        Ok(Stage::Done(outcome))
     }
 
-    pub(super) fn fsync(&mut self, by: Initiator, mm: MmId, file: FileId) -> Result<Outcome> {
-        self.writeback(by, mm, file, 0, u64::MAX)?;
-        Ok(Outcome::None)
-    }
-
-    /// Cleans the dirty pages of a part of a real file, for writing them.
-    fn writeback(&mut self, by: Initiator, mm: MmId, file: FileId, from: u64, to: u64) -> Result<()> {
+    fn dirty_pages(&self, file: FileId, from: u64, to: u64) -> Vec<Pfn> {
         let Some(content) = self.pages.file(file).filter(|content| !content.shmem) else {
-            return Ok(());
+            return Vec::new();
         };
         let is_dirty = |pfn: &Pfn| self.pages.get(*pfn).is_some_and(|page| page.dirty);
-        let dirty: Vec<Pfn> = content.pages.range(from..to).map(|(_, pfn)| *pfn).filter(is_dirty).collect();
-        if dirty.is_empty() {
-            return Ok(());
-        }
-        let mut frame = self.frame(ProgramName::PageMkclean, by, mm, Args::default())?;
-        for pfn in dirty {
-            self.pages.get_ref(pfn);
-            frame.page_list.push(pfn);
-        }
-        self.run(&mut frame)
+        content.pages.range(from..to).map(|(_, pfn)| *pfn).filter(is_dirty).collect()
     }
 
     pub(super) fn truncate(
-        &mut self,
+        &self,
         by: Initiator,
         mm: MmId,
         file: FileId,
         from: u64,
         nr_pages: Option<u64>,
-    ) -> Result<Outcome> {
+    ) -> Result<Stage> {
         let to = nr_pages.map_or(u64::MAX, |nr_pages| from.saturating_add(nr_pages));
-        self.run_on_file(ProgramName::UnmapMappingRange, by, mm, (file, from, to))?;
+        let frame = self.frame_on_file(ProgramName::UnmapMappingRange, by, mm, (file, from, to))?;
+        Ok(Stage::Run(Box::new(frame), Todo::DropPages { file, from, to, again: nr_pages.is_none() }))
+    }
+
+    /// Pages of a part of a file leave the page cache.
+    pub(super) fn drop_pages(
+        &mut self,
+        by: Initiator,
+        mm: MmId,
+        (file, from, to): (FileId, u64, u64),
+        again: bool,
+    ) -> Result<Stage> {
         let gone: Vec<Pfn> = match self.pages.file(file) {
             Some(content) if from < to => content.pages.range(from..to).map(|(_, pfn)| *pfn).collect(),
             _ => Vec::new(),
         };
+        if let Some(key) = self.blocks_pages(&gone) {
+            return Ok(Stage::Blocked(key));
+        }
         for pfn in gone {
             self.pages.leave_page_cache(pfn);
         }
-        if nr_pages.is_none() {
-            // mm/truncate.c:`truncate_pagecache`: a private mapping may have copied a page in between.
-            self.run_on_file(ProgramName::UnmapMappingRange, by, mm, (file, from, to))?;
+        if !again {
+            return Ok(Stage::Done(Outcome::None));
         }
-        Ok(Outcome::None)
+        // mm/truncate.c:`truncate_pagecache`: a private mapping may have copied a page in between.
+        let frame = self.frame_on_file(ProgramName::UnmapMappingRange, by, mm, (file, from, to))?;
+        Ok(Stage::run(frame, Outcome::None))
     }
 
     pub(super) fn wp_shared_mapping_range(
-        &mut self,
+        &self,
         by: Initiator,
         mm: MmId,
         file: FileId,
         from: u64,
         nr_pages: u64,
-    ) -> Result<Outcome> {
+    ) -> Result<Stage> {
         let part = (file, from, from.saturating_add(nr_pages));
-        self.run_on_file(ProgramName::WpSharedMappingRange, by, mm, part)?;
-        Ok(Outcome::None)
+        Ok(Stage::run(self.frame_on_file(ProgramName::WpSharedMappingRange, by, mm, part)?, Outcome::None))
     }
 
-    fn run_on_file(&mut self, program: ProgramName, by: Initiator, mm: MmId, part: (FileId, u64, u64)) -> Result<()> {
-        let args = Args { file: Some(part), ..Args::default() };
-        let mut frame = self.frame(program, by, mm, args)?;
-        self.run(&mut frame)
+    fn frame_on_file(&self, program: ProgramName, by: Initiator, mm: MmId, part: (FileId, u64, u64)) -> Result<Frame> {
+        self.frame(program, by, mm, Args { file: Some(part), ..Args::default() })
     }
 }

@@ -11,29 +11,30 @@ use super::super::hardware::MAX_FAULTS;
 use super::super::mm::{MMAP_BASE, MMAP_MIN, START_BRK};
 use super::super::operation::{AccessKind, Errno, Operation, Outcome};
 use super::super::vma::{VmFlags, Vma};
+use super::stage::{Populate, Stage, Todo, Tries};
 
 impl Machine {
-    pub(super) fn mmap(&mut self, by: Initiator, mm: MmId, operation: &Operation) -> Result<Outcome> {
+    pub(super) fn mmap(&mut self, by: Initiator, mm: MmId, operation: &Operation) -> Result<Stage> {
         let Operation::Mmap { addr, len, prot, shared, fixed, noreplace, populate, growsdown, file, pgoff, .. } =
             *operation
         else {
-            return Ok(Outcome::Errno(Errno::Einval));
+            return Ok(Stage::Done(Outcome::Errno(Errno::Einval)));
         };
         let file = file.map(|file| self.file_id(file)).transpose()?;
         if len == 0 || shared && growsdown || !VirtAddr(addr).is_aligned(PAGE_SHIFT) {
-            return Ok(Outcome::Errno(Errno::Einval));
+            return Ok(Stage::Done(Outcome::Errno(Errno::Einval)));
         }
         if pgoff.checked_add(len.div_ceil(PAGE_SIZE)).is_none() {
-            return Ok(Outcome::Errno(Errno::Eoverflow));
+            return Ok(Stage::Done(Outcome::Errno(Errno::Eoverflow)));
         }
         // Address 0 asks for a choice even of a fixed mapping.
         let is_fixed = (fixed || noreplace) && addr != 0;
         let range = match self.choose_range(mm, addr, len, is_fixed)? {
             Ok(range) => range,
-            Err(errno) => return Ok(Outcome::Errno(errno)),
+            Err(errno) => return Ok(Stage::Done(Outcome::Errno(errno))),
         };
         if noreplace && !self.mm_ref(mm)?.vmas.is_free(range) {
-            return Ok(Outcome::Errno(Errno::Eexist));
+            return Ok(Stage::Done(Outcome::Errno(Errno::Eexist)));
         }
         let mut flags = VmFlags::from_bits_truncate(prot) & VmFlags::ACCESS;
         flags.set(VmFlags::SHARED, shared);
@@ -46,14 +47,16 @@ impl Machine {
             (None, false) => (None, range.start.0 >> PAGE_SHIFT),
         };
         let args = Args { range, new_vma: Some(Vma::new(range, flags, file, pgoff)), populate, ..Args::default() };
-        let mut frame = self.frame(ProgramName::Mmap, by, mm, args)?;
-        self.run(&mut frame)?;
-        if populate {
-            let writes = flags.contains(VmFlags::WRITE) && !shared;
-            let kind = if writes { AccessKind::Write } else { AccessKind::Read };
-            self.populate(by, mm, range, kind)?;
+        let frame = self.frame(ProgramName::Mmap, by, mm, args)?;
+        let outcome = Outcome::Value(range.start.0);
+        if !populate {
+            return Ok(Stage::run(frame, outcome));
         }
-        Ok(Outcome::Value(range.start.0))
+        let writes = flags.contains(VmFlags::WRITE) && !shared;
+        let kind = if writes { AccessKind::Write } else { AccessKind::Read };
+        let (at, end, tries) = (range.start, range.end, Tries::default());
+        let then = Todo::Populate(Populate { at, end, kind, tries, on_fault: outcome, outcome });
+        Ok(Stage::Run(Box::new(frame), then))
     }
 
     /// Where a new mapping goes: at `addr` if it is fixed or free there, else as high as there is room.
@@ -82,84 +85,86 @@ impl Machine {
         Ok(found.map(|start| VaRange::new(start, VirtAddr(start.0 + size))).ok_or(Errno::Enomem))
     }
 
-    /// Touches each page of a range in order, till one fails.
-    pub(super) fn populate(&mut self, by: Initiator, mm: MmId, range: VaRange, kind: AccessKind) -> Result<Outcome> {
-        let mut addr = range.start;
-        while addr < range.end {
-            if let errno @ Outcome::Errno(_) = self.populate_page(by, mm, addr, kind)? {
-                return Ok(errno);
+    /// Touches each page of a range in order, till one fails. `faultin_page()`: an entry that allows the access is left as
+    /// it is, A bit and all; else it faults.
+    pub(super) fn populate(&mut self, by: Initiator, mm: MmId, mut state: Populate) -> Result<Stage> {
+        while state.at < state.end {
+            let leaf = self.leaf(mm, state.at).filter(|(pte, _)| pte.is_hw_present());
+            if leaf.is_none_or(|(pte, _)| state.kind == AccessKind::Write && !pte.write()) {
+                return self.populate_page(by, mm, state);
             }
-            addr = VirtAddr(addr.0 + (1 << PAGE_SHIFT));
+            state.at = VirtAddr(state.at.0 + (1 << PAGE_SHIFT));
+            state.tries = Tries::default();
         }
-        Ok(Outcome::None)
+        Ok(Stage::Done(state.outcome))
     }
 
-    /// `faultin_page()`: an entry that allows the access is left as it is, A bit and all; else it faults.
-    fn populate_page(&mut self, by: Initiator, mm: MmId, addr: VirtAddr, kind: AccessKind) -> Result<Outcome> {
-        for _ in 0..MAX_FAULTS {
-            let leaf = self.leaf(mm, addr).filter(|(pte, _)| pte.is_hw_present());
-            if leaf.is_some_and(|(pte, _)| kind != AccessKind::Write || pte.write()) {
-                return Ok(Outcome::None);
-            }
-            if let errno @ Outcome::Errno(_) = self.fault(by, mm, addr, kind)? {
-                return Ok(errno);
-            }
+    fn populate_page(&mut self, by: Initiator, mm: MmId, mut state: Populate) -> Result<Stage> {
+        let addr = state.at;
+        if !state.tries.again(self.locks.turn(), MAX_FAULTS) {
+            return Err(Error::Program {
+                program: ProgramName::Fault.name().to_owned(),
+                step: "as a whole".to_owned(),
+                message: format!("found no end of faults at {addr} of mm {mm}, expected an entry that allows access"),
+            });
         }
-        Err(Error::Program {
-            program: ProgramName::Fault.name().to_owned(),
-            step: "as a whole".to_owned(),
-            message: format!("found no end of faults at {addr} of mm {mm}, expected an entry that allows access"),
+        let next = self.fault(by, mm, addr, state.kind, Todo::Populate(state))?;
+        Ok(match next {
+            Stage::Done(Outcome::Errno(_)) => Stage::Done(state.on_fault),
+            other => other,
         })
     }
 
-    pub(super) fn munmap(&mut self, by: Initiator, mm: MmId, addr: u64, len: u64) -> Result<Outcome> {
+    pub(super) fn munmap(&self, by: Initiator, mm: MmId, addr: u64, len: u64) -> Result<Stage> {
         let range = match self.page_range(addr, len, Errno::Einval) {
             Ok(range) if len > 0 => range,
-            _ => return Ok(Outcome::Errno(Errno::Einval)),
+            _ => return Ok(Stage::Done(Outcome::Errno(Errno::Einval))),
         };
-        self.run_on_range(ProgramName::Munmap, by, mm, range)?;
-        Ok(Outcome::None)
+        Ok(Stage::run(self.frame_on_range(ProgramName::Munmap, by, mm, range)?, Outcome::None))
     }
 
-    pub(super) fn brk(&mut self, by: Initiator, mm: MmId, addr: VirtAddr) -> Result<Outcome> {
+    pub(super) fn brk(&mut self, by: Initiator, mm: MmId, addr: VirtAddr) -> Result<Stage> {
         let state = self.mm_ref(mm)?;
         let old = state.brk;
         let old_end = state.heap().end;
         if addr < START_BRK || addr > self.user_end() {
-            return Ok(Outcome::Value(old.0));
+            return Ok(Stage::Done(Outcome::Value(old.0)));
         }
         let new_end = addr.align_up(PAGE_SHIFT);
-        if new_end < old_end {
-            self.run_on_range(ProgramName::Munmap, by, mm, VaRange::new(new_end, old_end))?;
-        } else if new_end > old_end {
+        if new_end > old_end {
             let range = VaRange::new(old_end, new_end);
             let flags = VmFlags::READ | VmFlags::WRITE;
             let vmas = &mut self.mm_mut(mm)?.vmas;
             if !vmas.is_free(range) {
-                return Ok(Outcome::Value(old.0));
+                return Ok(Stage::Done(Outcome::Value(old.0)));
             }
             vmas.insert(Vma::new(range, flags, None, old_end.0 >> PAGE_SHIFT));
             vmas.merge_at(old_end);
         }
         self.mm_mut(mm)?.brk = addr;
-        Ok(Outcome::Value(addr.0))
+        let outcome = Outcome::Value(addr.0);
+        if new_end < old_end {
+            let tail = VaRange::new(new_end, old_end);
+            return Ok(Stage::run(self.frame_on_range(ProgramName::Munmap, by, mm, tail)?, outcome));
+        }
+        Ok(Stage::Done(outcome))
     }
 
-    pub(super) fn mprotect(&mut self, by: Initiator, mm: MmId, addr: u64, len: u64, prot: u32) -> Result<Outcome> {
+    pub(super) fn mprotect(&self, by: Initiator, mm: MmId, addr: u64, len: u64, prot: u32) -> Result<Stage> {
         let range = match self.page_range(addr, len, Errno::Enomem) {
             Ok(range) => range,
-            Err(errno) => return Ok(Outcome::Errno(errno)),
+            Err(errno) => return Ok(Stage::Done(Outcome::Errno(errno))),
         };
         let end = self.mapped_until(mm, range)?;
+        let outcome = if end < range.end { Outcome::Errno(Errno::Enomem) } else { Outcome::None };
         if range.start < end {
             let args = Args {
                 range: VaRange::new(range.start, end),
                 prot: VmFlags::from_bits_truncate(prot) & VmFlags::ACCESS,
                 ..Args::default()
             };
-            let mut frame = self.frame(ProgramName::Mprotect, by, mm, args)?;
-            self.run(&mut frame)?;
+            return Ok(Stage::run(self.frame(ProgramName::Mprotect, by, mm, args)?, outcome));
         }
-        Ok(if end < range.end { Outcome::Errno(Errno::Enomem) } else { Outcome::None })
+        Ok(Stage::Done(outcome))
     }
 }

@@ -9,6 +9,9 @@ mod mapping;
 mod process;
 mod reclaim;
 mod remap;
+mod stage;
+
+pub(super) use stage::{Stage, Todo, Tries};
 
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE, VaRange, VirtAddr};
 use crate::cpumask::CpuId;
@@ -21,31 +24,57 @@ use super::frame::{Args, Frame};
 use super::operation::{Errno, Operation, Outcome};
 use super::pages::FileId;
 use super::probes::Probe;
+use file::fsync;
 
 impl Machine {
     /// Does one operation, from its arguments to what it returns.
     ///
     /// # Errors
     /// On an operation that makes no sense here: a task, CPU or file that there is not, a task that does not run. What a
-    /// system call would refuse is an [`Outcome::Errno`] instead. A kernel whose programs do not fit together is an
-    /// error too; the machine is not to be used after that.
+    /// system call would refuse is an [`Outcome::Errno`] instead. While calls are in progress ([`Self::begin`]): on an
+    /// operation that would have to wait for one of them. A kernel whose programs do not fit together is an error too; the
+    /// machine is not to be used after that.
     pub fn apply(&mut self, operation: &Operation) -> Result<Outcome> {
-        let outcome = self.resolve(operation);
+        if self.nr_calls > 0 {
+            return self.apply_beside_calls(operation);
+        }
+        let outcome = self.apply_alone(operation);
         self.nr_ops += 1;
         outcome
     }
 
-    fn resolve(&mut self, operation: &Operation) -> Result<Outcome> {
+    fn apply_alone(&mut self, operation: &Operation) -> Result<Outcome> {
+        let mut stage = self.resolve(operation)?;
+        loop {
+            stage = match stage {
+                Stage::Do(todo) => self.go_on(operation, todo, None)?,
+                Stage::Run(mut frame, todo) => {
+                    self.run(&mut frame)?;
+                    self.go_on(operation, todo, Some(&mut frame))?
+                }
+                Stage::Done(outcome) => return Ok(outcome),
+                Stage::Blocked(key) => {
+                    return Err(Error::Value(format!("found {key} held, expected no call in progress")));
+                }
+            };
+        }
+    }
+
+    /// From the arguments to the first thing to do.
+    fn resolve(&mut self, operation: &Operation) -> Result<Stage> {
+        if let Some(key) = self.blocks_begin(operation)? {
+            return Ok(Stage::Blocked(key));
+        }
         match *operation {
-            Operation::CreateProcess {} => Ok(self.create_process()),
+            Operation::CreateProcess {} => Ok(Stage::Done(self.create_process())),
             Operation::CreateFile { shmem, nr_pages } => {
-                Ok(Outcome::Value(u64::from(self.pages.create_file(shmem, nr_pages).0)))
+                Ok(Stage::Done(Outcome::Value(u64::from(self.pages.create_file(shmem, nr_pages).0))))
             }
-            Operation::CloneThread { task } => self.clone_thread(task),
+            Operation::CloneThread { task } => self.clone_thread(task).map(Stage::Done),
             Operation::Fork { task } => self.fork(task),
             Operation::Exec { task } => self.exec(task),
             Operation::Exit { task } => self.exit(task),
-            Operation::Schedule { cpu, task } => self.schedule(cpu, task),
+            Operation::Schedule { cpu, task } => self.schedule(cpu, task).map(Stage::Done),
             Operation::Mmap { task, .. } => {
                 let (by, mm) = self.running(task)?;
                 self.mmap(by, mm, operation)
@@ -71,13 +100,12 @@ impl Machine {
                 self.madvise(by, mm, addr, len, advice)
             }
             Operation::Msync { task, addr, len, sync } => {
-                let (by, mm) = self.running(task)?;
-                self.msync(by, mm, addr, len, sync)
+                let (_, mm) = self.running(task)?;
+                self.msync(mm, addr, len, sync)
             }
             Operation::Fsync { task, file } => {
-                let (by, mm) = self.running(task)?;
-                let file = self.file_id(file)?;
-                self.fsync(by, mm, file)
+                self.running(task)?;
+                Ok(fsync(self.file_id(file)?))
             }
             Operation::Truncate { task, file, from_page, nr_pages } => {
                 let (by, mm) = self.running(task)?;
@@ -88,9 +116,9 @@ impl Machine {
                 let (by, mm) = self.running(task)?;
                 self.clear_refs(by, mm, kind)
             }
-            Operation::Reclaim { task, ref pages, proactive } => {
-                let (by, mm) = self.running(task)?;
-                self.reclaim(by, mm, pages, proactive)
+            Operation::Reclaim { task, .. } => {
+                self.running(task)?;
+                Ok(Stage::Do(Todo::Reclaim { next: 0 }))
             }
             Operation::Migrate { task, ref pages } => {
                 let (by, mm) = self.running(task)?;
@@ -111,7 +139,7 @@ impl Machine {
             }
             Operation::Access { task, addr, kind } => {
                 let (by, mm) = self.running(task)?;
-                self.access(by, mm, VirtAddr(addr), kind)
+                self.access(by, mm, VirtAddr(addr), kind, Tries::default())
             }
             Operation::Fault { task, addr, kind } => {
                 let (by, mm) = self.running(task)?;
@@ -119,7 +147,7 @@ impl Machine {
                     self.drop_faulting(by.cpu, VirtAddr(addr));
                 }
                 self.hit(by, mm, Probe::Fault { addr: VirtAddr(addr) });
-                self.fault(by, mm, VirtAddr(addr), kind)
+                self.fault(by, mm, VirtAddr(addr), kind, Todo::Finish(Outcome::None))
             }
             Operation::Run { task, addr, len, prot, ref steps } => {
                 let (by, mm) = self.running(task)?;
@@ -127,9 +155,51 @@ impl Machine {
             }
             Operation::AdvanceTime { ns } => {
                 self.now_ns = self.now_ns.saturating_add(ns);
-                Ok(Outcome::None)
+                Ok(Stage::Done(Outcome::None))
             }
         }
+    }
+
+    /// What comes after a stage; `frame` is the program that has just ended, if there was one. Nothing is done if it has
+    /// to wait.
+    pub(super) fn go_on(&mut self, operation: &Operation, todo: Todo, frame: Option<&mut Frame>) -> Result<Stage> {
+        if frame.as_ref().is_some_and(|frame| frame.program() == ProgramName::Fault) {
+            self.counters.nr_faults += 1;
+        }
+        match todo {
+            Todo::Begin => self.resolve(operation),
+            Todo::Finish(outcome) => Ok(Stage::Done(outcome)),
+            Todo::ForkTask => self.fork_task(frame),
+            Todo::Mmput { mm, exits } => self.mmput(operation, mm, exits),
+            Todo::DropMm { mm, exits } => self.drop_mm(operation, mm, exits),
+            Todo::DropPages { file, from, to, again } => {
+                let (by, mm) = self.caller(operation)?;
+                self.drop_pages(by, mm, (file, from, to), again)
+            }
+            Todo::Writeback { parts, next, outcome } => {
+                let (by, mm) = self.caller(operation)?;
+                self.writeback(by, mm, parts, next, outcome)
+            }
+            Todo::Reclaim { next } => {
+                let (by, mm) = self.caller(operation)?;
+                self.reclaim(by, mm, operation, next)
+            }
+            Todo::Populate(populate) => {
+                let (by, mm) = self.caller(operation)?;
+                self.populate(by, mm, populate)
+            }
+            Todo::Access(tries) => {
+                let (by, mm) = self.caller(operation)?;
+                let Operation::Access { addr, kind, .. } = *operation else { return Ok(Stage::Done(Outcome::None)) };
+                self.access(by, mm, VirtAddr(addr), kind, tries)
+            }
+        }
+    }
+
+    /// Who does an operation, where, and in which mm.
+    fn caller(&self, operation: &Operation) -> Result<(Initiator, MmId)> {
+        let task = operation.task().unwrap_or_default();
+        Ok((self.initiator(task)?, self.task_mm(task)?))
     }
 
     /// The byte after the last that user space may map: one guard page below the end (`TASK_SIZE_MAX`).
@@ -174,11 +244,9 @@ impl Machine {
         Ok(Frame::new(program, by, mm, self.mm_ref(mm)?.root, args))
     }
 
-    /// Runs a program over a range of an mm.
-    fn run_on_range(&mut self, program: ProgramName, by: Initiator, mm: MmId, range: VaRange) -> Result<()> {
-        let args = Args { range, ..Args::default() };
-        let mut frame = self.frame(program, by, mm, args)?;
-        self.run(&mut frame)
+    /// A program over a range of an mm.
+    fn frame_on_range(&self, program: ProgramName, by: Initiator, mm: MmId, range: VaRange) -> Result<Frame> {
+        self.frame(program, by, mm, Args { range, ..Args::default() })
     }
 
     /// The end of what is mapped from the start of a range on without a hole.

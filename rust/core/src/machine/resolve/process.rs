@@ -2,13 +2,14 @@
 
 use crate::cpumask::CpuId;
 use crate::error::{Error, Result};
-use crate::flush::{Initiator, MmId};
+use crate::flush::MmId;
 use crate::program::ProgramName;
 
 use super::super::Machine;
-use super::super::frame::Args;
-use super::super::operation::Outcome;
+use super::super::frame::{Args, Frame};
+use super::super::operation::{Operation, Outcome};
 use super::super::probes::Probe;
+use super::stage::{Stage, Todo};
 
 impl Machine {
     pub(super) fn create_process(&mut self) -> Outcome {
@@ -23,16 +24,20 @@ impl Machine {
         Ok(Outcome::Value(u64::from(self.create_task(mm, cpu))))
     }
 
-    pub(super) fn fork(&mut self, task: u32) -> Result<Outcome> {
+    pub(super) fn fork(&self, task: u32) -> Result<Stage> {
         let (by, mm) = self.running(task)?;
         let args = Args { range: self.user_space(), ..Args::default() };
-        let mut frame = self.frame(ProgramName::Fork, by, mm, args)?;
-        self.run(&mut frame)?;
-        let child = frame.child.ok_or_else(|| frame.error("a child mm at the end of fork (dup_mm)", "none"))?;
-        Ok(Outcome::Value(u64::from(self.create_task(child, by.cpu))))
+        Ok(Stage::Run(Box::new(self.frame(ProgramName::Fork, by, mm, args)?), Todo::ForkTask))
     }
 
-    pub(super) fn exec(&mut self, task: u32) -> Result<Outcome> {
+    /// The task for the mm that the program made.
+    pub(super) fn fork_task(&mut self, frame: Option<&mut Frame>) -> Result<Stage> {
+        let Some(frame) = frame else { return Ok(Stage::Done(Outcome::None)) };
+        let child = frame.child.ok_or_else(|| frame.error("a child mm at the end of fork (dup_mm)", "none"))?;
+        Ok(Stage::Done(Outcome::Value(u64::from(self.create_task(child, frame.by.cpu)))))
+    }
+
+    pub(super) fn exec(&mut self, task: u32) -> Result<Stage> {
         let by = self.initiator(task)?;
         let old = self.task(task)?.mm;
         let new = self.create_mm();
@@ -40,11 +45,10 @@ impl Machine {
         if self.cpus[by.cpu.index()].curr == Some(task) {
             self.engine.switch_mm(by.cpu, new);
         }
-        self.mmput(by, old)?;
-        Ok(Outcome::None)
+        Ok(Stage::Do(Todo::Mmput { mm: old, exits: false }))
     }
 
-    pub(super) fn exit(&mut self, task: u32) -> Result<Outcome> {
+    pub(super) fn exit(&mut self, task: u32) -> Result<Stage> {
         let by = self.initiator(task)?;
         let mm = self.task(task)?.mm;
         if self.cpus[by.cpu.index()].curr == Some(task) {
@@ -52,17 +56,16 @@ impl Machine {
             self.cpus[by.cpu.index()].curr = None;
         }
         self.task_mut(task)?.running = false;
-        self.mmput(by, mm)?;
-        self.tasks[task as usize] = None;
-        Ok(Outcome::None)
+        Ok(Stage::Do(Todo::Mmput { mm, exits: true }))
     }
 
     /// One user less; the last one tears the address space down.
-    fn mmput(&mut self, by: Initiator, id: MmId) -> Result<()> {
+    pub(super) fn mmput(&mut self, operation: &Operation, id: MmId, exits: bool) -> Result<Stage> {
+        let by = self.initiator(operation.task().unwrap_or_default())?;
         let mm = self.mm_mut(id)?;
         mm.mm_users -= 1;
         if mm.mm_users > 0 {
-            return Ok(());
+            return if exits { self.drop_task(operation) } else { Ok(Stage::Done(Outcome::None)) };
         }
         let args = Args { range: self.user_space(), ..Args::default() };
         let mut frame = self.frame(ProgramName::ExitMmap, by, id, args)?;
@@ -70,11 +73,22 @@ impl Machine {
         self.mm_mut(id)?.vmas.detach(range, &mut frame.detached);
         frame.walks_detached = true;
         self.hit(by, id, Probe::ExitMmap);
-        self.run(&mut frame)?;
-        self.tables.free_tree(frame.r.root);
+        Ok(Stage::Run(Box::new(frame), Todo::DropMm { mm: id, exits }))
+    }
+
+    /// What is left of an address space that was taken down goes.
+    pub(super) fn drop_mm(&mut self, operation: &Operation, id: MmId, exits: bool) -> Result<Stage> {
+        self.tables.free_tree(self.mm_ref(id)?.root);
         self.mms[id.index()] = None;
         self.engine.drop_context(id);
-        Ok(())
+        if exits { self.drop_task(operation) } else { Ok(Stage::Done(Outcome::None)) }
+    }
+
+    fn drop_task(&mut self, operation: &Operation) -> Result<Stage> {
+        let task = operation.task().unwrap_or_default();
+        self.task(task)?;
+        self.tasks[task as usize] = None;
+        Ok(Stage::Done(Outcome::None))
     }
 
     pub(super) fn schedule(&mut self, cpu: u32, task: Option<u32>) -> Result<Outcome> {

@@ -7,8 +7,9 @@ use crate::program::ProgramName;
 
 use super::super::Machine;
 use super::super::frame::{Args, Frame};
-use super::super::operation::Outcome;
+use super::super::operation::{Operation, Outcome};
 use super::super::pages::PageKind;
+use super::stage::{Stage, Todo};
 
 impl Machine {
     /// The page mapped at a place now; not a zero page.
@@ -18,9 +19,9 @@ impl Machine {
         Self::page_of(pte).filter(|pfn| self.pages.get(*pfn).is_some())
     }
 
-    /// Puts a page on the operation's list, once.
-    fn list_page(&mut self, frame: &mut Frame, pfn: Pfn) {
-        if !frame.page_list.contains(&pfn) {
+    /// Puts a page on the operation's list, once; not one that another call has taken.
+    pub(in super::super) fn list_page(&mut self, frame: &mut Frame, pfn: Pfn) {
+        if !frame.page_list.contains(&pfn) && self.isolates(frame.by.op, pfn) {
             self.pages.get_ref(pfn);
             frame.page_list.push(pfn);
         }
@@ -33,16 +34,14 @@ impl Machine {
         self.has_swap || page.is_none_or(|page| page.kind != PageKind::Anon || page.lazyfree)
     }
 
-    pub(super) fn reclaim(
-        &mut self,
-        by: Initiator,
-        mm: MmId,
-        pages: &[(u32, u64)],
-        proactive: bool,
-    ) -> Result<Outcome> {
-        let args = Args { proactive, ..Args::default() };
+    /// The next list of pages to reclaim, looked up now.
+    pub(super) fn reclaim(&mut self, by: Initiator, mm: MmId, operation: &Operation, mut next: usize) -> Result<Stage> {
+        let Operation::Reclaim { pages, proactive, .. } = operation else { return Ok(Stage::Done(Outcome::None)) };
+        let args = Args { proactive: *proactive, ..Args::default() };
         let list_len = self.kernel.constants.swap_cluster_max as usize;
-        for places in pages.chunks(list_len) {
+        while next < pages.len() {
+            let places = &pages[next..pages.len().min(next + list_len)];
+            next += places.len();
             let mut frame = self.frame(ProgramName::ShrinkFolioList, by, mm, args)?;
             for (id, addr) in places {
                 if let Some(pfn) = self.mapped_page(*id, *addr).filter(|pfn| self.can_reclaim(*pfn)) {
@@ -50,22 +49,22 @@ impl Machine {
                 }
             }
             if !frame.page_list.is_empty() {
-                self.run(&mut frame)?;
+                return Ok(Stage::Run(Box::new(frame), Todo::Reclaim { next }));
             }
         }
-        Ok(Outcome::None)
+        Ok(Stage::Done(Outcome::None))
     }
 
-    pub(super) fn migrate(&mut self, by: Initiator, mm: MmId, pages: &[(u32, u64)]) -> Result<Outcome> {
+    pub(super) fn migrate(&mut self, by: Initiator, mm: MmId, pages: &[(u32, u64)]) -> Result<Stage> {
         let mut frame = self.frame(ProgramName::MigratePages, by, mm, Args::default())?;
         for (id, addr) in pages {
             if let Some(pfn) = self.mapped_page(*id, *addr) {
                 self.list_page(&mut frame, pfn);
             }
         }
-        if !frame.page_list.is_empty() {
-            self.run(&mut frame)?;
+        if frame.page_list.is_empty() {
+            return Ok(Stage::Done(Outcome::None));
         }
-        Ok(Outcome::None)
+        Ok(Stage::run(frame, Outcome::None))
     }
 }

@@ -8,17 +8,17 @@ use crate::program::ProgramName;
 use super::super::Machine;
 use super::super::frame::{Args, MremapArgs};
 use super::super::operation::{Errno, Operation, Outcome};
+use super::stage::Stage;
 
 impl Machine {
-    pub(super) fn mremap(&mut self, by: Initiator, mm: MmId, operation: &Operation) -> Result<Outcome> {
+    pub(super) fn mremap(&self, by: Initiator, mm: MmId, operation: &Operation) -> Result<Stage> {
         let args = match self.mremap_args(mm, operation)? {
             Ok(args) => args,
-            Err(errno) => return Ok(Outcome::Errno(errno)),
+            Err(errno) => return Ok(Stage::Done(Outcome::Errno(errno))),
         };
         let frame_args = Args { range: args.old_range(), mremap: args, ..Args::default() };
-        let mut frame = self.frame(ProgramName::Mremap, by, mm, frame_args)?;
-        self.run(&mut frame)?;
-        Ok(Outcome::Value(if args.moves { args.new.0 } else { args.old.0 }))
+        let frame = self.frame(ProgramName::Mremap, by, mm, frame_args)?;
+        Ok(Stage::run(frame, Outcome::Value(if args.moves { args.new.0 } else { args.old.0 })))
     }
 
     fn mremap_args(&self, mm: MmId, operation: &Operation) -> Result<std::result::Result<MremapArgs, Errno>> {

@@ -1,16 +1,18 @@
-"""Validation: how close the model comes to the flushes that the real kernel did.
+"""One recording held against the model: scores with and without the targets.
 
 One flush is (thread, operation, strides or full, other CPUs told or not). For each recorded operation the predicted and
 the recorded flushes are compared as multisets: `matched` are in both, `missed` only in the recording, `extra` only in
-the model; ``score = matched / (matched + missed + extra)``.
+the model; ``score = matched / (matched + missed + extra)``. Without the targets, "told or not" is left out.
 """
 
 from __future__ import annotations
 
 import csv
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from tlbcore import recordings
 from tlbcore.errors import InputError
 from tlbcore.lab import LabExactness
 from tlbcore.replay import Replay, replay
@@ -22,8 +24,6 @@ if TYPE_CHECKING:
     from tlbcore._core import Recording
     from tlbcore.kernel import Kernel
 
-__all__ = ["Validation", "validate"]
-
 
 @dataclass(frozen=True)
 class Validation:
@@ -31,11 +31,18 @@ class Validation:
 
     replay: Replay
     plain: Mapping[str, Any]
+    #: How the kernel was chosen, as words for people.
+    kernel_choice: str
 
     @property
     def score(self) -> float:
         """From 0 to 1: matched / (matched + missed + extra)."""
         return float(self.plain["score"])
+
+    @property
+    def score_without_targets(self) -> float:
+        """The same when it does not count whether other CPUs were told."""
+        return float(self.plain["without_targets"]["score"])
 
     @property
     def matched(self) -> int:
@@ -57,11 +64,22 @@ class Validation:
         """Flushes predicted and not recorded."""
         return int(self.plain["extra"])
 
+    @cached_property
+    def operations(self) -> list[dict[str, Any]]:
+        """The operations with both lists of flushes (`tlbcore._core.Replay.operations`)."""
+        return self.replay.result.operations(self.replay.recording)
+
+    @cached_property
+    def differing(self) -> list[dict[str, Any]]:
+        """Those of them where the lists differ."""
+        return self.replay.result.operations(self.replay.recording, only_differing=True)
+
     def to_dict(self) -> dict[str, Any]:
         """The plain structure, with `matched`, `missed`, `extra` and `score` at the top."""
         return {
             "recording": self.replay.recording.meta["file"],
             "kernel": self.replay.kernel.name,
+            "kernel_choice": self.kernel_choice,
             **self.plain,
             "notes": self.replay.notes,
         }
@@ -75,7 +93,7 @@ class Validation:
             with partial.open("w", newline="", encoding="utf-8") as file:
                 out = csv.writer(file)
                 out.writerow(["event", "time_ns", "tid", "kind", "predicted", "recorded", "matched", "missed", "extra"])
-                for operation in self.replay.result.operations(recording):
+                for operation in self.operations:
                     row = operation["row"]
                     task = int(tasks[row])
                     tid = recording.tasks[task][0] if task < len(recording.tasks) else ""
@@ -95,13 +113,15 @@ def flush_text(flush: Mapping[str, Any]) -> str:
 
 def validate(
     recording: Recording,
-    kernel: str | Kernel,
+    kernel: str | Kernel | None,
     machine: Mapping[str, Any],
     *,
     follow_masks: bool = True,
     nr_disagreements: int = 10,
 ) -> Validation:
     """Replays a recording and holds the model's flushes against those that were recorded.
+
+    Without a `kernel` it is the one nearest to that which was recorded (`tlbcore.recordings.kernel_of`).
 
     Whether a CPU is still in mm_cpumask can hang on foreign tasks that are not in the recording, and one such chance
     then decides over hundreds of flushes. With `follow_masks` each flush is predicted first, and its record then
@@ -112,12 +132,13 @@ def validate(
         InputError: the recording holds no flushes to compare with (a scenario), or as `tlbcore.replay.replay`.
 
     """
+    chosen = recordings.kernel_of(recording) if kernel is None else kernel
     of_lab = recording.meta["source"] == "lab"
-    replayed = replay(recording, kernel, machine, follow_masks=follow_masks, traced=of_lab)
+    replayed = replay(recording, chosen, machine, follow_masks=follow_masks, traced=of_lab)
     plain = replayed.result.validate(recording, nr_disagreements)
     if of_lab:
         plain["lab"] = replayed.result.lab(recording)
     if not plain["has_truth"]:
         msg = f"{recording.meta['file']}: found no recorded flushes, expected a recording of a real kernel"
         raise InputError(msg)
-    return Validation(replayed, plain)
+    return Validation(replayed, plain, "given" if kernel is not None else recordings.why_kernel(recording))

@@ -1,0 +1,5 @@
+"""The lab's one exception."""
+
+
+class LabError(Exception):
+    """Something that the lab cannot do, in one line."""

@@ -1,0 +1,242 @@
+"""The page ``docs/how-true.md``: the scores of every given recording, what disagrees most, and what is not known.
+
+``python tools/how_true.py`` writes the page; ``tests/test_scores.py`` holds it against what comes out today.
+"""
+
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from tlbcore import machines
+from tlbcore.report.table import number
+from tlbcore.report.validation import PLACES
+from tlbcore.validate import COLUMN_RULES, RULES, Cause, Row, Summary, validate_folder
+
+ROOT: Final = Path(__file__).parents[1]
+PAGE: Final = ROOT / "docs" / "how-true.md"
+
+_HEAD: Final = """\
+# How true is it
+
+What the model predicts, held against what real kernels did, for every recording in `data/`.
+`python tools/how_true.py` makes this page from the recordings; a test fails when it is out of date, and another when a
+score falls below what is pinned in `tests/data/scores.json`.
+[Validation](validate.md) says how it is measured; `tlbcore validate data --explain` shows an example of every cause.
+
+*With targets*: a flush counts as right if its size (strides or full) and whether other CPUs were told are right.
+*Without targets*: if its size is. Scores are matched / (matched + missed + extra).
+"""
+
+_PROGRAMS: Final = """\
+## Real programs, Linux 6.18
+
+Seven programs on two CPUs, held against `linux-6.18`.
+*Without following*: with targets, when the model has to keep `mm_cpumask` right all by itself
+([why](validate.md#following-mm_cpumask)).
+"""
+
+_LAB: Final = """\
+## The kernel lab, Linux 6.1
+
+Scenarios on an emulated machine, held against `linux-6.1` (masks are never followed).
+*Single* and *parallel*: entries (steps) that are exact in every column: requests with ranges and strides, masks, who
+obeyed, lazy CPUs, local flushes, gathers, deferred flushes, faults.
+Parallel ones ran at the same time as others, and their order is a race.
+"""
+
+_CAUSES: Final = """\
+Told by the rules [below](#how-causes-are-told), from the recording itself; a likely cause is no proof.
+*Share* is of all differing flushes; an entry of the lab that differs in other columns only counts as one.
+"""
+
+_NOT_RECORDED: Final = """\
+## What the recordings do not say
+
+Counted on its own wherever a replay had to assume something; `tlbcore validate` shows it for each recording.
+"""
+
+_NEVER_SEEN: Final = """\
+## Not shown by any recording here
+
+- More than two CPUs on a kernel that clears `mm_cpumask` lazily (6.14 and later).
+- Other machines than one virtual one (6.18) and one emulated one (6.1): no NUMA, no INVLPGB, no page-table isolation.
+- Swap on 6.18; file systems other than what the scenarios use; CPU hotplug.
+- Other architectures than x86-64.
+"""
+
+
+def page(data: Path = ROOT / "data") -> str:
+    """The page as it should be.
+
+    Raises:
+        ValueError: A recording could not be read.
+    """
+    machine = machines.get("default").config()
+    both = validate_folder(data, machine, with_causes=True)
+    if both.failures:
+        raise ValueError(both.failures[0].message)
+    lab = Summary(tuple(row for row in both.rows if "lab" in row.plain))
+    programs = Summary(tuple(row for row in both.rows if "lab" not in row.plain))
+    alone = validate_folder([row.path for row in programs.rows], machine, follow_masks=False)
+    parts = [
+        _HEAD,
+        _PROGRAMS,
+        _programs(programs, alone),
+        "By kind of operation, all programs together:\n",
+        _kinds(programs),
+        "### Largest causes left\n",
+        _CAUSES,
+        _causes(programs.causes),
+        _LAB,
+        _lab(lab),
+        "By kind of entry, all files together:\n",
+        _entries(lab),
+        "### Largest causes left in the lab\n",
+        _causes(lab.causes),
+        _NOT_RECORDED,
+        _notes(programs, lab),
+        "## How causes are told\n",
+        "The first rule that holds names the cause.\n",
+        _rules(),
+        _NEVER_SEEN,
+    ]
+    return "\n".join(parts)
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> str:
+    """A table of a page; the first `left` columns stand left."""
+    marks = ["---" if index < left else "---:" for index in range(len(head))]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in [head, marks, *rows])
+
+
+def _score(counts: Mapping[str, Any]) -> str:
+    return f"{counts['score']:.4f}"
+
+
+def _name(row: Row) -> str:
+    return row.path.name.partition(".")[0]
+
+
+def _flushes(counts: Mapping[str, Any]) -> str:
+    return number(int(counts["matched"]) + int(counts["missed"]))
+
+
+def _programs(programs: Summary, alone: Summary) -> str:
+    rows = [
+        (_name(row), number(row.plain["nr_operations"]), *_scores(row.plain, other.plain))
+        for row, other in zip(programs.rows, alone.rows, strict=True)
+    ]
+    total = programs.total
+    rows.append(("all", number(total["nr_operations"]), *_scores(total, alone.total)))
+    head = ["program", "operations", "flushes", "with targets", "without targets", "without following"]
+    return _table(head, rows)
+
+
+def _scores(plain: Mapping[str, Any], alone: Mapping[str, Any]) -> tuple[str, ...]:
+    return _flushes(plain), _score(plain), _score(plain["without_targets"]), _score(alone)
+
+
+def _kinds(programs: Summary) -> str:
+    sums: dict[str, list[int]] = {}
+    for row in programs.rows:
+        for kind, counts in row.plain["by_operation"].items():
+            found = [counts["nr_operations"], *_counts(counts), *_counts(counts["without_targets"])]
+            sums[kind] = [a + b for a, b in zip(sums.get(kind, [0] * len(found)), found, strict=True)]
+    rows = [
+        (kind, *(number(count) for count in found[:4]), _share(found[1:4]), _share(found[4:]))
+        for kind, found in sorted(sums.items(), key=lambda item: (-sum(item[1][1:4]), item[0]))
+        if sum(found[1:4])
+    ]
+    return _table(["operation", "times", "matched", "missed", "extra", "with targets", "without targets"], rows)
+
+
+def _counts(counts: Mapping[str, Any]) -> tuple[int, int, int]:
+    return counts["matched"], counts["missed"], counts["extra"]
+
+
+def _share(counts: Sequence[int]) -> str:
+    return f"{counts[0] / sum(counts):.4f}" if sum(counts) else ""
+
+
+def _lab(lab: Summary) -> str:
+    rows = [(_name(row), *_lab_cells(row.plain, row.plain["lab"])) for row in lab.rows]
+    if lab.lab is not None:
+        rows.append(("all", *_lab_cells(lab.total, lab.lab)))
+    return _table(["file", "flushes", "with targets", "without targets", "single", "parallel"], rows)
+
+
+def _lab_cells(plain: Mapping[str, Any], entries: Mapping[str, Any]) -> tuple[str, ...]:
+    sides = (_exact(entries[side]) for side in ("single", "parallel"))
+    return _flushes(plain), _score(plain), _score(plain["without_targets"]), *sides
+
+
+def _exact(entries: Mapping[str, int]) -> str:
+    good, everything = entries["nr_exact"], entries["nr_entries"]
+    return f"{good} of {everything}, {good / everything:.4f}" if everything else ""
+
+
+def _entries(lab: Summary) -> str:
+    sums: dict[str, dict[str, dict[str, int]]] = {}
+    for row in lab.rows:
+        for kind, sides in row.plain["lab"]["by_operation"].items():
+            for side, entries in sides.items():
+                found = sums.setdefault(kind, {}).setdefault(side, {"nr_entries": 0, "nr_exact": 0})
+                for key in found:
+                    found[key] += entries[key]
+    rows = [
+        (kind, _exact(sides["single"]), _exact(sides["parallel"]))
+        for kind, sides in sorted(sums.items(), key=lambda item: (_wrong(item[1]), item[0]))
+    ]
+    return _table(["entry", "single", "parallel"], rows)
+
+
+def _wrong(sides: Mapping[str, Mapping[str, int]]) -> int:
+    """How many entries are not exact, as a key that puts most first."""
+    return sum(entries["nr_exact"] - entries["nr_entries"] for entries in sides.values())
+
+
+def _causes(causes: Sequence[Cause]) -> str:
+    rows = [
+        (
+            cause.rule.title.replace("|", "\\|"),
+            PLACES[cause.rule.lies_in].partition(":")[0],
+            number(cause.nr_operations),
+            number(cause.nr_flushes),
+            f"{cause.share:.1%}",
+        )
+        for cause in causes
+    ]
+    unknown = sum(cause.share for cause in causes if cause.rule.lies_in == "unknown")
+    rows_text = _table(["likely cause", "lies in", "operations", "flushes", "share"], rows, left=2)
+    return f"{rows_text}\nWhere it lies is unknown for {unknown:.1%}.\n"
+
+
+def _notes(*summaries: Summary) -> str:
+    counts = [summary.notes for summary in summaries]
+    names = sorted(set().union(*counts), key=lambda name: (-sum(found.get(name, 0) for found in counts), name))
+    rows = [(name, *(number(found.get(name, 0)) for found in counts)) for name in names]
+    return _table(["what", "programs", "lab"], rows)
+
+
+def _rules() -> str:
+    return _table(["cause", "told by"], _rule_rows(), left=2)
+
+
+def _rule_rows() -> Iterator[tuple[str, str]]:
+    for rule in dict.fromkeys((*RULES, *COLUMN_RULES)):
+        yield rule.title.replace("|", "\\|"), rule.how.replace("|", "\\|")
+
+
+def main() -> int:
+    """Write the page."""
+    text = page()
+    before = PAGE.read_text(encoding="utf-8") if PAGE.exists() else ""
+    if text != before:
+        PAGE.write_text(text, encoding="utf-8")
+    print(f"{PAGE.name}: {'as it was' if text == before else 'written'}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
