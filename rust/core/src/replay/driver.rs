@@ -133,6 +133,8 @@ pub(super) struct ReclaimList {
     pub(super) time_ns: u64,
     /// Where the pages are mapped: mm, address.
     pub(super) places: Vec<(u32, u64)>,
+    /// Rows of faults of others that met a page of the list when it was gone already.
+    pub(super) faults: Vec<usize>,
 }
 
 /// A machine in the middle of a recording.
@@ -308,6 +310,7 @@ impl<'a> Driver<'a> {
                 self.exec(row, event);
                 Ok(())
             }
+            EventKind::Fault if self.meets_reclaim(row, event) => Ok(()),
             EventKind::Fault => self.fault(event),
             kind if kind.is_call() => self.call(row, event),
             _ => self.scenario(row, event),

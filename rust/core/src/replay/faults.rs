@@ -62,8 +62,12 @@ impl Driver<'_> {
         let present = leaf.is_some_and(|(pte, _)| pte.is_hw_present());
         if error_code & PRESENT == 0 {
             if present {
-                self.note("page that fault-around was thought to have mapped");
-                self.machine.forget_page(mm, addr)?;
+                if self.machine.swap_out_unseen(mm, addr)? {
+                    self.note("page that reclaim took unseen");
+                } else {
+                    self.note("page that fault-around was thought to have mapped");
+                    self.machine.forget_page(mm, addr)?;
+                }
             }
             return Ok(());
         }

@@ -110,15 +110,29 @@ impl Driver<'_> {
             _ => {
                 let places = places.collect();
                 self.flush_reclaim()?;
-                self.reclaim = Some(ReclaimList { task: event.task, row, time_ns: event.time_ns, places });
+                self.reclaim =
+                    Some(ReclaimList { task: event.task, row, time_ns: event.time_ns, places, faults: Vec::new() });
             }
         }
         Ok(())
     }
 
+    /// Whether a fault met a page that reclaim has taken, although its list goes on: then it has to wait for the list.
+    pub(super) fn meets_reclaim(&mut self, row: usize, event: &Event) -> bool {
+        let page = event.a0 & !(PAGE_SIZE - 1);
+        let pid = |task: u32| self.recording.tasks.get(task as usize).map(|task| task.pid);
+        let Some(list) = &mut self.reclaim else { return false };
+        // Addresses alone do not tell the address space, but processes of a scenario are copies of one another.
+        let meets = list.places.iter().any(|(_, addr)| *addr == page) && pid(list.task) == pid(event.task);
+        if meets {
+            list.faults.push(row);
+        }
+        meets
+    }
+
     /// Reclaims the list collected so far.
     pub(super) fn flush_reclaim(&mut self) -> Result<()> {
-        let Some(ReclaimList { task, row, places: pages, .. }) = self.reclaim.take() else { return Ok(()) };
+        let Some(ReclaimList { task, row, places: pages, faults, .. }) = self.reclaim.take() else { return Ok(()) };
         self.book();
         let cpu = self.recording.events.cpu[row];
         let before = std::mem::replace(&mut self.cause, (row, task));
@@ -126,6 +140,12 @@ impl Driver<'_> {
             self.run(&Operation::Reclaim { task, pages, proactive: true })?;
         }
         self.book();
+        for row in faults {
+            let event = self.recording.events.get(row);
+            self.cause = (row, event.task);
+            self.fault(&event)?;
+            self.book();
+        }
         self.cause = before;
         Ok(())
     }

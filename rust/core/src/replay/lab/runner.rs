@@ -112,7 +112,7 @@ impl Driver<'_> {
             pgoff: 0,
         })?;
         let control = (CONTROL.0..CONTROL.1).step_by(PAGE_SIZE as usize);
-        let known = [0x4b_f000, HEAP - PAGE_SIZE, HEAP, HEAP_TOKENS, STACK_TOP - PAGE_SIZE];
+        let known = [0x4b_f000, 0x4c_2000, HEAP - PAGE_SIZE, HEAP, HEAP_TOKENS, STACK_TOP - PAGE_SIZE];
         let written: Vec<u64> = control.chain(known).chain(present_before(self.recording)).collect();
         for addr in written {
             if self.machine.allows(mm, VirtAddr(addr), AccessKind::Write) {
