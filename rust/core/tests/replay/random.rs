@@ -209,21 +209,27 @@ proptest! {
         let mut sum = Score::default();
         for score in validation.by_operation.values() {
             sum.nr_operations += score.nr_operations;
-            sum.matched += score.matched;
-            sum.missed += score.missed;
-            sum.extra += score.extra;
+            let pairs = [
+                (&mut sum.with_targets, &score.with_targets),
+                (&mut sum.without_targets, &score.without_targets),
+            ];
+            for (sum, counts) in pairs {
+                sum.matched += counts.matched;
+                sum.missed += counts.missed;
+                sum.extra += counts.extra;
+            }
         }
         prop_assert_eq!(sum, validation.total);
         for operation in &validation.operations {
             let score = operation.score();
-            prop_assert_eq!(score.matched + score.extra, operation.predicted.len() as u64);
-            prop_assert_eq!(score.matched + score.missed, operation.recorded.len() as u64);
+            prop_assert_eq!(score.with_targets.matched + score.with_targets.extra, operation.predicted.len() as u64);
+            prop_assert_eq!(score.with_targets.matched + score.with_targets.missed, operation.recorded.len() as u64);
         }
         let grouped: u64 = validation
             .disagreements(usize::MAX)
             .iter()
             .map(|group| group.nr_operations * (group.missed.len() + group.extra.len()) as u64)
             .sum();
-        prop_assert_eq!(grouped, validation.total.missed + validation.total.extra);
+        prop_assert_eq!(grouped, validation.total.with_targets.missed + validation.total.with_targets.extra);
     }
 }
