@@ -179,8 +179,6 @@ class Calls(ABC):
             InputError: no such advice.
 
         """
-        if advice == "dontneed_locked":
-            advice = "dontneed"
         if advice in ACCEPTED_ADVICE:
             advice = "other"
         self._call("madvise", addr=addr, len=length, advice=advice)

@@ -30,6 +30,7 @@ BASES = (0x7F0000000000, 0x7F003FE00000, 0x7F7FFFE00000, 0x10000000, 0x7FFFF7C00
 FAR = 0x7FFF00000000
 ADVICE = [
     "dontneed",
+    "dontneed_locked",
     "free",
     "cold",
     "pageout",
@@ -358,7 +359,7 @@ class Generator:
     def madvise(self, _task: Task, mm: Mm) -> Operation:
         """A range and an advice."""
         addr, length = self.span(mm)
-        advice = self.rng.choices(ADVICE, [20, 16, 10, 12, 8, 4, 2, 2, 4, 6, 1, 1, 1, 1, 1, 1, 1, 2, 1, 1])[0]
+        advice = self.rng.choices(ADVICE, [20, 2, 16, 10, 12, 8, 4, 2, 2, 4, 6, 1, 1, 1, 1, 1, 1, 1, 2, 1, 1])[0]
         return {"addr": addr, "len": min(length, PMD * 2), "advice": advice}
 
     def mremap(self, _task: Task, mm: Mm) -> Operation:

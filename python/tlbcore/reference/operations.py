@@ -16,7 +16,7 @@ from tlbcore.reference.config import (
     page_align,
 )
 from tlbcore.reference.errors import ErrnoError, ModelError, UsageError
-from tlbcore.reference.hardware import try_access
+from tlbcore.reference.hardware import drop_faulting, try_access
 from tlbcore.reference.mm import Mm, Task
 from tlbcore.reference.pte import A, Pte, W
 
@@ -309,7 +309,9 @@ _FLAG_ADVICE = {
     "dontfork": (v.VM_DONTCOPY, 0),
     "dofork": (0, v.VM_DONTCOPY),
 }
-_PROGRAM_ADVICE = ("dontneed", "free", "cold", "pageout")
+_PROGRAM_ADVICE = {name: f"madvise_{name}" for name in ("dontneed", "free", "cold", "pageout")} | {
+    "dontneed_locked": "madvise_dontneed",
+}
 _POPULATE_ADVICE = {"populate_read": "read", "populate_write": "write"}
 
 
@@ -346,8 +348,7 @@ def _madvise(m: ReferenceMachine, a: Args) -> None:
     else:
         bad = [vma for vma in mm.vmas.overlapping(start, end) if _refuses(vma, advice)]
         stop = max(bad[0].start, start) if bad else end
-        if start < stop:
-            m.run_program(f"madvise_{advice}", m.frame(task, mm, {}, (start, stop)))
+        m.run_program(_PROGRAM_ADVICE[advice], m.frame(task, mm, {}, (start, stop)))
         if bad:
             raise ErrnoError("EINVAL")
     if hole is not None:
@@ -358,6 +359,8 @@ def _refuses(vma: v.Vma, advice: str) -> bool:
     private = vma.file is None and not vma.has(v.VM_SHARED)
     if advice in _FLAG_ADVICE:
         return advice == "wipeonfork" and not private
+    if advice == "dontneed_locked":
+        return False
     return vma.has(v.VM_LOCKED) or (advice == "free" and vma.file is not None)
 
 
@@ -447,6 +450,8 @@ def _truncate(m: ReferenceMachine, a: Args) -> None:
     last = ALL if args["to_page"] is None else args["to_page"]
     for page in [file.pages[n] for n in sorted(file.pages) if args["from_page"] <= n < last]:
         m.memory.drop_from_page_cache(page)
+    if args["to_page"] is None:
+        m.run_program("unmap_mapping_range", m.frame(task, mm, args, (0, m.config.user_end)))
 
 
 def _wp_shared_mapping_range(m: ReferenceMachine, a: Args) -> None:
@@ -554,6 +559,8 @@ def _access(m: ReferenceMachine, a: Args) -> None:
 
 def _fault(m: ReferenceMachine, a: Args) -> None:
     task, mm = _running(m, a)
+    if a["addr"] < m.config.user_end:
+        drop_faulting(m.engine, m.engine.cpus[task.cpu], a["addr"])
     _do_fault(m, task, mm, a["addr"], _kind(a))
 
 

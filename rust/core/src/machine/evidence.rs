@@ -2,7 +2,7 @@
 //! flushes or counts.
 
 use crate::addr::{Levels, VaRange, VirtAddr};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::flush::MmId;
 use crate::page_table::{TableCursor, TableVisit};
 
@@ -43,6 +43,45 @@ impl Machine {
             AccessKind::Write => vma.flags.contains(VmFlags::WRITE),
             AccessKind::Exec => vma.flags.contains(VmFlags::EXEC),
         })
+    }
+
+    /// mm/mlock.c:`apply_vma_lock_flags`: the areas of a range are locked in memory, or no longer.
+    ///
+    /// # Errors
+    /// If the task does not run.
+    pub fn set_locked(&mut self, task: u32, range: VaRange, locked: bool) -> Result<()> {
+        let by = self.initiator(task)?;
+        let mm = self.task_mm(task)?;
+        let mut at = range.start;
+        while let Some(vma) = self.mm_ref(mm)?.vmas.find(at).copied().filter(|vma| vma.start < range.end) {
+            at = vma.end;
+            let mut flags = vma.flags;
+            flags.set(VmFlags::LOCKED, locked);
+            if flags != vma.flags {
+                self.set_vma_flags(by, mm, vma.range().intersect(range), flags)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Other operations have so many gathers open in this mm, until [`Self::release_gathers`].
+    ///
+    /// # Errors
+    /// If there is no such mm.
+    pub fn hold_gathers(&mut self, mm: MmId, nr_gathers: u32) -> Result<()> {
+        self.mm_mut(mm)?.tlb_flush_pending += nr_gathers;
+        Ok(())
+    }
+
+    /// They have ended. Nothing if the mm is gone.
+    ///
+    /// # Errors
+    /// If so many were not open.
+    pub fn release_gathers(&mut self, mm: MmId, nr_gathers: u32) -> Result<()> {
+        let Ok(mm) = self.mm_mut(mm) else { return Ok(()) };
+        let pending = mm.tlb_flush_pending.checked_sub(nr_gathers);
+        mm.tlb_flush_pending = pending.ok_or_else(|| Error::Value("found fewer gathers open than held".to_owned()))?;
+        Ok(())
     }
 
     /// Takes write permission from the entry at `addr`, which by evidence has none, and from what TLBs hold of it.

@@ -24,6 +24,8 @@ pub enum AccessKind {
 pub enum Advice {
     /// `MADV_DONTNEED`: drop the pages now.
     Dontneed,
+    /// `MADV_DONTNEED_LOCKED`: the same, locked areas too.
+    DontneedLocked,
     /// `MADV_FREE`: anonymous pages may be dropped until written again.
     Free,
     /// `MADV_COLD`: reclaim these first.

@@ -23,6 +23,7 @@ const MREMAP_DONTUNMAP: u64 = 4;
 const MADV_COLLAPSE: u64 = 25;
 const MS_SYNC: u64 = 4;
 const ENOMEM: i64 = -12;
+const EINVAL: i64 = -22;
 const PROT_ALL: u64 = 7;
 /// The most that a call is believed to have faulted in, in bytes: 16 GiB.
 const POPULATE_MAX: u64 = 16 << 30;
@@ -33,7 +34,7 @@ const fn page_up(bytes: u64) -> u64 {
 
 fn advice(number: u64) -> Option<Advice> {
     Some(match number {
-        4 | 24 => Advice::Dontneed,
+        4 => Advice::Dontneed,
         8 => Advice::Free,
         0 => Advice::Normal,
         1 => Advice::Random,
@@ -53,17 +54,30 @@ fn advice(number: u64) -> Option<Advice> {
         22 => Advice::PopulateRead,
         23 => Advice::PopulateWrite,
         3 => Advice::Other,
+        24 => Advice::DontneedLocked,
         _ => return None,
     })
 }
 
 impl Driver<'_> {
     /// A system call that was recorded.
-    pub(super) fn call(&mut self, event: &Event) -> Result<()> {
+    pub(super) fn call(&mut self, row: usize, event: &Event) -> Result<()> {
         if event.flags & ENTER_UNSEEN != 0 {
             self.note("call whose begin was not recorded");
             return Ok(());
         }
+        let nr_open = self.nesting.of_call(row);
+        let task = self.tasks.alive(event.task).filter(|_| nr_open > 0);
+        let Some(mm) = task.map(|task| self.machine.task_mm(task)).transpose()? else {
+            return self.call_alone(event);
+        };
+        self.note("call that ran while others had a gather open");
+        self.machine.hold_gathers(mm, nr_open)?;
+        self.call_alone(event)?;
+        self.machine.release_gathers(mm, nr_open)
+    }
+
+    pub(super) fn call_alone(&mut self, event: &Event) -> Result<()> {
         match event.kind() {
             EventKind::Fork => self.fork_call(event),
             EventKind::Mmap => self.mmap(event),
@@ -81,6 +95,7 @@ impl Driver<'_> {
                 Ok(())
             }
             EventKind::Mlock if event.ret == 0 => self.mlock(event),
+            EventKind::Munlock if event.ret == 0 => self.set_locked(event, false),
             _ => Ok(()), // these change no translation that is there
         }
     }
@@ -114,7 +129,7 @@ impl Driver<'_> {
             populate = false;
         }
         self.mapped.insert((mm, len), addr);
-        self.expect_done(&Operation::Mmap {
+        let mapping = Operation::Mmap {
             task,
             addr,
             len,
@@ -126,7 +141,12 @@ impl Driver<'_> {
             growsdown: flags & MAP_GROWSDOWN != 0,
             file,
             pgoff: event.a5 / PAGE_SIZE,
-        })
+        };
+        self.expect_done(&mapping)?;
+        if flags & MAP_LOCKED != 0 {
+            self.machine.set_locked(task, VaRange::new(VirtAddr(addr), VirtAddr(addr.saturating_add(len))), true)?;
+        }
+        Ok(())
     }
 
     /// The file that an mmap maps. In a scenario it has a name; else it is known by its descriptor only.
@@ -219,19 +239,26 @@ impl Driver<'_> {
     }
 
     fn madvise(&mut self, event: &Event) -> Result<()> {
-        if (event.ret != 0 && event.ret != ENOMEM) || event.a1 == 0 {
+        // What the kernel refuses at some area (EINVAL) is done up to there.
+        if ![0, ENOMEM, EINVAL].contains(&event.ret) || event.a1 == 0 {
             return Ok(());
         }
         if event.a2 == MADV_COLLAPSE {
             return self.collapse(event);
         }
         let Some(advice) = advice(event.a2) else {
+            if event.ret == EINVAL {
+                return Ok(());
+            }
             self.note("madvise with an advice that is not modelled");
             return Ok(());
         };
         if matches!(advice, Advice::PopulateRead | Advice::PopulateWrite) && event.a1 > POPULATE_MAX {
             self.note("more memory to fault in than is modelled");
             return Ok(());
+        }
+        if advice == Advice::Pageout {
+            self.pageout_end.insert(event.task, event.end_ns);
         }
         let Some(task) = self.ensure_running(event.task, event.cpu)? else { return Ok(()) };
         let len = page_up(event.a1);
@@ -296,6 +323,7 @@ impl Driver<'_> {
             return Ok(());
         }
         self.adopt_holes(task, start, end)?;
+        self.set_locked(event, true)?;
         let writable = self
             .machine
             .vma_at(mm, VirtAddr(start))
@@ -303,6 +331,12 @@ impl Driver<'_> {
         let advice = if writable { Advice::PopulateWrite } else { Advice::PopulateRead };
         self.run(&Operation::Madvise { task, addr: start, len: end - start, advice })?;
         Ok(())
+    }
+
+    fn set_locked(&mut self, event: &Event, locked: bool) -> Result<()> {
+        let Some(task) = self.ensure_running(event.task, event.cpu)? else { return Ok(()) };
+        let Some((start, end)) = self.user_pages(event.a0, event.a0.saturating_add(event.a1)) else { return Ok(()) };
+        self.machine.set_locked(task, VaRange::new(VirtAddr(start), VirtAddr(end)), locked)
     }
 
     fn shmdt(&mut self, event: &Event) -> Result<()> {
@@ -368,7 +402,7 @@ impl Driver<'_> {
         Ok(file)
     }
 
-    fn new_file(&mut self, nr_pages: Option<u64>) -> Result<FileId> {
+    pub(super) fn new_file(&mut self, nr_pages: Option<u64>) -> Result<FileId> {
         Ok(FileId(self.id(&Operation::CreateFile { shmem: false, nr_pages })?))
     }
 }

@@ -57,7 +57,7 @@ impl Driver<'_> {
     }
 
     /// Makes the machine's entry what the error code says it was.
-    fn correct(&mut self, mm: MmId, addr: VirtAddr, error_code: u64) -> Result<()> {
+    pub(super) fn correct(&mut self, mm: MmId, addr: VirtAddr, error_code: u64) -> Result<()> {
         let leaf = self.machine.leaf(mm, addr);
         let present = leaf.is_some_and(|(pte, _)| pte.is_hw_present());
         if error_code & PRESENT == 0 {

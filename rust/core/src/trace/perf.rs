@@ -399,8 +399,15 @@ impl Importer {
             }
             REMOTE_SHOOTDOWN | REMOTE_WRONG_CPU => {
                 self.just_switched[usize::from(header.cpu)] = after_switch;
-                let send = self.senders.of(header.cpu, self.tasks.get(task).pid);
-                if let Some(send) = send {
+                if let Some(send) = self.own_part(task, header.cpu).filter(|_| reason == REMOTE_WRONG_CPU) {
+                    // The sender itself no longer runs that address space (exec): this is its part of the request, and
+                    // what it flushes next is another one.
+                    self.open_send[task as usize] = None;
+                    flush.request = row_number(send);
+                    flush.icpu = header.cpu;
+                    flush.op_event = self.flushes.op_event[send];
+                    flush.attribution = self.flushes.attribution[send];
+                } else if let Some(send) = self.senders.of(header.cpu, self.tasks.get(task).pid) {
                     flush.request = row_number(send.row);
                     flush.icpu = send.cpu;
                     if send.op_event >= 0 {
@@ -429,6 +436,11 @@ impl Importer {
             }
         }
         self.flushes.push(flush);
+    }
+
+    /// The request that the task made on this CPU and of which its own CPU has shown nothing yet.
+    fn own_part(&self, task: u32, cpu: u16) -> Option<usize> {
+        self.open_send[task as usize].filter(|&send| self.flushes.cpu[send] == cpu)
     }
 
     fn finish(mut self) -> Recording {

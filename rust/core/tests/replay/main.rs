@@ -2,5 +2,6 @@
 //! whatever makes a replay panic.
 
 mod exact;
+mod nesting;
 mod random;
 mod tape;

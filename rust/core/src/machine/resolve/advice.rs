@@ -22,10 +22,12 @@ impl Machine {
             return Ok(Stage::Done(Outcome::None));
         }
         match advice {
-            Advice::Dontneed => self.madvise_run(ProgramName::MadviseDontneed, by, mm, range),
-            Advice::Free => self.madvise_run(ProgramName::MadviseFree, by, mm, range),
-            Advice::Cold => self.madvise_run(ProgramName::MadviseCold, by, mm, range),
-            Advice::Pageout => self.madvise_run(ProgramName::MadvisePageout, by, mm, range),
+            Advice::Dontneed | Advice::DontneedLocked => {
+                self.madvise_run(ProgramName::MadviseDontneed, by, mm, range, advice)
+            }
+            Advice::Free => self.madvise_run(ProgramName::MadviseFree, by, mm, range, advice),
+            Advice::Cold => self.madvise_run(ProgramName::MadviseCold, by, mm, range, advice),
+            Advice::Pageout => self.madvise_run(ProgramName::MadvisePageout, by, mm, range, advice),
             Advice::PopulateRead => self.madvise_populate(mm, range, AccessKind::Read),
             Advice::PopulateWrite => self.madvise_populate(mm, range, AccessKind::Write),
             Advice::Other => Ok(Stage::Done(Outcome::None)),
@@ -34,19 +36,27 @@ impl Machine {
     }
 
     /// Runs a program on a range, up to the first area that the advice does not suit.
-    fn madvise_run(&self, program: ProgramName, by: Initiator, mm: MmId, range: VaRange) -> Result<Stage> {
-        let only_anonymous = program == ProgramName::MadviseFree;
-        let suits = |vma: &Vma| !vma.flags.contains(VmFlags::LOCKED) && (vma.is_anonymous() || !only_anonymous);
+    fn madvise_run(
+        &self,
+        program: ProgramName,
+        by: Initiator,
+        mm: MmId,
+        range: VaRange,
+        advice: Advice,
+    ) -> Result<Stage> {
+        let suits = |vma: &Vma| match advice {
+            Advice::DontneedLocked => true,
+            Advice::Free => !vma.flags.contains(VmFlags::LOCKED) && vma.is_anonymous(),
+            _ => !vma.flags.contains(VmFlags::LOCKED),
+        };
         let vmas = &self.mm_ref(mm)?.vmas;
         let bad = vmas.overlapping(range).find(|vma| !suits(vma)).map(|vma| vma.start);
         let end = bad.map_or(range.end, |start| start.max(range.start));
         let has_hole = self.mapped_until(mm, range)? < range.end;
         let outcome = if bad.is_some() { Outcome::Errno(Errno::Einval) } else { hole_outcome(has_hole) };
-        if range.start < end {
-            let frame = self.frame_on_range(program, by, mm, VaRange::new(range.start, end))?;
-            return Ok(Stage::run(frame, outcome));
-        }
-        Ok(Stage::Done(outcome))
+        // Also for nothing: since 6.16 the call has a gather (`madvise_init_tlb`) before it looks at any area.
+        let frame = self.frame_on_range(program, by, mm, VaRange::new(range.start, end))?;
+        Ok(Stage::run(frame, outcome))
     }
 
     /// mm/madvise.c:`madvise_vma_behavior`: advice that is a flag of the area. It splits and joins areas, and so decides

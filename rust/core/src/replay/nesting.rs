@@ -1,0 +1,162 @@
+//! Which operations ran while another had its gather open in the same address space (`mm->tlb_flush_pending`).
+//!
+//! A replay runs calls one after the other, but the recording says when each began and ended. A call that ends its gather
+//! while another's is open flushes everything (mm/mmu_gather.c:`tlb_finish_mmu`). Three things decide whether it is open:
+//! - the time: from a call's begin to its end, less what the way into the kernel and out of it takes;
+//! - `mmap_lock`: munmap, mprotect, mremap, brk and mmap take it for writing and so begin only when the readers and writers
+//!   before them are done; munmap and brk go on as readers. MADV_COLD and PAGEOUT read. MADV_DONTNEED and FREE lock their
+//!   area only, and wait for nobody (mm/madvise.c:`get_lock_mode`);
+//! - the scheduler: a task that blocks in such a call (not `R`) waits for that lock, and has no gather yet. One that is
+//!   preempted (`R+`) keeps what it has, for as long as it does not run.
+//!
+//! Whose gather is open is asked when a call opens its own; the walk that follows is short against the flush.
+
+use rustc_hash::FxHashMap;
+
+use crate::addr::PAGE_SIZE;
+use crate::trace::kinds::ENTER_UNSEEN;
+use crate::trace::{Event, EventKind, Recording};
+
+/// Durations at or below this share of all are those of calls that find nothing to do.
+const SHORTEST: usize = 10;
+const ENOMEM: i64 = -12;
+const EINVAL: i64 = -22;
+
+/// How a call holds `mmap_lock`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Lock {
+    /// For writing, to its end.
+    Write,
+    /// For writing, then for reading.
+    WriteThenRead,
+    /// For reading.
+    Read,
+    /// Not at all: areas have locks of their own.
+    Area,
+}
+
+/// A call that may wait for others or let them wait.
+#[derive(Clone, Copy, Debug)]
+struct Holder {
+    row: usize,
+    lock: Lock,
+    opens_gather: bool,
+    start_ns: u64,
+    end_ns: u64,
+}
+
+/// For each call, how many gathers of others were open when it opened its own. Calls without any are absent.
+#[derive(Clone, Default)]
+pub(super) struct Nesting(FxHashMap<usize, u32>);
+
+impl Nesting {
+    /// Of a recording of a machine on which calls ran as they came.
+    pub(super) fn of(recording: &Recording) -> Self {
+        let mut nested = FxHashMap::default();
+        let calls = holders(recording);
+        let margin_ns = margin_ns(&calls);
+        let mut of_process: FxHashMap<u32, Vec<Holder>> = FxHashMap::default();
+        for call in calls {
+            let task = recording.events.task[call.row] as usize;
+            let Some(pid) = recording.tasks.get(task).map(|task| task.pid) else { continue };
+            let before = of_process.entry(pid).or_default();
+            before.retain(|other| other.end_ns > recording.events.time_ns[call.row]);
+            before.push(Holder { start_ns: after_locks(&call, before), ..call });
+            let last = before.len() - 1;
+            count_open(before, last, margin_ns, &mut nested);
+        }
+        Self(nested)
+    }
+
+    /// How many gathers of others were open.
+    pub(super) fn of_call(&self, row: usize) -> u32 {
+        self.0.get(&row).copied().unwrap_or(0)
+    }
+}
+
+/// Counts for the newest of the calls in progress, and for those before it that come to their gather only after it.
+fn count_open(calls: &[Holder], newest: usize, margin_ns: u64, nested: &mut FxHashMap<usize, u32>) {
+    let new = calls[newest];
+    for old in &calls[..newest] {
+        if !(old.opens_gather && new.opens_gather) {
+            continue;
+        }
+        for (own, other) in [(old, &new), (&new, old)] {
+            // Both open their gather a margin after they got their lock, and looking takes as long again.
+            let asked_ns = own.start_ns + 2 * margin_ns;
+            if other.start_ns + margin_ns < asked_ns && asked_ns + margin_ns < other.end_ns {
+                *nested.entry(own.row).or_default() += 1;
+            }
+        }
+    }
+}
+
+/// When the call has its lock: when those that exclude it are done. One that ended first cannot have waited.
+fn after_locks(call: &Holder, before: &[Holder]) -> u64 {
+    let excludes = |other: &&Holder| match call.lock {
+        Lock::Write | Lock::WriteThenRead => other.lock != Lock::Area,
+        Lock::Read => other.lock == Lock::Write,
+        Lock::Area => false,
+    };
+    let ends = before.iter().filter(excludes).map(|other| other.end_ns).filter(|end_ns| *end_ns < call.end_ns);
+    ends.fold(call.start_ns, u64::max)
+}
+
+/// What a call takes from its begin to its gather: half of what one that does nothing takes.
+fn margin_ns(calls: &[Holder]) -> u64 {
+    let mut durations: Vec<u64> =
+        calls.iter().filter(|call| call.opens_gather).map(|call| call.end_ns - call.start_ns).collect();
+    durations.sort_unstable();
+    durations.get(durations.len() / SHORTEST).copied().unwrap_or(0) / 2
+}
+
+/// The calls that hold locks, by time; each starts when its task was last woken in it.
+fn holders(recording: &Recording) -> Vec<Holder> {
+    let mut holders: Vec<Holder> = Vec::new();
+    // Per task: its latest call here, and whether it is off its CPU without having been preempted.
+    let mut latest: FxHashMap<u32, (usize, bool)> = FxHashMap::default();
+    for row in 0..recording.events.len() {
+        let event = recording.events.get(row);
+        if event.kind() == EventKind::Switch {
+            if let Some((_, is_blocked)) = latest.get_mut(&event.task) {
+                *is_blocked = event.a2 == 0 && event.a1 != u64::from(b'R');
+            }
+            let next = u32::try_from(event.a0).unwrap_or(u32::MAX);
+            if let Some((at, is_blocked)) = latest.get_mut(&next)
+                && std::mem::take(is_blocked)
+                && event.time_ns < holders[*at].end_ns
+            {
+                holders[*at].start_ns = event.time_ns;
+            }
+        } else if let Some((lock, opens_gather)) = kind_of(&event) {
+            latest.insert(event.task, (holders.len(), false));
+            let (start_ns, end_ns) = (event.time_ns, event.end_ns.max(event.time_ns));
+            holders.push(Holder { row, lock, opens_gather, start_ns, end_ns });
+        }
+    }
+    holders
+}
+
+/// How a call locks, and whether it opens a gather; none for events that do neither.
+fn kind_of(event: &Event) -> Option<(Lock, bool)> {
+    if event.flags & ENTER_UNSEEN != 0 {
+        return None;
+    }
+    let is_done = event.ret == 0 || event.ret == ENOMEM;
+    let advised = |advice: u64| match advice {
+        4 | 8 | 24 => Some((Lock::Area, true)),
+        20 | 21 => Some((Lock::Read, true)),
+        22 | 23 => Some((Lock::Read, false)),
+        _ => Some((Lock::Write, false)),
+    };
+    match event.kind() {
+        EventKind::Munmap if event.ret == 0 => Some((Lock::WriteThenRead, true)),
+        EventKind::Mprotect if is_done => Some((Lock::Write, true)),
+        EventKind::Mmap | EventKind::Mremap | EventKind::Fork => Some((Lock::Write, false)),
+        EventKind::Brk => Some((Lock::WriteThenRead, false)),
+        // An area that the advice does not suit ends a call that has its gather already.
+        EventKind::Madvise if is_done || event.ret == EINVAL && event.a0.is_multiple_of(PAGE_SIZE) => advised(event.a2),
+        EventKind::ProcessMadvise if event.ret >= 0 => advised(event.a3),
+        _ => None,
+    }
+}
