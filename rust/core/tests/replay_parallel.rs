@@ -25,8 +25,7 @@ fn parallel_entries_are_among_what_the_machine_can_do() {
     for (name, nr_entries, least) in SCORES {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../../data/lab/{name}.jsonl.gz"));
         let recording = import_file(&path).unwrap();
-        let config =
-            MachineConfig { nr_cpus: recording.meta.smp.into(), levels: 5, pcid: false, ..MachineConfig::default() };
+        let config = MachineConfig { nr_cpus: recording.meta.smp, levels: 5, pcid: false, ..MachineConfig::default() };
         let (replayed, traced) = replay_traced(&recording, &kernel, &config, true, &mut || false).unwrap();
         let parallel = lab::compare(&recording, &traced).parallel;
         assert_eq!(parallel.nr_entries, nr_entries, "{name}");
