@@ -11,6 +11,7 @@ use super::in_flight::InFlight;
 use super::ledger::Ledger;
 use super::mask_evidence::MaskEvidence;
 use super::nesting::Nesting;
+use super::overlap::Overlap;
 use super::tasks::Tasks;
 use super::traced::Traced;
 use crate::error::{Error, Result};
@@ -145,6 +146,8 @@ pub(super) struct Driver<'a> {
     deferred: BinaryHeap<Reverse<(u64, usize)>>,
     /// Calls that ran while others had a gather open.
     pub(super) nesting: Nesting,
+    /// An operation whose flush others may overtake.
+    pub(super) overlap: Overlap,
     /// Flushes that may not have arrived yet.
     pub(super) in_flight: InFlight,
     /// Row of the execve of each task that is in one which has not yet taken effect.
@@ -182,6 +185,7 @@ impl<'a> Driver<'a> {
             masks: follow_masks.then(|| MaskEvidence::new(recording)),
             deferred: BinaryHeap::new(),
             nesting: if recording.meta.source == "perf" { Nesting::of(recording) } else { Nesting::default() },
+            overlap: Overlap::new(recording),
             in_flight: InFlight::new(recording, config.nr_cpus as usize),
             exec_of: FxHashMap::default(),
             now_ns: recording.events.time_ns.first().copied().unwrap_or(0),
@@ -195,6 +199,7 @@ impl<'a> Driver<'a> {
     }
 
     fn end(mut self) -> Result<(Replayed, Vec<Traced>)> {
+        self.end_open()?;
         self.flush_reclaim()?;
         self.run_deferred(u64::MAX)?;
         self.finish_execs()?;
@@ -222,6 +227,7 @@ impl<'a> Driver<'a> {
     fn event(&mut self, row: usize) -> Result<()> {
         let event = self.recording.events.get(row);
         self.nr_events += 1;
+        self.meet(&event)?;
         self.run_deferred(event.time_ns)?;
         if event.time_ns > self.now_ns {
             self.now_ns = event.time_ns;
@@ -239,8 +245,10 @@ impl<'a> Driver<'a> {
         if operation_counts(event.kind()) && self.cause.0 == row {
             self.ledger.operation(&self.kind_name(row));
         }
-        self.book();
-        self.follow_mask(row, &event)?;
+        if !self.is_open(row) {
+            self.book();
+            self.follow_mask(row, &event)?;
+        }
         Ok(())
     }
 
@@ -272,7 +280,7 @@ impl<'a> Driver<'a> {
     }
 
     /// Corrects the mask of the task's address space by what the recording shows of it.
-    fn follow_mask(&mut self, row: usize, event: &Event) -> Result<()> {
+    pub(super) fn follow_mask(&mut self, row: usize, event: &Event) -> Result<()> {
         let Some(has_others) = self.masks.as_ref().and_then(|masks| masks.after(row)) else { return Ok(()) };
         let Some(task) = self.tasks.alive(event.task) else { return Ok(()) };
         let mm = self.machine.task_mm(task)?;
@@ -289,6 +297,7 @@ impl<'a> Driver<'a> {
             && end_ns <= now_ns
         {
             self.deferred.pop();
+            self.end_open()?;
             let mut event = self.recording.events.get(row);
             let running = self.tasks.alive(event.task).and_then(|task| self.machine.running_on(task));
             event.cpu = running.and_then(|cpu| u16::try_from(cpu).ok()).unwrap_or(event.cpu);

@@ -17,6 +17,7 @@ pub mod lab;
 mod ledger;
 mod mask_evidence;
 mod nesting;
+mod overlap;
 mod scenario;
 mod tasks;
 mod traced;
