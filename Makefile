@@ -67,10 +67,14 @@ docs: $(DOCS) ## Build the documentation into docs/_build, warnings are errors
 build: $(DEV) ## Build a wheel and a source distribution into dist
 	$(BIN)/maturin build --release --sdist --out dist
 
+# Needs packages of the system (lab/README.md), no virtual environment.
+lab: ## Record a scenario on a real kernel in QEMU: SCENARIO=FILE, LAB_ARGS='--kernel-package NAME'
+	$(PYTHON) -m lab run $(or $(SCENARIO),lab/scenarios) $(LAB_ARGS)
+
 clean: ## Remove everything that was built
-	rm -rf $(VENV) dist docs/_build .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) dist build docs/_build .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	rm -f python/tlbcore/_core.*.so
-	find python tests tools benches -type d -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
+	find python tests tools benches lab -type d -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
 	cargo clean
 
 $(DEV): pyproject.toml

@@ -7,6 +7,7 @@ the same `area` are certainly in one.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -78,17 +79,12 @@ class AddressSpace:
     def runs(self) -> list[Range]:
         """Maximal runs of mapped pages, in order."""
         found: list[Range] = []
-        for region, page in sorted(self.pages):
-            last = found[-1] if found else None
-            if last is not None and last.region == region and last.first + last.nr_pages == page:
-                found[-1] = Range(region, last.first, last.nr_pages + 1)
-            else:
-                found.append(Range(region, page, 1))
+        # Pages in a row have the same distance to their position in the order.
+        in_order = enumerate(sorted(self.pages))
+        for (region, _), run in itertools.groupby(in_order, lambda item: (item[1][0], item[1][1] - item[0])):
+            places = list(run)
+            found.append(Range(region, places[0][1][1], len(places)))
         return found
-
-    def mapped(self, where: Range) -> bool:
-        """Whether all of it is."""
-        return all(key in self.pages for key in where.places())
 
     def in_one_area(self, where: Range) -> bool:
         """Whether all of it certainly is in one area of the kernel."""

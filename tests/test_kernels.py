@@ -5,6 +5,7 @@ from typing import cast
 
 import pytest
 
+import kernel_files
 from tlbcore import InputError, kernels, program
 from tlbcore.cli.main import main
 from tlbcore.kernel import Kernel, ResolvedKernel
@@ -220,3 +221,7 @@ def test_json_is_what_the_core_compiles(capsys: pytest.CaptureFixture[str]) -> N
     assert json.loads(capsys.readouterr().out) == json.loads(text)["programs"]["fork"]
     assert main(["kernels", "--json"]) == 0
     assert [family["name"] for family in json.loads(capsys.readouterr().out)] == list(kernels.FAMILIES)
+
+
+def test_the_core_is_tested_with_what_python_resolves() -> None:
+    assert kernel_files.stale() == [], "python tools/kernel_files.py writes them"

@@ -231,14 +231,14 @@ class Replay:
         ``by_operation``, ``disagreements`` (the `limit` largest groups), ``nr_unattributed``, ``has_truth``.
         """
     def operations(self, recording: Recording, *, only_differing: bool = False) -> list[dict[str, Any]]:
-        """The operations with both lists of flushes: row, kind, predicted, recorded, and the scores.
+        """The operations with both lists of flushes: row, kind, predicted, recorded, counts.
 
         With `only_differing` those whose lists differ.
         """
     def lab(self, recording: Recording) -> dict[str, Any]:
         """Holds a traced replay of a recording of the kernel lab against it, entry by entry and column by column.
 
-        A plain structure with ``single`` and ``parallel`` (nr_entries, nr_exact), ``by_operation`` (both of each) and
+        A plain structure with ``single`` and ``parallel`` (nr_entries, nr_exact, nr_explained), ``by_operation`` (both of each) and
         ``differences``: the entries that differ, with both sides.
 
         Raises:

@@ -13,10 +13,11 @@ __all__ = ["Exactness", "LabDifference", "LabExactness"]
 
 @dataclass(frozen=True)
 class Exactness:
-    """Entries, and those of them without a difference."""
+    """Entries, those of them without a difference, and those that differ for what may be a cause outside the model."""
 
     nr_entries: int
     nr_exact: int
+    nr_explained: int
 
     @property
     def share(self) -> float:
@@ -34,6 +35,8 @@ class LabDifference:
     cpu: int
     text: str
     parallel: bool
+    #: What outside the model can be the reason; none if no rule fits.
+    cause: str | None
     columns: Sequence[str]
     recorded: Mapping[str, str]
     model: Mapping[str, str]

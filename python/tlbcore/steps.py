@@ -340,6 +340,7 @@ set_pte_numa = PlainStep("set_pte_numa", "make a NUMA-hinted entry present again
 put_old_page = PlainStep("put_old_page", "drop the reference of the page that was copied")
 dup_mm = PlainStep("dup_mm", "make the child's mm")
 dup_vma = PlainStep("dup_vma", "copy the VMA into the child")
+pte_alloc_child = PlainStep("pte_alloc_child", "make the child's table")
 page_dup_rmap = PlainStep("page_dup_rmap", "add the child's mapping to the page")
 set_pte_at_child = PlainStep("set_pte_at_child", "store the child's entry")
 swap_duplicate = PlainStep("swap_duplicate", "share a swap or migration entry with the child")

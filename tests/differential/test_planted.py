@@ -78,7 +78,7 @@ PLANTED = {
     "ceiling off by one": Planted(ceiling_is_off_by_one, r"flushes\[\d+\]\.(start|end)|tlb_events\[\d+\]\.pages"),
     "lazy CPUs not mentioned": Planted(lazy_cpus_are_forgotten, r"flushes\[\d+\]\.lazy_skipped"),
     "page tables not freed": Planted(
-        instead("free_pgtables", nothing), r"flushes\[\d+\].*|state\.mms\[\d+\].nr_tables"
+        instead("free_pgtables", nothing), r"flushes\[\d+\].*|state\.mms\[\d+\].nr_tables|counters\.nr_table_frees"
     ),
     "deferred flush not noted": Planted(
         instead("set_tlb_ubc_flush_pending", nothing), r"flushes.*|tlb_events.*|state.*"

@@ -28,6 +28,7 @@ CONSTANTS: dict[str, Any] = {
     "fault_around_pages": 16,
     "swap_cluster_max": 32,
     "cow_reuse": "mapcount",
+    "swap_in_mkwrite": "exclusive",
     "pmd_move": True,
     "pud_move": True,
     "thp": "never",

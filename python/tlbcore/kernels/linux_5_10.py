@@ -39,6 +39,7 @@ CONSTANTS: dict[str, Sourced] = {
     "fault_around_pages": Sourced(16, "mm/memory.c:fault_around_bytes (v5.10.7)"),
     "swap_cluster_max": Sourced(32, "include/linux/swap.h:SWAP_CLUSTER_MAX (v5.10.7)"),
     "cow_reuse": Sourced("mapcount", "mm/memory.c:do_wp_page (v5.10.7)"),
+    "swap_in_mkwrite": Sourced("write_fault", "mm/memory.c:do_swap_page (v5.10.7)"),
     "pmd_move": Sourced(True, "mm/mremap.c:move_normal_pmd (v5.10.7)"),
     "pud_move": Sourced(False, "mm/mremap.c:move_page_tables (v5.10.7): until v5.10"),
     "thp": Sourced("madvise", "mm/huge_memory.c:transparent_hugepage_flags (v5.10.7): as the build chose"),
@@ -99,7 +100,7 @@ def legacy_schemes() -> dict[str, Scheme]:
     """The schemes of 5.10, by operation."""
     gather = MmuGather(delay_rmap=False, huge_mkwrite=False, madvise_per_vma=True)
     pending = TlbFlushPending()
-    deferred = DeferredUnmap(batch_migration=False, madvise_per_vma=True)
+    deferred = DeferredUnmap(batch_migration=False, madvise_per_vma=True, pageout_clears_young=True)
     at_once = Synchronous()
     return {
         "mmap": gather,

@@ -49,6 +49,7 @@ class Constants:
     fault_around_pages: int
     swap_cluster_max: int
     cow_reuse: str
+    swap_in_mkwrite: str
     pmd_move: bool
     pud_move: bool
     thp: str

@@ -127,7 +127,7 @@ class Engine:
 
     def flush_tlb_mm(self, by: Initiator, mm: Mm) -> None:
         """All of an mm."""
-        self.flush_tlb_mm_range(by, mm, 0, ALL, PAGE_SHIFT, freed_tables=True)
+        self.flush_tlb_mm_range(by, mm, 0, ALL, 0, freed_tables=True)
 
     def arch_tlbbatch_flush(self, by: Initiator, task: Task) -> None:
         """Flush the CPUs that the task's batch names; whatever they have loaded."""

@@ -21,8 +21,13 @@ def try_access(engine: Engine, cpu: Cpu, mm: Mm, va: int, kind: str) -> bool:
     if done is None:
         done = _through_walk(engine, cpu, mm, va, kind)
     if not done:
-        engine.tlbs[cpu.id].drop_translations(engine.pcid(cpu.slot), va)
+        drop_faulting(engine, cpu, va)
     return done
+
+
+def drop_faulting(engine: Engine, cpu: Cpu, va: int) -> None:
+    """A processor drops the translation that made it fault."""
+    engine.tlbs[cpu.id].drop_translations(engine.pcid(cpu.slot), va)
 
 
 def _through_tlb(engine: Engine, cpu: Cpu, mm: Mm, va: int, kind: str) -> bool | None:

@@ -69,6 +69,7 @@ NOT_CUSTOM_STEPS = frozenset(
         "put_old_page",
         "dup_mm",
         "dup_vma",
+        "pte_alloc_child",
         "page_dup_rmap",
         "set_pte_at_child",
         "swap_duplicate",

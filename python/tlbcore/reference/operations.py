@@ -16,7 +16,7 @@ from tlbcore.reference.config import (
     page_align,
 )
 from tlbcore.reference.errors import ErrnoError, ModelError, UsageError
-from tlbcore.reference.hardware import try_access
+from tlbcore.reference.hardware import drop_faulting, try_access
 from tlbcore.reference.mm import Mm, Task
 from tlbcore.reference.pte import A, Pte, W
 
@@ -450,6 +450,8 @@ def _truncate(m: ReferenceMachine, a: Args) -> None:
     last = ALL if args["to_page"] is None else args["to_page"]
     for page in [file.pages[n] for n in sorted(file.pages) if args["from_page"] <= n < last]:
         m.memory.drop_from_page_cache(page)
+    if args["to_page"] is None:
+        m.run_program("unmap_mapping_range", m.frame(task, mm, args, (0, m.config.user_end)))
 
 
 def _wp_shared_mapping_range(m: ReferenceMachine, a: Args) -> None:
@@ -557,6 +559,8 @@ def _access(m: ReferenceMachine, a: Args) -> None:
 
 def _fault(m: ReferenceMachine, a: Args) -> None:
     task, mm = _running(m, a)
+    if a["addr"] < m.config.user_end:
+        drop_faulting(m.engine, m.engine.cpus[task.cpu], a["addr"])
     _do_fault(m, task, mm, a["addr"], _kind(a))
 
 

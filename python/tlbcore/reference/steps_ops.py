@@ -133,7 +133,8 @@ def _set_pte_swap_in(f: Frame, _step: Plain) -> None:
     vma, page, memory, slot = f.the_vma, f.the_page, f.machine.memory, f.pte.slot
     exclusive = memory.swap[slot] == 1 and page.mapcount == 0
     flags = vma.page_prot | p.A | (f.pte.flags & (p.SD | p.UFFD))
-    if exclusive and vma.has(v.VM_WRITE) and not f.pte.has(p.UFFD):
+    mkwrite = _is_write(f) or f.machine.constants.swap_in_mkwrite == "exclusive"
+    if exclusive and mkwrite and vma.has(v.VM_WRITE) and not f.pte.has(p.UFFD):
         flags |= p.W
     _map(f, page, flags, dirty=bool(flags & p.W) and _is_write(f))
     memory.swap_put(slot)
@@ -163,6 +164,11 @@ def _dup_vma(f: Frame, _step: Plain) -> None:
     f.child_vma = replace(f.the_vma, anon_vma=f.the_vma.anon_vma and not wiped)
     assert f.child is not None
     f.child.vmas.insert(f.child_vma)
+
+
+def _pte_alloc_child(f: Frame, _step: Plain) -> None:
+    assert f.child is not None
+    f.child.page_table.ensure(f.table_range[0], 0)
 
 
 def _page_dup_rmap(f: Frame, _step: Plain) -> None:
@@ -279,6 +285,7 @@ OPERATION_HANDLERS: dict[str, Handler] = {
     "set_pte_numa": _set_pte_numa,
     "dup_mm": _dup_mm,
     "dup_vma": _dup_vma,
+    "pte_alloc_child": _pte_alloc_child,
     "page_dup_rmap": _page_dup_rmap,
     "set_pte_at_child": _set_pte_at_child,
     "swap_duplicate": _swap_duplicate,

@@ -181,7 +181,7 @@ def _isolate_folio(f: Frame, _step: Plain) -> None:
     page = f.page
     if page is None or page.is_zero or page in f.page_list:
         return
-    if not f.the_vma.has(v.VM_SHARED) and page.mapcount != 1:
+    if page.mapcount != 1:
         return
     f.machine.add_to_page_list(f, page)
 

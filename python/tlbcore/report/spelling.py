@@ -186,6 +186,7 @@ PLAIN: Final[dict[str, str]] = {
     "put_old_page": "folio_put(old_folio);",
     "dup_mm": "child = dup_mm(mm);",
     "dup_vma": "new_vma = vm_area_dup(vma);",
+    "pte_alloc_child": "child_ptep = pte_alloc(child, addr);",
     "page_dup_rmap": "folio_dup_anon_rmap_pte(folio, page, vma);",
     "set_pte_at_child": "set_pte_at(child, addr, child_ptep, pte_mkold(new_pte));",
     "swap_duplicate": "swap_duplicate(entry), set_pte_at(child, addr, child_ptep, pte);",

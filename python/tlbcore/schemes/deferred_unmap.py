@@ -28,10 +28,13 @@ from tlbcore.steps import (
     page_lazyfree,
     page_mapped,
     page_remove_rmap,
+    page_shared,
     page_shmem,
     pageout,
     pmd_lock,
     pmd_unlock,
+    pmdp_invalidate,
+    pte_mkold,
     pte_offset_map_lock,
     pte_unmap_unlock,
     ptep_clear_flush,
@@ -41,6 +44,7 @@ from tlbcore.steps import (
     remove_migration_ptes,
     set_migration_entry,
     set_page_dirty,
+    set_pmd_at,
     set_pte_at,
     set_swap_pte,
     set_tlb_ubc_flush_pending,
@@ -48,11 +52,15 @@ from tlbcore.steps import (
     split_huge_pmd,
     tlb_finish_mmu,
     tlb_gather_mmu,
+    tlb_remove_pmd_tlb_entry,
+    tlb_remove_tlb_entry,
     try_to_unmap_flush,
     try_to_unmap_flush_dirty,
     unlock,
     when,
     whole_pmd,
+    young,
+    zero_page,
 )
 
 if TYPE_CHECKING:
@@ -71,9 +79,12 @@ class DeferredUnmap(Scheme):
     batch_migration: bool = True
     #: MADV_PAGEOUT opens a gather for each VMA, not one for the call.
     madvise_per_vma: bool = False
+    #: MADV_PAGEOUT makes young entries old first, and flushes them at the end of its gather (before v6.9).
+    pageout_clears_young: bool = False
     sources: ClassVar[Mapping[str, str]] = {
         "batch_migration": "commit 7e12beb8ca2a (v6.3)",
         "madvise_per_vma": "mm/madvise.c:madvise_pageout (v6.18.2)",
+        "pageout_clears_young": "mm/madvise.c:madvise_cold_or_pageout_pte_range (v5.10.7): until v6.8",
     }
     where: ClassVar[str] = "try_to_unmap_one() for shrink_folio_list() and migrate_pages_batch() (mm/rmap.c)"
 
@@ -135,15 +146,28 @@ class DeferredUnmap(Scheme):
 
     def madvise_pageout(self) -> Block:
         """`madvise_cold_or_pageout_pte_range()` for MADV_PAGEOUT: each table's pages are reclaimed as a list."""
+        age = [ptep_get_and_clear(), pte_mkold(), set_pte_at(), tlb_remove_tlb_entry()]
+        age_huge = [pmdp_invalidate(), pte_mkold(), set_pmd_at(), tlb_remove_pmd_tlb_entry()]
+        old = self.pageout_clears_young
         walk = for_each_table(
             pte_offset_map_lock(),
             flush_tlb_batched_pending(),
-            LazyMmu.section(for_each_pte(isolate_folio())),
+            LazyMmu.section(
+                for_each_pte(
+                    [when(young & ~zero_page & ~page_shared, age)] if old else [],
+                    isolate_folio(),
+                ),
+            ),
             pte_unmap_unlock(),
             self.reclaim_pages(),
             on_huge_pmd=[
                 pmd_lock(),
-                when(whole_pmd, isolate_folio(), otherwise=[split_huge_pmd()]),
+                when(
+                    whole_pmd,
+                    [when(young & ~zero_page, age_huge)] if old else [],
+                    isolate_folio(),
+                    otherwise=[split_huge_pmd()],
+                ),
                 pmd_unlock(),
                 self.reclaim_pages(),
             ],

@@ -233,7 +233,7 @@ class MmuGather(Scheme):
             when(
                 present,
                 when(
-                    ~zero_page & ~(page_dirty & page_shared),
+                    ~zero_page & ~(page_dirty & page_shared),  # vm_normal_page() knows no zero page
                     when(young | dirty, clean, self.record(tlb_remove_tlb_entry())),
                     mark_lazyfree(),
                 ),

@@ -44,6 +44,7 @@ from tlbcore.steps import (
     present,
     protnone,
     pte_alloc,
+    pte_alloc_child,
     pte_mkclean,
     pte_offset_map_lock,
     pte_unmap_unlock,
@@ -214,6 +215,7 @@ class Synchronous(Scheme):
                         vma_needs_copy,
                         for_each_table(
                             pte_offset_map_lock(),
+                            pte_alloc_child(),
                             LazyMmu.section(
                                 for_each_pte(
                                     when(

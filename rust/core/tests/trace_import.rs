@@ -18,7 +18,8 @@ fn import(name: &str) -> Recording {
 
 fn files(dir: &str) -> Vec<PathBuf> {
     let mut files: Vec<_> = std::fs::read_dir(data().join(dir)).unwrap().map(|entry| entry.unwrap().path()).collect();
-    files.retain(|path| path.is_file());
+    // The table of the lab's entries lies beside its recordings.
+    files.retain(|path| path.is_file() && !path.to_string_lossy().ends_with(".csv.gz"));
     files.sort();
     files
 }

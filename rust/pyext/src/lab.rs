@@ -1,7 +1,7 @@
 //! The comparison of lab entries as plain structures.
 
 use serde_json::{Map, Value, json};
-use tlbcore::replay::lab::{Columns, ComparedEntry, Exactness, LabValidation};
+use tlbcore::replay::lab::{Cause, Columns, ComparedEntry, Exactness, LabValidation};
 use tlbcore::trace::Recording;
 
 /// All of it; of the entries only those that differ.
@@ -23,7 +23,7 @@ pub fn validation_value(validation: &LabValidation, recording: &Recording) -> Va
 }
 
 fn exactness(sums: &Exactness) -> Value {
-    json!({ "nr_entries": sums.nr_entries, "nr_exact": sums.nr_exact })
+    json!({ "nr_entries": sums.nr_entries, "nr_exact": sums.nr_exact, "nr_explained": sums.nr_explained })
 }
 
 fn entry(compared: &ComparedEntry, recording: &Recording) -> Value {
@@ -36,6 +36,7 @@ fn entry(compared: &ComparedEntry, recording: &Recording) -> Value {
         "cpu": entry.cpu,
         "text": entry.text,
         "parallel": entry.parallel,
+        "cause": compared.cause.map(Cause::name),
         "columns": compared.differences.iter().map(|difference| difference.column).collect::<Vec<_>>(),
         "recorded": columns(&compared.recorded),
         "model": columns(&compared.model),

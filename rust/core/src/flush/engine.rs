@@ -165,9 +165,9 @@ impl Engine {
         self.flush_tlb_mm_range(by, mm, start, end, PAGE_SHIFT, freed_tables, now_ns);
     }
 
-    /// Flushes all of `mm` (`flush_tlb_mm`).
+    /// Flushes all of `mm` (`flush_tlb_mm`, which passes no stride).
     pub fn flush_tlb_mm(&mut self, by: Initiator, mm: MmId, now_ns: u64) {
-        self.flush_tlb_mm_range(by, mm, VirtAddr(0), TLB_FLUSH_ALL, PAGE_SHIFT, true, now_ns);
+        self.flush_tlb_mm_range(by, mm, VirtAddr(0), TLB_FLUSH_ALL, 0, true, now_ns);
     }
 
     /// Makes every CPU of `batch` catch up with the generations of the mm that it has loaded, and empties the batch

@@ -98,6 +98,38 @@ impl Machine {
         Ok(())
     }
 
+    /// Swaps a page out that, by evidence, reclaim took unseen: an anonymous page that one 4 KiB entry maps, on a machine
+    /// with swap. No flush. Tells whether it was such a page.
+    ///
+    /// # Errors
+    /// If there is no such mm.
+    pub fn swap_out_unseen(&mut self, mm: MmId, addr: VirtAddr) -> Result<bool> {
+        let addr = addr.align_down(PAGE_SHIFT);
+        let root = self.mm_ref(mm)?.root;
+        let Some(Place { table, level: PTE_LEVEL }) = self.place_at(root, addr) else {
+            return Ok(false);
+        };
+        let index = table_index(addr, PTE_LEVEL);
+        let pte = self.tables.get(table, index);
+        let Some(pfn) = Self::page_of(pte).filter(|_| self.has_swap) else {
+            return Ok(false);
+        };
+        if !self.pages.get(pfn).is_some_and(|page| page.kind == PageKind::Anon && page.rmap.len() == 1) {
+            return Ok(false);
+        }
+        self.pages.add_to_swap(pfn);
+        let Some(slot) = self.pages.get(pfn).and_then(|page| page.swap_slot) else {
+            return Ok(false);
+        };
+        self.pages.swap_duplicate(slot);
+        self.tables.set(table, index, pte.to_swap(u64::from(slot)));
+        self.pages.remove_rmap(pfn, Mapping { mm, addr });
+        self.pages.leave_swap_cache(pfn);
+        self.pages.put_ref(pfn);
+        self.engine.forget_translation(mm, addr);
+        Ok(true)
+    }
+
     /// Drops a 4 KiB entry that, by evidence, never was there: its page, its swap slot, and what TLBs hold of it, without
     /// a flush. Tells whether there was one; huge entries stay.
     ///

@@ -136,6 +136,16 @@ impl Machine {
         self.locks.of(call.op).collect()
     }
 
+    /// Whether a task is in a call and cannot be preempted there: it holds the lock of a page table, or is flushing.
+    pub fn is_atomic(&self, task: u32) -> bool {
+        self.locks.spinlock_of(task).is_some()
+    }
+
+    /// Whether a task runs on a CPU.
+    pub fn runs(&self, task: u32) -> bool {
+        self.task(task).is_ok_and(|found| self.cpus[found.cpu.index()].curr == Some(task))
+    }
+
     /// Calls begun and not over.
     pub const fn nr_calls(&self) -> u32 {
         self.nr_calls

@@ -45,7 +45,10 @@ impl Machine {
             Test::VmaAnonymous => vma.is_anonymous(),
             Test::VmaWritable => vma.is_writable(),
             Test::VmaDontcopy => vma.flags.contains(VmFlags::DONTCOPY),
-            Test::VmaNeedsCopy => vma.anon_vma && !vma.flags.contains(VmFlags::WIPEONFORK),
+            Test::VmaNeedsCopy => {
+                let has_own_pages = vma.anon_vma || vma.flags.contains(VmFlags::PFNMAP);
+                has_own_pages && !vma.flags.contains(VmFlags::WIPEONFORK)
+            }
             Test::ProtChanged => !frame.args.keeps_rights && vma.flags & VmFlags::ACCESS != frame.args.prot,
             Test::CowMapping => !vma.is_shared(),
             Test::VmaHugeAllowed => self.vma_huge_allowed(vma),

@@ -176,7 +176,6 @@ pub(super) enum After {
 }
 
 /// A frame's place in its innermost loop.
-#[expect(clippy::struct_excessive_bools, reason = "those of the frame")]
 pub(super) struct Walk {
     pc: Pc,
     state: Option<Loop>,

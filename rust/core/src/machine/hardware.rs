@@ -60,11 +60,18 @@ impl Machine {
             Some((entry, _)) => self.use_entry(cpu, root, pcid, addr, kind, entry),
             None => self.walk_and_fill(cpu, root, pcid, addr, kind),
         };
-        if !done && let Some(tlbs) = self.engine.tlbs_mut() {
-            // A CPU drops the translation that made it fault; the paging-structure caches stay.
-            tlbs.invalidate_page_with(cpu.index(), pcid, addr, PscScope::None);
+        if !done {
+            self.drop_faulting(cpu, addr);
         }
         Ok(done)
+    }
+
+    /// A CPU drops the translation that made it fault; the paging-structure caches stay.
+    pub(super) fn drop_faulting(&mut self, cpu: CpuId, addr: VirtAddr) {
+        let pcid = self.engine.loaded_pcid(cpu);
+        if let Some(tlbs) = self.engine.tlbs_mut() {
+            tlbs.invalidate_page_with(cpu.index(), pcid, addr, PscScope::None);
+        }
     }
 
     /// An access with a cached translation.

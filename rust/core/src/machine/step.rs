@@ -268,6 +268,7 @@ impl Machine {
 
             Leaf::DupMm => self.dup_mm(frame),
             Leaf::DupVma => self.dup_vma(frame),
+            Leaf::PteAllocChild => self.pte_alloc_child(frame),
             Leaf::PageDupRmap => self.page_dup_rmap(frame),
             Leaf::SetPteAtChild | Leaf::SetPmdAtChild => self.set_pte_at_child(frame),
             Leaf::SwapDuplicate => self.swap_duplicate(frame),

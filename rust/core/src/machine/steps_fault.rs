@@ -3,6 +3,7 @@
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE, PMD_SHIFT, PMD_SIZE, Pfn, VirtAddr};
 use crate::error::Result;
 use crate::page_table::{PMD_LEVEL, PTE_LEVEL, Pte, table_index};
+use crate::program::SwapInMkwrite;
 
 use super::Machine;
 use super::frame::{Frame, Place};
@@ -181,7 +182,8 @@ impl Machine {
         let is_unmapped = self.pages.get(page).is_some_and(|found| found.rmap.is_empty());
         let exclusive = self.pages.swap_count(slot) == 1 && is_unmapped;
         let mut pte = Pte::new(page, self.page_prot(&frame.r.vma)).mk_young();
-        if exclusive && frame.r.vma.is_writable() && !entry.uffd_wp() {
+        let mkwrite = is_write(frame) || self.kernel.constants.swap_in_mkwrite == SwapInMkwrite::Exclusive;
+        if exclusive && mkwrite && frame.r.vma.is_writable() && !entry.uffd_wp() {
             pte = pte.mk_write();
             if is_write(frame) {
                 pte = pte.mk_dirty().mk_soft_dirty();

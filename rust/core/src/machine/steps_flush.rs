@@ -138,7 +138,7 @@ impl Machine {
             BatchedPending::Flag => mm.tlb_flush_batched = FlushBatched::default(),
             // What changed meanwhile stays as it is (mm/rmap.c: an atomic_cmpxchg that fails).
             BatchedPending::Counter if mm.tlb_flush_batched == batched => {
-                mm.tlb_flush_batched.flushed = batched.pending
+                mm.tlb_flush_batched.flushed = batched.pending;
             }
             BatchedPending::Counter => {}
         }

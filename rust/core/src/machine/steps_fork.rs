@@ -29,6 +29,13 @@ impl Machine {
         Ok(())
     }
 
+    /// The child gets a table where the parent has one, with entries or without.
+    pub(super) fn pte_alloc_child(&mut self, frame: &mut Frame) -> Result<()> {
+        let root = self.mm_ref(Self::child(frame)?)?.root;
+        self.tables.alloc_pte_table(root, frame.r.table_range.start)?;
+        Ok(())
+    }
+
     fn child_mapping(frame: &Frame) -> Result<Mapping> {
         Ok(Mapping { mm: Self::child(frame)?, ..frame.mapping() })
     }

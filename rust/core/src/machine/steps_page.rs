@@ -43,7 +43,7 @@ impl Machine {
             return Ok(());
         };
         // mm/madvise.c: pages that others map too are theirs as well.
-        let is_shared = !frame.r.vma.is_shared() && page.rmap.len() != 1;
+        let is_shared = page.rmap.len() != 1;
         if is_shared || !self.can_reclaim(pfn) {
             return Ok(());
         }

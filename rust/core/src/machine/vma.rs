@@ -28,6 +28,8 @@ bitflags! {
         const SHARED = 0x8;
         /// A stack: faults below the start extend it.
         const GROWSDOWN = 0x100;
+        /// Frames without pages behind them (the kernel's own data for the vDSO): fork copies such areas.
+        const PFNMAP = 0x400;
         /// Pages stay in memory (`mlock`).
         const LOCKED = 0x2000;
         /// Read from front to back (`MADV_SEQUENTIAL`).

@@ -72,6 +72,16 @@ named_enum! {
 }
 
 named_enum! {
+    /// When a page that comes back from swap and has no other user becomes writable (`do_swap_page`).
+    SwapInMkwrite {
+        /// Only if the fault was a write.
+        WriteFault = "write_fault",
+        /// Whenever the page is exclusive.
+        Exclusive = "exclusive",
+    }
+}
+
+named_enum! {
     /// Transparent huge pages for anonymous memory.
     Thp {
         /// Never.
@@ -147,7 +157,7 @@ macro_rules! choices {
     };
 }
 
-choices!(CpumaskRule, ShouldFlushTlb, BatchedPending, PendingTracking, LazyMmu, CowReuse, Thp);
+choices!(CpumaskRule, ShouldFlushTlb, BatchedPending, PendingTracking, LazyMmu, CowReuse, SwapInMkwrite, Thp);
 
 /// Declares [`Constants`]: the fields, their names, and how they are read.
 macro_rules! constants {
@@ -219,6 +229,8 @@ constants! {
     swap_cluster_max: u32,
     /// When an anonymous page is written in place instead of copied.
     cow_reuse: CowReuse,
+    /// When a page that comes back from swap becomes writable, if it has no other user.
+    swap_in_mkwrite: SwapInMkwrite,
     /// mremap may move whole PTE tables.
     pmd_move: bool,
     /// mremap may move whole PMD tables.

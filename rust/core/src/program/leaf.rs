@@ -375,6 +375,8 @@ leaves! {
     DupMm = "dup_mm", Nothing, ["fork"];
     /// Copies the VMA into the child.
     DupVma = "dup_vma", Vma, ["fork"];
+    /// Makes the child's table.
+    PteAllocChild = "pte_alloc_child", TableLock, ["fork"];
     /// Adds the child's mapping to the page.
     PageDupRmap = "page_dup_rmap", Entry, ["fork"];
     /// Stores the child's entry.

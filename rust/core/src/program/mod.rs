@@ -14,7 +14,9 @@ mod parse;
 mod validate;
 
 pub use condition::{Condition, Test};
-pub use constants::{BatchedPending, Constants, CowReuse, CpumaskRule, LazyMmu, PendingTracking, ShouldFlushTlb, Thp};
+pub use constants::{
+    BatchedPending, Constants, CowReuse, CpumaskRule, LazyMmu, PendingTracking, ShouldFlushTlb, SwapInMkwrite, Thp,
+};
 pub use instr::{Instr, LoopKind, Pc, Program, PteFilter};
 pub use kernel::{CompiledKernel, ProgramName};
 pub use leaf::{FlushScope, Leaf, LockMode, LockName, MkWriteRule, ProtSource, RangeArg};

@@ -77,7 +77,7 @@ impl Driver<'_> {
         self.machine.release_gathers(mm, nr_open)
     }
 
-    fn call_alone(&mut self, event: &Event) -> Result<()> {
+    pub(super) fn call_alone(&mut self, event: &Event) -> Result<()> {
         match event.kind() {
             EventKind::Fork => self.fork_call(event),
             EventKind::Mmap => self.mmap(event),
@@ -265,6 +265,9 @@ impl Driver<'_> {
             self.note("more memory to fault in than is modelled");
             return Ok(());
         }
+        if advice == Advice::Pageout {
+            self.pageout_end.insert(event.task, event.end_ns);
+        }
         let Some(task) = self.ensure_running(event.task, event.cpu)? else { return Ok(()) };
         let len = page_up(event.a1);
         if event.ret == 0 {
@@ -407,7 +410,7 @@ impl Driver<'_> {
         Ok(file)
     }
 
-    fn new_file(&mut self, nr_pages: Option<u64>) -> Result<FileId> {
+    pub(super) fn new_file(&mut self, nr_pages: Option<u64>) -> Result<FileId> {
         Ok(FileId(self.id(&Operation::CreateFile { shmem: false, nr_pages })?))
     }
 }

@@ -8,14 +8,16 @@ use rustc_hash::FxHashMap;
 
 use super::flushed::Predicted;
 use super::in_flight::InFlight;
+use super::lab::evidence::LabEvidence;
 use super::ledger::Ledger;
 use super::mask_evidence::MaskEvidence;
 use super::nesting::Nesting;
 use super::overlap::Overlap;
+use super::parallel_step::{ParallelOutcome, ParallelSteps};
 use super::tasks::Tasks;
 use super::traced::Traced;
 use crate::error::{Error, Result};
-use crate::flush::MmId;
+use crate::flush::{FlushRequest, MmId, TlbFlushEvent};
 use crate::machine::{Counters, FileId, Machine, MachineConfig, Operation, Outcome};
 use crate::program::CompiledKernel;
 use crate::trace::{Event, EventKind, Recording};
@@ -35,6 +37,8 @@ pub struct Replayed {
     pub noted: Vec<(usize, &'static str)>,
     /// Events replayed.
     pub nr_events: u64,
+    /// The parallel steps of a scenario, in order; none if the replay is not led by what was recorded.
+    pub parallel: Vec<ParallelOutcome>,
 }
 
 /// Replays a recording under a kernel.
@@ -84,11 +88,21 @@ fn run(
     let mut driver = Driver::new(recording, kernel, config, follow_masks)?;
     driver.machine.set_probing(trace);
     driver.traced = trace.then(Vec::new);
-    for row in 0..recording.events.len() {
+    // Only the kernel that was recorded can be led by what was recorded of it.
+    let parallel = (recording.meta.source == "lab" && follow_masks).then(|| ParallelSteps::of(recording));
+    let mut next = 0;
+    while next < recording.events.len() {
+        let row = next;
         if row % 4096 == 0 && stop() {
             break;
         }
-        driver.event(row).map_err(|error| match error {
+        let last = parallel.as_ref().and_then(|steps| Some((steps, steps.end_of(row)?)));
+        next = last.map_or(row, |(_, last)| last) + 1;
+        let done = match last {
+            Some((steps, last)) => driver.parallel_step(steps, row, last),
+            None => driver.event(row),
+        };
+        done.map_err(|error| match error {
             Error::Value(message) => Error::Value(format!("event {row}: {message}")),
             other => other,
         })?;
@@ -110,16 +124,22 @@ fn check_cpus(recording: &Recording, config: &MachineConfig) -> Result<()> {
 }
 
 /// Pages that reclaim took in a row.
+#[derive(Clone)]
 pub(super) struct ReclaimList {
     /// Who reclaimed.
     pub(super) task: u32,
     /// Row of the first.
     pub(super) row: usize,
+    /// When the latest was taken, in ns.
+    pub(super) time_ns: u64,
     /// Where the pages are mapped: mm, address.
     pub(super) places: Vec<(u32, u64)>,
+    /// Rows of faults of others that met a page of the list when it was gone already.
+    pub(super) faults: Vec<usize>,
 }
 
 /// A machine in the middle of a recording.
+#[derive(Clone)]
 pub(super) struct Driver<'a> {
     pub(super) recording: &'a Recording,
     pub(super) machine: Machine,
@@ -136,6 +156,8 @@ pub(super) struct Driver<'a> {
     pub(super) step_files: FxHashMap<u32, u64>,
     /// Pages that reclaim took in a row.
     pub(super) reclaim: Option<ReclaimList>,
+    /// When the latest MADV_PAGEOUT of a task returned, in ns: it chooses its pages by itself.
+    pub(super) pageout_end: FxHashMap<u32, u64>,
     /// The step in which each task is.
     pub(super) step_of: FxHashMap<u32, usize>,
     /// Row of the exit call of each task that is in one.
@@ -153,6 +175,12 @@ pub(super) struct Driver<'a> {
     /// Row of the execve of each task that is in one which has not yet taken effect.
     pub(super) exec_of: FxHashMap<u32, usize>,
     pub(super) now_ns: u64,
+    /// The recording is the kernel lab's.
+    pub(super) is_lab: bool,
+    /// What its records say beforehand, if it is.
+    pub(super) lab: Option<Arc<LabEvidence>>,
+    /// Where children that did not run yet will write their ids (lab only): task, address.
+    pub(super) child_tids: FxHashMap<u32, u64>,
     /// The event that flushes are booked on, and its task.
     pub(super) cause: (usize, u32),
     predicted: Vec<Predicted>,
@@ -161,6 +189,19 @@ pub(super) struct Driver<'a> {
     nr_events: u64,
     /// What the machine did, if it is wanted.
     traced: Option<Vec<Traced>>,
+    /// Operations of a call are collected here instead of being done.
+    pub(super) collected: Option<Vec<Operation>>,
+    pub(super) parallel_outcomes: Vec<ParallelOutcome>,
+}
+
+/// What a driver has booked.
+#[derive(Default)]
+pub(super) struct Booked {
+    predicted: Vec<Predicted>,
+    ledger: Ledger,
+    noted: Vec<(usize, &'static str)>,
+    traced: Option<Vec<Traced>>,
+    parallel_outcomes: Vec<ParallelOutcome>,
 }
 
 impl<'a> Driver<'a> {
@@ -180,6 +221,7 @@ impl<'a> Driver<'a> {
             mapped: FxHashMap::default(),
             step_files: FxHashMap::default(),
             reclaim: None,
+            pageout_end: FxHashMap::default(),
             step_of: FxHashMap::default(),
             exit_of: FxHashMap::default(),
             masks: follow_masks.then(|| MaskEvidence::new(recording)),
@@ -189,12 +231,17 @@ impl<'a> Driver<'a> {
             in_flight: InFlight::new(recording, config.nr_cpus as usize),
             exec_of: FxHashMap::default(),
             now_ns: recording.events.time_ns.first().copied().unwrap_or(0),
+            is_lab: recording.meta.source == "lab",
+            lab: (recording.meta.source == "lab").then(|| Arc::new(LabEvidence::new(recording))),
+            child_tids: FxHashMap::default(),
             cause: (0, 0),
             predicted: Vec::new(),
             ledger: Ledger::default(),
             noted: Vec::new(),
             nr_events: 0,
             traced: None,
+            collected: None,
+            parallel_outcomes: Vec::new(),
         })
     }
 
@@ -215,6 +262,7 @@ impl<'a> Driver<'a> {
             notes,
             noted: self.noted,
             nr_events: self.nr_events,
+            parallel: self.parallel_outcomes,
         };
         Ok((replayed, self.traced.unwrap_or_default()))
     }
@@ -224,15 +272,12 @@ impl<'a> Driver<'a> {
         self.noted.push((self.cause.0, name));
     }
 
-    fn event(&mut self, row: usize) -> Result<()> {
+    pub(super) fn event(&mut self, row: usize) -> Result<()> {
         let event = self.recording.events.get(row);
         self.nr_events += 1;
         self.meet(&event)?;
         self.run_deferred(event.time_ns)?;
-        if event.time_ns > self.now_ns {
-            self.now_ns = event.time_ns;
-            self.machine.set_now_ns(self.now_ns);
-        }
+        self.set_now(event.time_ns);
         if self.reclaim.as_ref().is_some_and(|list| list.task == event.task) && event.kind() != EventKind::ReclaimPage {
             self.flush_reclaim()?;
         }
@@ -252,7 +297,7 @@ impl<'a> Driver<'a> {
         Ok(())
     }
 
-    fn dispatch(&mut self, row: usize, event: &Event) -> Result<()> {
+    pub(super) fn dispatch(&mut self, row: usize, event: &Event) -> Result<()> {
         match event.kind() {
             EventKind::Switch => self.switch(event),
             EventKind::MigrateTask | EventKind::SetCpu => Ok(()), // the switches that follow say where it runs
@@ -273,6 +318,7 @@ impl<'a> Driver<'a> {
                 self.exec(row, event);
                 Ok(())
             }
+            EventKind::Fault if self.meets_reclaim(row, event) => Ok(()),
             EventKind::Fault => self.fault(event),
             kind if kind.is_call() => self.call(row, event),
             _ => self.scenario(row, event),
@@ -292,7 +338,7 @@ impl<'a> Driver<'a> {
     }
 
     /// Does the deferred calls that have returned by now.
-    fn run_deferred(&mut self, now_ns: u64) -> Result<()> {
+    pub(super) fn run_deferred(&mut self, now_ns: u64) -> Result<()> {
         while let Some(&Reverse((end_ns, row))) = self.deferred.peek()
             && end_ns <= now_ns
         {
@@ -311,12 +357,73 @@ impl<'a> Driver<'a> {
 
     /// Does an operation; its flushes are booked on the current cause.
     pub(super) fn run(&mut self, operation: &Operation) -> Result<Outcome> {
+        if let Some(collected) = &mut self.collected
+            && !matches!(operation, Operation::Schedule { .. } | Operation::CreateFile { .. })
+        {
+            collected.push(operation.clone());
+            return Ok(Outcome::None);
+        }
         self.machine.apply(operation)
+    }
+
+    /// Time goes on.
+    pub(super) fn set_now(&mut self, now_ns: u64) {
+        if now_ns > self.now_ns {
+            self.now_ns = now_ns;
+            self.machine.set_now_ns(now_ns);
+        }
+    }
+
+    /// Takes out what was booked, so that the rest can be cloned.
+    pub(super) fn set_aside(&mut self) -> Booked {
+        Booked {
+            predicted: std::mem::take(&mut self.predicted),
+            ledger: std::mem::take(&mut self.ledger),
+            noted: std::mem::take(&mut self.noted),
+            traced: self.traced.as_mut().map(std::mem::take),
+            parallel_outcomes: std::mem::take(&mut self.parallel_outcomes),
+        }
+    }
+
+    /// Puts back what was taken out; what was noted since follows it.
+    pub(super) fn put_back(&mut self, booked: Booked) {
+        self.predicted = booked.predicted;
+        self.ledger = booked.ledger;
+        let noted = std::mem::replace(&mut self.noted, booked.noted);
+        self.noted.extend(noted);
+        self.traced = booked.traced;
+        self.parallel_outcomes = booked.parallel_outcomes;
+    }
+
+    /// Whether everything that the machine does is kept.
+    pub(super) const fn is_traced(&self) -> bool {
+        self.traced.is_some()
+    }
+
+    /// Keeps what the machine did, if that is wanted.
+    pub(super) fn add_traces(&mut self, traces: Vec<Traced>) {
+        if let Some(traced) = &mut self.traced {
+            traced.extend(traces);
+        }
+    }
+
+    /// Books a request on the row and task that caused it.
+    pub(super) fn book_request(&mut self, (row, task): (usize, u32), request: &FlushRequest, events: &[TlbFlushEvent]) {
+        let kind = self.kind_name(row);
+        self.ledger.request(&kind, request);
+        self.in_flight.sent(request, self.recording.events.time_ns[row]);
+        self.predicted.push(Predicted::new(row, task, request, events));
     }
 
     /// The kind under which the event's operation is counted.
     pub(super) fn kind_name(&self, row: usize) -> String {
         kind_name(self.recording, row)
+    }
+
+    /// Forgets what the machine did since the last time: it was not done in the recording.
+    pub(super) fn discard_log(&mut self) {
+        self.machine.engine_mut().take_log();
+        self.machine.take_probes();
     }
 
     /// Books what the machine flushed since the last time on the current cause.
@@ -328,7 +435,7 @@ impl<'a> Driver<'a> {
             let probes = self.machine.take_probes();
             if !requests.is_empty() || !probes.is_empty() {
                 let (requests, events) = (requests.clone(), events.clone());
-                traced.push(Traced { row, first_request: first, requests, events, probes });
+                traced.push(Traced { row, task, first_request: first, requests, events, probes });
             }
         }
         if requests.is_empty() {

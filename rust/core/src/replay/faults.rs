@@ -56,13 +56,17 @@ impl Driver<'_> {
     }
 
     /// Makes the machine's entry what the error code says it was.
-    fn correct(&mut self, mm: MmId, addr: VirtAddr, error_code: u64) -> Result<()> {
+    pub(super) fn correct(&mut self, mm: MmId, addr: VirtAddr, error_code: u64) -> Result<()> {
         let leaf = self.machine.leaf(mm, addr);
         let present = leaf.is_some_and(|(pte, _)| pte.is_hw_present());
         if error_code & PRESENT == 0 {
             if present {
-                self.note("page that fault-around was thought to have mapped");
-                self.machine.forget_page(mm, addr)?;
+                if self.machine.swap_out_unseen(mm, addr)? {
+                    self.note("page that reclaim took unseen");
+                } else {
+                    self.note("page that fault-around was thought to have mapped");
+                    self.machine.forget_page(mm, addr)?;
+                }
             }
             return Ok(());
         }

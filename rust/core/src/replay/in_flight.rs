@@ -12,6 +12,7 @@ const REMOTE_SHOOTDOWN: u8 = 1;
 const REMOTE_SEND_IPI: u8 = 4;
 
 /// Per CPU, the last flush that was sent to it: of which mm, when.
+#[derive(Clone)]
 pub(super) struct InFlight {
     latency_ns: u64,
     last: Vec<Option<(MmId, u64)>>,

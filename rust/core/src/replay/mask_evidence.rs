@@ -12,6 +12,7 @@ use super::validate::requests_of_perf;
 use crate::trace::Recording;
 
 /// Per event, whether its last flush found other CPUs in the mask.
+#[derive(Clone)]
 pub(super) struct MaskEvidence(FxHashMap<usize, bool>);
 
 impl MaskEvidence {

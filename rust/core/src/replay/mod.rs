@@ -6,18 +6,21 @@
 //!
 //! What a recording does not say is taken over from its evidence and counted in [`Replayed::notes`]: processes and
 //! mappings that were there before it began, pages that fault-around did or did not map, the address space of foreign
-//! tasks. A system call runs whole at the moment it was entered.
+//! tasks. A system call runs whole at the moment it was entered; only entries of the kernel lab that ran at the same time are
+//! interleaved ([`ParallelOutcome`]).
 
 mod calls;
 mod driver;
 mod faults;
 mod flushed;
 mod in_flight;
+mod interleave;
 pub mod lab;
 mod ledger;
 mod mask_evidence;
 mod nesting;
 mod overlap;
+mod parallel_step;
 mod scenario;
 mod tasks;
 mod traced;
@@ -26,4 +29,5 @@ pub mod validate;
 pub use driver::{Replayed, replay, replay_traced};
 pub use flushed::{FlushSize, Predicted};
 pub use ledger::{Ledger, LedgerRow};
+pub use parallel_step::ParallelOutcome;
 pub use traced::Traced;

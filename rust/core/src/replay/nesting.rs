@@ -46,7 +46,7 @@ struct Holder {
 }
 
 /// For each call, how many gathers of others were open when it opened its own. Calls without any are absent.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Nesting(FxHashMap<usize, u32>);
 
 impl Nesting {

@@ -24,6 +24,7 @@ const REMOTE_SEND_IPI: u8 = 4;
 const SHORT_CALL: u64 = 4;
 
 /// An operation whose flush was asked for and not executed yet.
+#[derive(Clone)]
 pub(super) struct InProgress {
     call: Call,
     row: usize,
@@ -34,6 +35,7 @@ pub(super) struct InProgress {
 }
 
 /// At most one operation in progress, and how long its flush takes.
+#[derive(Clone)]
 pub(super) struct Overlap {
     /// From a request to its execution on its own CPU; 0 if the recording does not show it.
     latency_ns: u64,

@@ -1,13 +1,12 @@
 //! Events that only the kernel lab has: steps of a scenario, its accesses and files, the pages that reclaim chose.
 
 use super::driver::{Driver, ReclaimList};
+use super::lab::columns::in_region;
 use crate::addr::{PAGE_SIZE, VirtAddr};
 use crate::error::Result;
 use crate::machine::{AccessKind, Operation, Outcome};
 use crate::trace::{Event, EventKind};
 
-/// Where the lab's regions begin and end; other addresses are the runner's own stack and data.
-const REGIONS: std::ops::Range<u64> = 0x1000_0000_0000..0x1000_0000_0000 + (26 << 32);
 /// The most pages that one record of reclaim is believed to stand for: a huge page that was split.
 const RECLAIM_MAX: u64 = 512;
 
@@ -22,13 +21,13 @@ impl Driver<'_> {
             EventKind::StepEnd => {
                 self.step_of.remove(&event.task);
                 self.step_files.remove(&event.task);
-                Ok(())
+                if self.is_lab { self.count_step(event) } else { Ok(()) }
             }
             EventKind::StepFile => {
                 self.step_files.insert(event.task, event.a0);
                 Ok(())
             }
-            EventKind::Access => self.accesses(event),
+            EventKind::Access => self.accesses(row, event),
             EventKind::ReclaimPage => self.reclaim_page(row, event),
             EventKind::Mkfile => {
                 self.file_by_name(event.a0, Some(event.a1))?;
@@ -62,12 +61,17 @@ impl Driver<'_> {
     }
 
     /// One access per page; the faults that they need are the machine's own.
-    fn accesses(&mut self, event: &Event) -> Result<()> {
+    fn accesses(&mut self, row: usize, event: &Event) -> Result<()> {
         let Some(task) = self.ensure_running(event.task, event.cpu)? else { return Ok(()) };
         let kind = if event.a3 != 0 { AccessKind::Write } else { AccessKind::Read };
+        let mm = self.machine.task_mm(task)?;
+        let faults = self.faults_of(row, event);
         let step = usize::try_from(event.a2.max(1)).unwrap_or(usize::MAX);
         for page in (0..event.a1).step_by(step) {
             let addr = event.a0.saturating_add(page.saturating_mul(PAGE_SIZE));
+            if let Some(faults) = &faults {
+                self.heed_fault(mm, VirtAddr(addr), kind, faults.get(&addr).copied())?;
+            }
             if let Outcome::Errno(_) = self.run(&Operation::Access { task, addr, kind })? {
                 self.note("access of a scenario that the machine answers with a signal");
                 break;
@@ -78,31 +82,57 @@ impl Driver<'_> {
 
     /// Whether a fault comes from an access that the scenario asked for, so that the machine had it by itself.
     pub(super) fn step_covers(&self, event: &Event) -> bool {
-        self.step_of.contains_key(&event.task) && REGIONS.contains(&event.a0)
+        self.step_of.contains_key(&event.task) && in_region(event.a0)
     }
 
     /// A page that reclaim chose; those in a row are one list. Inside madvise the machine chooses by itself.
     fn reclaim_page(&mut self, row: usize, event: &Event) -> Result<()> {
+        if self.pageout_end.get(&event.task).is_some_and(|end_ns| event.time_ns <= *end_ns) {
+            return Ok(());
+        }
         let first = VirtAddr(event.a0 & !(PAGE_SIZE - 1));
-        let mut mms = self.machine.live_mms().map(|(mm, _)| mm);
-        let Some(mm) = mms.find(|mm| self.machine.leaf(*mm, first).is_some()) else { return Ok(()) };
-        drop(mms);
+        let Some(mm) = self.lab_mm(event.a1) else { return Ok(()) };
         // A record stands for as many pages in a row as it counts calls.
-        let places = (0..event.a2.clamp(1, RECLAIM_MAX)).map(|page| (mm.0, first.0 + page * PAGE_SIZE));
+        let nr_pages = event.a2.clamp(1, RECLAIM_MAX);
+        if !self.adopt_reclaimed(mm, first)? {
+            return Ok(());
+        }
+        let places = (0..nr_pages).map(|page| (mm.0, first.0 + page * PAGE_SIZE));
+        let goes_on = self
+            .reclaim
+            .as_ref()
+            .is_some_and(|list| list.task == event.task && !self.list_ended(event.task, list.time_ns, event.time_ns));
         match &mut self.reclaim {
-            Some(list) if list.task == event.task => list.places.extend(places),
+            Some(list) if goes_on => {
+                list.time_ns = event.time_ns;
+                list.places.extend(places);
+            }
             _ => {
                 let places = places.collect();
                 self.flush_reclaim()?;
-                self.reclaim = Some(ReclaimList { task: event.task, row, places });
+                self.reclaim =
+                    Some(ReclaimList { task: event.task, row, time_ns: event.time_ns, places, faults: Vec::new() });
             }
         }
         Ok(())
     }
 
+    /// Whether a fault met a page that reclaim has taken, although its list goes on: then it has to wait for the list.
+    pub(super) fn meets_reclaim(&mut self, row: usize, event: &Event) -> bool {
+        let page = event.a0 & !(PAGE_SIZE - 1);
+        let pid = |task: u32| self.recording.tasks.get(task as usize).map(|task| task.pid);
+        let Some(list) = &mut self.reclaim else { return false };
+        // Addresses alone do not tell the address space, but processes of a scenario are copies of one another.
+        let meets = list.places.iter().any(|(_, addr)| *addr == page) && pid(list.task) == pid(event.task);
+        if meets {
+            list.faults.push(row);
+        }
+        meets
+    }
+
     /// Reclaims the list collected so far.
     pub(super) fn flush_reclaim(&mut self) -> Result<()> {
-        let Some(ReclaimList { task, row, places: pages }) = self.reclaim.take() else { return Ok(()) };
+        let Some(ReclaimList { task, row, places: pages, faults, .. }) = self.reclaim.take() else { return Ok(()) };
         self.book();
         let cpu = self.recording.events.cpu[row];
         let before = std::mem::replace(&mut self.cause, (row, task));
@@ -110,6 +140,12 @@ impl Driver<'_> {
             self.run(&Operation::Reclaim { task, pages, proactive: true })?;
         }
         self.book();
+        for row in faults {
+            let event = self.recording.events.get(row);
+            self.cause = (row, event.task);
+            self.fault(&event)?;
+            self.book();
+        }
         self.cause = before;
         Ok(())
     }

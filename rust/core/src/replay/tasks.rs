@@ -13,6 +13,10 @@ use crate::trace::kinds::{ENTER_UNSEEN, NO_VALUE, SHARES_MM, TASK_IDLE, TASK_KTH
 /// Where a program that is not position-independent is mapped.
 const PROGRAM: u64 = 0x40_0000;
 
+/// x86-64's number of `clone`, and its flag that makes the child write its id to the address in the fourth argument.
+const CLONE: i32 = 56;
+const CLONE_CHILD_SETTID: u64 = 0x100_0000;
+
 /// What is known of a task of the recording.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Seen {
@@ -22,6 +26,7 @@ enum Seen {
 }
 
 /// Which task of the machine stands for which of the recording.
+#[derive(Clone)]
 pub(super) struct Tasks {
     seen: Vec<Seen>,
     /// A live task of the machine for each process id.
@@ -47,6 +52,11 @@ impl Tasks {
         }
     }
 
+    /// A live task of a process.
+    pub(super) fn of_process(&self, pid: u32) -> Option<u32> {
+        self.of_pid.get(&pid)?.first().copied()
+    }
+
     fn add(&mut self, task: u32, pid: u32, machine_task: u32) {
         self.seen[task as usize] = Seen::Alive(machine_task);
         self.of_pid.entry(pid).or_default().push(machine_task);
@@ -70,7 +80,7 @@ impl Driver<'_> {
                 self.note(if sibling.is_some() { "thread start not recorded" } else { "process start not recorded" });
                 let machine_task = self.id(&operation)?;
                 self.tasks.add(task, pid, machine_task);
-                if sibling.is_none() {
+                if sibling.is_none() && !self.is_lab {
                     self.adopt_program(machine_task)?;
                 }
                 Ok(Some(machine_task))
@@ -80,6 +90,7 @@ impl Driver<'_> {
 
     /// Makes the task run on the CPU where the recording shows it; None if it cannot.
     pub(super) fn ensure_running(&mut self, task: u32, cpu: u16) -> Result<Option<u32>> {
+        let is_first = self.is_lab && self.tasks.of_pid.is_empty();
         let Some(machine_task) = self.machine_task(task)? else { return Ok(None) };
         let cpu = u32::from(cpu);
         if self.machine.running_on(machine_task) == Some(cpu) {
@@ -87,6 +98,12 @@ impl Driver<'_> {
         }
         self.stop(machine_task)?;
         self.run(&Operation::Schedule { cpu, task: Some(machine_task) })?;
+        if is_first {
+            self.adopt_runner(task, machine_task)?;
+        }
+        if let Some(addr) = self.child_tids.remove(&task) {
+            self.write_child_tid(machine_task, addr)?;
+        }
         Ok(Some(machine_task))
     }
 
@@ -145,6 +162,9 @@ impl Driver<'_> {
         }
         let Some(parent) = self.ensure_running(event.task, event.cpu)? else { return Ok(()) };
         let shares = event.flags & (SHARES_MM | THREAD) != 0;
+        if self.is_lab && event.nr == CLONE && event.a0 & CLONE_CHILD_SETTID != 0 {
+            self.child_tids.insert(u32::try_from(event.a5).unwrap_or(TASK_OTHER), event.a3);
+        }
         self.new_task(parent, event.a5, shares)
     }
 
@@ -267,7 +287,26 @@ impl Driver<'_> {
         } else {
             self.cause = (row, event.task);
         }
+        if self.is_lab && event.a0 == 1 {
+            self.exit_siblings(event.task)?;
+        }
         self.exit_task(event.task, event.cpu)
+    }
+
+    /// The task takes the address space down, so the other threads have let go of it, although the records of their exits
+    /// may come later (kernel/exit.c: `exit_mm()` is before `trace_sched_process_exit()` in Linux 6.1).
+    fn exit_siblings(&mut self, index: u32) -> Result<()> {
+        let pid = self.recording.tasks[index as usize].pid;
+        for other in 0..self.recording.tasks.len() as u32 {
+            if other != index
+                && self.recording.tasks[other as usize].pid == pid
+                && let Seen::Alive(task) = self.tasks.seen(other)
+            {
+                let cpu = self.machine.task(task)?.cpu.0;
+                self.exit_task(other, cpu)?;
+            }
+        }
+        Ok(())
     }
 
     /// Tasks that were exiting when the recording ended.

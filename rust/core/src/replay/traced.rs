@@ -8,6 +8,8 @@ use crate::machine::ProbeHit;
 pub struct Traced {
     /// Row of the event.
     pub row: usize,
+    /// Index of the task that it is booked on.
+    pub task: u32,
     /// Number of the first request, over the life of the machine; the others follow it.
     pub first_request: u64,
     /// The requests, in order.

@@ -168,7 +168,7 @@ impl Importer {
             }
             "task_exit" => {
                 self.end_call(task, time_ns);
-                self.exit(&record, time_ns, task);
+                self.exit(&record, time_ns, task, NO_VALUE);
             }
             "END" => self.count("end_markers"),
             "note" => self.count("notes"),
@@ -185,12 +185,19 @@ impl Importer {
 
     /// The task is gone, or begins to take its address space down: in this kernel that comes before the record of its
     /// exit, and the flushes of a task that was killed would belong to nothing otherwise.
-    fn exit(&mut self, record: &Record<'_>, time_ns: u64, task: u32) {
+    /// `is_last` is 1 if the process is gone with it.
+    fn exit(&mut self, record: &Record<'_>, time_ns: u64, task: u32, is_last: u64) {
         if self.doing.get(task as usize).is_some_and(|doing| doing.exit().is_none()) {
             let exit = Event::new(EventKind::Exit, time_ns, record.c, task);
-            let row = self.events.push(exit.with_args(&[NO_VALUE]));
+            let row = self.events.push(exit.with_args(&[is_last]));
             self.with_doing(task, |doing| doing.begin_exit(row));
         }
+    }
+
+    /// Whether a task that does this may be ending: it made an exit call, or was killed outside every call.
+    fn may_exit(&self, doing: &Doing) -> bool {
+        let kind = |row: usize| EventKind::from_number(self.events.kind[row]);
+        doing.call().is_none_or(|row| matches!(kind(row), Some(EventKind::ExitCall | EventKind::ExitGroup)))
     }
 
     fn begin_step(&mut self, record: &Record<'_>, time_ns: u64, task: u32) -> Outcome {
@@ -324,8 +331,8 @@ impl Importer {
             *self.meta.unknown_events.entry(record.k.clone().into_owned()).or_default() += 1;
             return Ok(());
         };
-        if kind == FlushKind::ExitMmap && self.doing.get(task as usize).is_some_and(|doing| doing.call().is_none()) {
-            self.exit(record, time_ns, task);
+        if kind == FlushKind::ExitMmap && self.doing.get(task as usize).is_some_and(|doing| self.may_exit(doing)) {
+            self.exit(record, time_ns, task, 1);
         }
         let mut flush = Flush::new(kind, time_ns, record.c, task);
         record.fill(&mut flush)?;

@@ -82,22 +82,33 @@ impl Machine {
     ) -> Result<Stage> {
         let to = nr_pages.map_or(u64::MAX, |nr_pages| from.saturating_add(nr_pages));
         let frame = self.frame_on_file(ProgramName::UnmapMappingRange, by, mm, (file, from, to))?;
-        Ok(Stage::Run(Box::new(frame), Todo::DropPages { file, from, to }))
+        Ok(Stage::Run(Box::new(frame), Todo::DropPages { file, from, to, again: nr_pages.is_none() }))
     }
 
     /// Pages of a part of a file leave the page cache.
-    pub(super) fn drop_pages(&mut self, file: FileId, from: u64, to: u64) -> Stage {
+    pub(super) fn drop_pages(
+        &mut self,
+        by: Initiator,
+        mm: MmId,
+        (file, from, to): (FileId, u64, u64),
+        again: bool,
+    ) -> Result<Stage> {
         let gone: Vec<Pfn> = match self.pages.file(file) {
             Some(content) if from < to => content.pages.range(from..to).map(|(_, pfn)| *pfn).collect(),
             _ => Vec::new(),
         };
         if let Some(key) = self.blocks_pages(&gone) {
-            return Stage::Blocked(key);
+            return Ok(Stage::Blocked(key));
         }
         for pfn in gone {
             self.pages.leave_page_cache(pfn);
         }
-        Stage::Done(Outcome::None)
+        if !again {
+            return Ok(Stage::Done(Outcome::None));
+        }
+        // mm/truncate.c:`truncate_pagecache`: a private mapping may have copied a page in between.
+        let frame = self.frame_on_file(ProgramName::UnmapMappingRange, by, mm, (file, from, to))?;
+        Ok(Stage::run(frame, Outcome::None))
     }
 
     pub(super) fn wp_shared_mapping_range(

@@ -108,8 +108,8 @@ impl Machine {
                 message: format!("found no end of faults at {addr} of mm {mm}, expected an entry that allows access"),
             });
         }
-        let stage = self.fault(by, mm, addr, state.kind, Todo::Populate(state))?;
-        Ok(match stage {
+        let next = self.fault(by, mm, addr, state.kind, Todo::Populate(state))?;
+        Ok(match next {
             Stage::Done(Outcome::Errno(_)) => Stage::Done(state.on_fault),
             other => other,
         })

@@ -143,6 +143,9 @@ impl Machine {
             }
             Operation::Fault { task, addr, kind } => {
                 let (by, mm) = self.running(task)?;
+                if VirtAddr(addr) < self.user_end() {
+                    self.drop_faulting(by.cpu, VirtAddr(addr));
+                }
                 self.hit(by, mm, Probe::Fault { addr: VirtAddr(addr) });
                 self.fault(by, mm, VirtAddr(addr), kind, Todo::Finish(Outcome::None))
             }
@@ -169,7 +172,10 @@ impl Machine {
             Todo::ForkTask => self.fork_task(frame),
             Todo::Mmput { mm, exits } => self.mmput(operation, mm, exits),
             Todo::DropMm { mm, exits } => self.drop_mm(operation, mm, exits),
-            Todo::DropPages { file, from, to } => Ok(self.drop_pages(file, from, to)),
+            Todo::DropPages { file, from, to, again } => {
+                let (by, mm) = self.caller(operation)?;
+                self.drop_pages(by, mm, (file, from, to), again)
+            }
             Todo::Writeback { parts, next, outcome } => {
                 let (by, mm) = self.caller(operation)?;
                 self.writeback(by, mm, parts, next, outcome)

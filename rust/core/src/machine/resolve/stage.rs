@@ -43,8 +43,8 @@ pub(in super::super) enum Todo {
     Mmput { mm: MmId, exits: bool },
     /// The mm that was taken down goes.
     DropMm { mm: MmId, exits: bool },
-    /// truncate: pages of the file, from..to, leave the page cache.
-    DropPages { file: FileId, from: u64, to: u64 },
+    /// truncate: pages of the file, from..to, leave the page cache; `again`: then its mappings are gone through once more.
+    DropPages { file: FileId, from: u64, to: u64, again: bool },
     /// msync, fsync: the next part of a file to write back.
     Writeback { parts: Vec<(FileId, u64, u64)>, next: usize, outcome: Outcome },
     /// reclaim: the list that begins with this page.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::cause::{Cause, Causes};
 use super::columns::{Columns, Difference};
 use super::entries::{Entries, Entry};
 use super::model::model_columns;
@@ -16,6 +17,8 @@ pub struct Exactness {
     pub nr_entries: u64,
     /// Those without a difference.
     pub nr_exact: u64,
+    /// Those that differ, with a cause outside the model.
+    pub nr_explained: u64,
 }
 
 /// One entry with both sides.
@@ -29,6 +32,8 @@ pub struct ComparedEntry {
     pub model: Columns,
     /// Where they differ; empty if nowhere.
     pub differences: Vec<Difference>,
+    /// What outside the model can be the reason, if they differ.
+    pub cause: Option<Cause>,
 }
 
 /// The outcome for a recording.
@@ -47,16 +52,22 @@ pub struct LabValidation {
 /// Compares one entry.
 pub fn compare_entry(entry: &Entry, recorded: Columns, model: Columns) -> ComparedEntry {
     let differences = recorded.differences(&model);
-    ComparedEntry { entry: entry.clone(), recorded, model, differences }
+    ComparedEntry { entry: entry.clone(), recorded, model, differences, cause: None }
 }
 
 /// Compares every entry of a recording of the lab with what a replay traced.
 pub fn compare(recording: &Recording, traced: &[Traced]) -> LabValidation {
     let entries = Entries::of(recording);
     let sides = recorded_columns(recording, &entries).into_iter().zip(model_columns(traced, &entries));
+    let causes = Causes::new(recording, &entries);
     let mut validation = LabValidation::default();
-    for (entry, (recorded, model)) in entries.list.iter().zip(sides) {
-        let compared = compare_entry(entry, recorded, model);
+    let mut raced = false;
+    for (index, (entry, (recorded, model))) in entries.list.iter().zip(sides).enumerate() {
+        let mut compared = compare_entry(entry, recorded, model);
+        if !compared.differences.is_empty() {
+            compared.cause = causes.of(index, entry, &compared.recorded, &compared.model, raced);
+            raced |= entry.parallel;
+        }
         let of_operation = validation.by_operation.entry(entry.operation().to_owned()).or_default();
         let both = if entry.parallel {
             [&mut validation.parallel, &mut of_operation.1]
@@ -66,6 +77,7 @@ pub fn compare(recording: &Recording, traced: &[Traced]) -> LabValidation {
         for sum in both {
             sum.nr_entries += 1;
             sum.nr_exact += u64::from(compared.differences.is_empty());
+            sum.nr_explained += u64::from(compared.cause.is_some());
         }
         validation.entries.push(compared);
     }

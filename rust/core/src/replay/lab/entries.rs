@@ -121,7 +121,11 @@ impl Entries {
                     .map_or(0, |(_, _, step)| step);
                 entry = Some(self.list.len());
                 tearing.insert(flush.task, self.list.len());
-                self.of_event.insert(cause, self.list.len());
+                let entry = self.list.len();
+                let ends = |kind| matches!(kind, EventKind::ExitCall | EventKind::ExitGroup | EventKind::Exit);
+                let events = (0..recording.events.len()).map(|row| (row, recording.events.get(row)));
+                let ends = events.filter(|(_, event)| event.task == flush.task && ends(event.kind()));
+                self.of_event.extend(ends.map(|(row, _)| row).chain([cause]).map(|row| (row, entry)));
                 self.list.push(Entry {
                     row: cause,
                     step,

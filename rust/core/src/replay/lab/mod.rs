@@ -5,12 +5,16 @@
 //! CPU flushed, and how often each probed function was entered. Entries of steps that ran at the same time (`|`) are kept
 //! apart, since their order is a race that no replay in one order can know.
 
-mod columns;
+mod cause;
+pub(super) mod columns;
 mod compare;
 mod entries;
+pub(super) mod evidence;
 mod model;
 mod recorded;
+mod runner;
 
+pub use cause::Cause;
 pub use columns::{AskedFlush, Columns, CpuFlush, Difference};
 pub use compare::{ComparedEntry, Exactness, LabValidation, compare, compare_entry};
 pub use entries::{Entries, Entry};

@@ -10,7 +10,8 @@ use crate::replay::Traced;
 pub fn model_columns(traced: &[Traced], entries: &Entries) -> Vec<Columns> {
     let mut all = vec![Columns::default(); entries.list.len()];
     for part in traced {
-        if let Some(entry) = entries.of_event(part.row) {
+        // What another task did at this event, while it came to run, is none of the entry's.
+        if let Some(entry) = entries.of_event(part.row).filter(|entry| entries.list[*entry].task == part.task) {
             add_traced(&mut all[entry], part);
         }
     }

@@ -1,0 +1,238 @@
+//! Calls of several tasks at the same time, led by what is seen of each: who has to get where next is said from outside;
+//! who holds what keeps it from there is moved out of the way.
+//!
+//! Nothing here knows a recording. A task is led to a [`Sign`], a thing that probes show of it; between two signs it may
+//! stop at once or run on to just before the next, which is what a search over schedules varies.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use rustc_hash::FxHashMap;
+
+use crate::addr::{PAGE_SHIFT, VirtAddr};
+use crate::cpumask::CpuId;
+use crate::error::Result;
+use crate::machine::{Call, LockKey, Machine, Operation, Probe, ProbeHit, Progress};
+
+/// Steps without a sign after which a task is given up: far above the entries of a gather.
+const MAX_STEPS: u32 = 1_000_000;
+/// How far who waits for whom is followed.
+const MAX_WAITS: u32 = 8;
+
+/// What probes show of a task.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Sign {
+    /// `tlb_gather_mmu`.
+    Gather,
+    /// `tlb_finish_mmu`.
+    Finish,
+    /// `tlb_flush_mmu`.
+    FlushMmu,
+    /// `flush_tlb_batched_pending`.
+    BatchedPending,
+    /// A request to flush was begun: generation, mask, targets.
+    Request,
+    /// A page fault, at the first byte of its page.
+    Fault(VirtAddr),
+    /// The call that an event of this row stands for returned.
+    Return(usize),
+}
+
+impl Sign {
+    fn of(probe: Probe) -> Option<Self> {
+        Some(match probe {
+            Probe::Gather { .. } => Self::Gather,
+            Probe::Finish { .. } => Self::Finish,
+            Probe::FlushMmu => Self::FlushMmu,
+            Probe::BatchedPending { .. } => Self::BatchedPending,
+            Probe::Fault { addr } => Self::Fault(addr.align_down(PAGE_SHIFT)),
+            _ => return None,
+        })
+    }
+}
+
+/// What a task of the recording has to do.
+#[derive(Clone, Debug, Default)]
+struct Actor {
+    /// Row of the event and operation; several of one row follow each other.
+    queue: VecDeque<(usize, Operation)>,
+    doing: Option<(usize, Call)>,
+    /// Signs given and not asked for.
+    signs: VecDeque<Sign>,
+}
+
+/// What one step of a task came to.
+enum Turn {
+    Ran,
+    Blocked(LockKey),
+    Idle,
+}
+
+/// Tasks with calls in progress, by their index in the recording.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Interleaving {
+    actors: BTreeMap<u32, Actor>,
+    /// The row and task for which each operation of the machine was done.
+    pub(super) causes: FxHashMap<u32, (usize, u32)>,
+    /// Probes hit so far.
+    pub(super) probes: Vec<ProbeHit>,
+}
+
+impl Interleaving {
+    /// Gives a task an operation to do after what it has to do already.
+    pub(super) fn push(&mut self, task: u32, row: usize, operation: Operation) {
+        self.actors.entry(task).or_default().queue.push_back((row, operation));
+    }
+
+    /// Whether a task has a call in progress.
+    pub(super) fn is_in_call(&self, task: u32) -> bool {
+        self.actors.get(&task).is_some_and(|actor| actor.doing.is_some())
+    }
+
+    /// Leads a task to a sign; false if it does not give it before it has nothing more to do.
+    pub(super) fn until(&mut self, machine: &mut Machine, task: u32, sign: Sign) -> Result<bool> {
+        for _ in 0..MAX_STEPS {
+            while let Some(given) = self.actors.entry(task).or_default().signs.pop_front() {
+                if given == sign {
+                    return Ok(true);
+                }
+            }
+            match self.step(machine, task)? {
+                Turn::Ran => {}
+                Turn::Idle => return Ok(false),
+                Turn::Blocked(key) => {
+                    if !self.make_way(machine, task, key, 0)? {
+                        return Ok(false);
+                    }
+                }
+            }
+        }
+        Ok(false)
+    }
+
+    /// Does all that a task has to do.
+    pub(super) fn finish(&mut self, machine: &mut Machine, task: u32) -> Result<bool> {
+        self.until(machine, task, Sign::Return(usize::MAX))?;
+        Ok(!self.is_in_call(task))
+    }
+
+    /// The tasks that were given anything.
+    pub(super) fn tasks(&self) -> Vec<u32> {
+        self.actors.keys().copied().collect()
+    }
+
+    /// Runs a task on to just before its next sign, or to where it has to wait.
+    pub(super) fn run_ahead(&mut self, machine: &mut Machine, task: u32) -> Result<()> {
+        let (mut other, mut other_machine) = (self.clone(), machine.clone());
+        let nr_signs = other.nr_signs(task);
+        let mut nr_steps = 0;
+        while nr_steps < MAX_STEPS && matches!(other.step(&mut other_machine, task)?, Turn::Ran) {
+            if other.nr_signs(task) > nr_signs {
+                break;
+            }
+            nr_steps += 1;
+        }
+        for _ in 0..nr_steps {
+            self.step(machine, task)?;
+        }
+        Ok(())
+    }
+
+    fn nr_signs(&self, task: u32) -> usize {
+        self.actors.get(&task).map_or(0, |actor| actor.signs.len())
+    }
+
+    /// `cpu` executes what the task on `requester` asked for; nothing if it asks for nothing.
+    pub(super) fn deliver(&mut self, machine: &mut Machine, requester: CpuId, cpu: CpuId) {
+        for (_, call) in self.actors.values_mut().filter_map(|actor| actor.doing.as_mut()) {
+            if call.flushing().is_some_and(|flush| flush.initiator().cpu == requester) {
+                machine.deliver(call, cpu);
+                return;
+            }
+        }
+    }
+
+    /// Lets the task of the machine that runs on a CPU leave the section in which it cannot be preempted.
+    pub(super) fn leave_atomic(&mut self, machine: &mut Machine, running: u32) -> Result<()> {
+        let task = self.actors.iter().find_map(|(task, actor)| {
+            let (_, call) = actor.doing.as_ref()?;
+            (call.operation().task() == Some(running)).then_some(*task)
+        });
+        if let Some(task) = task {
+            for _ in 0..MAX_STEPS {
+                if !machine.is_atomic(running) || !matches!(self.step(machine, task)?, Turn::Ran) {
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn step(&mut self, machine: &mut Machine, task: u32) -> Result<Turn> {
+        let actor = self.actors.entry(task).or_default();
+        if actor.doing.is_none() {
+            let Some((row, operation)) = actor.queue.pop_front() else { return Ok(Turn::Idle) };
+            let of_machine = operation.task().unwrap_or_default();
+            if !machine.runs(of_machine) {
+                bring_back(machine, of_machine)?;
+            }
+            let call = machine.begin(operation)?;
+            self.causes.insert(call.op(), (row, task));
+            actor.doing = Some((row, call));
+        }
+        let Some((row, call)) = &mut actor.doing else { return Ok(Turn::Idle) };
+        let was_flushing = call.flushing().is_some();
+        let progress = machine.advance(call)?;
+        for hit in machine.take_probes() {
+            actor.signs.extend(Sign::of(hit.probe));
+            self.probes.push(hit);
+        }
+        if !was_flushing && call.flushing().is_some() {
+            actor.signs.push_back(Sign::Request);
+        }
+        Ok(match progress {
+            Progress::Ran => Turn::Ran,
+            Progress::Blocked(key) => Turn::Blocked(key),
+            Progress::Done(_) => {
+                // Accesses of one event are one thing to do.
+                if actor.queue.front().is_none_or(|(next, _)| next != row) {
+                    actor.signs.push_back(Sign::Return(*row));
+                }
+                actor.doing = None;
+                Turn::Ran
+            }
+        })
+    }
+
+    /// Who holds what a task waits for goes a step on; false if nobody can.
+    fn make_way(&mut self, machine: &mut Machine, task: u32, key: LockKey, depth: u32) -> Result<bool> {
+        if let LockKey::Cpu(of_machine) = key {
+            bring_back(machine, of_machine)?;
+            return Ok(machine.runs(of_machine));
+        }
+        if depth > MAX_WAITS {
+            return Ok(false);
+        }
+        let holds = |actor: &Actor| {
+            actor.doing.as_ref().is_some_and(|(_, call)| machine.locks_of(call).iter().any(|(held, _)| *held == key))
+        };
+        let Some(holder) = self.actors.iter().find(|(other, actor)| **other != task && holds(actor)).map(|(id, _)| *id)
+        else {
+            return Ok(false);
+        };
+        match self.step(machine, holder)? {
+            Turn::Ran => Ok(true),
+            Turn::Idle => Ok(false),
+            Turn::Blocked(next) => self.make_way(machine, holder, next, depth + 1),
+        }
+    }
+}
+
+/// A task that was switched out although it has something to do runs again where it ran last.
+fn bring_back(machine: &mut Machine, task: u32) -> Result<()> {
+    let cpu = u32::from(machine.task(task)?.cpu.0);
+    let curr = machine.cpu(CpuId(cpu as u16)).and_then(|cpu| cpu.curr);
+    if curr.is_none_or(|other| !machine.is_atomic(other)) {
+        machine.apply(&Operation::Schedule { cpu, task: Some(task) })?;
+    }
+    Ok(())
+}

@@ -1,0 +1,121 @@
+//! Why an entry may differ for a reason that is outside the model.
+//!
+//! A replay knows when a call began, not when inside it each flush was sent and obeyed, and it knows only the processes of
+//! the recording. These rules look at what was recorded; they excuse nothing (an entry that differs is not exact), they
+//! tell where looking for a mistake of the model is worth while.
+
+use rustc_hash::FxHashSet;
+
+use super::columns::Columns;
+use super::entries::{Entries, Entry};
+use crate::trace::{EventKind, FlushKind, Recording};
+
+/// What can make an entry differ although the model is right.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Cause {
+    /// A CPU of the masks, or the entry's own, switched tasks while the entry ran: before or after which flush is chance.
+    Switch,
+    /// Reclaim took pages of processes that are not in the recording, and told CPUs where none of the recording ran.
+    ForeignPages,
+    /// A CPU that was told has no record of what it did: it was up to date by then, or its record was lost.
+    NoRecord,
+    /// Entries that ran at the same time differed before it, and left another state.
+    RaceBefore,
+}
+
+impl Cause {
+    /// The name in reports.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Switch => "a CPU switched tasks meanwhile",
+            Self::ForeignPages => "reclaim took pages of processes outside the recording",
+            Self::NoRecord => "a CPU that was told has no record of what it did",
+            Self::RaceBefore => "a race before it ended otherwise",
+        }
+    }
+}
+
+/// The facts that the rules need, of a whole recording.
+pub(super) struct Causes<'r> {
+    recording: &'r Recording,
+    /// Per entry: its begin and end in ns.
+    spans: Vec<(u64, u64)>,
+    /// Per entry: a deferred flush went to CPUs where no task of the recording ever was.
+    foreign: Vec<bool>,
+}
+
+impl<'r> Causes<'r> {
+    pub(super) fn new(recording: &'r Recording, entries: &Entries) -> Self {
+        let events = &recording.events;
+        let flushes = &recording.flushes;
+        let mut spans: Vec<(u64, u64)> =
+            entries.list.iter().map(|entry| (events.time_ns[entry.row], events.time_ns[entry.row])).collect();
+        for row in 0..events.len() {
+            if let Some(entry) = entries.of_event(row) {
+                spans[entry].1 = spans[entry].1.max(events.end_ns[row]);
+            }
+        }
+        let ours = |task: u32| (task as usize) < recording.tasks.len();
+        let mut cpus: FxHashSet<u16> =
+            (0..events.len()).filter(|&row| ours(events.task[row])).map(|row| events.cpu[row]).collect();
+        let ranges = (0..flushes.len()).filter(|&row| flushes.kind[row] == FlushKind::MmRange.number());
+        ranges.for_each(|row| cpus.extend((0..64).filter(|cpu| flushes.mask[row] >> cpu & 1 != 0)));
+        let known = cpus.iter().fold(0u64, |mask, cpu| mask | 1u64.checked_shl(u32::from(*cpu)).unwrap_or(0));
+        let mut foreign = vec![false; entries.list.len()];
+        for row in 0..flushes.len() {
+            if let Some(entry) = entries.of_flush(row) {
+                spans[entry].1 = spans[entry].1.max(flushes.time_ns[row]);
+                foreign[entry] |=
+                    flushes.kind[row] == FlushKind::BatchFlush.number() && flushes.mask[row] & !known != 0;
+            }
+        }
+        Self { recording, spans, foreign }
+    }
+
+    /// The first rule that fits an entry that differs.
+    pub(super) fn of(
+        &self,
+        index: usize,
+        entry: &Entry,
+        recorded: &Columns,
+        model: &Columns,
+        raced: bool,
+    ) -> Option<Cause> {
+        if self.foreign[index] {
+            Some(Cause::ForeignPages)
+        } else if self.switched(index, entry, recorded.mask_cpus | model.mask_cpus) {
+            Some(Cause::Switch)
+        } else if is_short_of_records(recorded, model) {
+            Some(Cause::NoRecord)
+        } else {
+            raced.then_some(Cause::RaceBefore)
+        }
+    }
+
+    fn switched(&self, index: usize, entry: &Entry, mask: u64) -> bool {
+        let events = &self.recording.events;
+        let (begin, end) = self.spans[index];
+        let first = events.time_ns.partition_point(|time| *time < begin);
+        (first..events.len()).take_while(|&row| events.time_ns[row] <= end).any(|row| {
+            let cpu = events.cpu[row];
+            let in_mask = mask.checked_shr(u32::from(cpu)).unwrap_or(0) & 1 != 0;
+            events.kind[row] == EventKind::Switch.number() && (cpu == entry.cpu || in_mask)
+        })
+    }
+}
+
+/// Whether nothing differs but tracepoints of other CPUs that the recording does not have.
+fn is_short_of_records(recorded: &Columns, model: &Columns) -> bool {
+    let mut rest = model.clone();
+    for seen in &recorded.tlb_flush_list {
+        match rest.tlb_flush_list.iter().position(|flush| flush == seen) {
+            Some(at) => rest.tlb_flush_list.remove(at),
+            None => return false,
+        };
+    }
+    rest.tlb_flush_list.retain(|flush| flush.reason == 3 || flush.reason == 2);
+    rest.tlb_flush_list.is_empty() && {
+        rest.tlb_flush_list.clone_from(&recorded.tlb_flush_list);
+        rest == *recorded
+    }
+}

@@ -1,0 +1,164 @@
+//! The program that runs the lab's scenarios, as it stands when its first record is made.
+//!
+//! A recording begins when the runner has started, but its image is part of what the kernel flushes: fork copies its data,
+//! exit walks its tables and finds its shared control block dirty, reclaim takes its pages. The runner is one static
+//! program that is not position-independent, started without address randomization, so where `execve` and the C library
+//! put things is the same in every run (fs/binfmt_elf.c, `mm/mmap.c:do_brk_flags`, arch/x86/entry/vdso). Which of its
+//! pages were there already is told by the first fault of each: an error code with the present bit.
+
+use rustc_hash::FxHashSet;
+
+use super::columns::in_region;
+use crate::addr::{PAGE_SIZE, VirtAddr};
+use crate::error::Result;
+use crate::flush::MmId;
+use crate::machine::{AccessKind, AdoptKind, Operation, VmFlags};
+use crate::replay::driver::Driver;
+use crate::trace::{Event, EventKind, FlushKind, Recording};
+
+/// The control block: `MAP_SHARED | MAP_ANONYMOUS`, cleared and so dirty before the first record.
+const CONTROL: (u64, u64) = (0x2000_0000_0000, 0x2000_0000_5000);
+/// The page of the control block that is written in each step.
+const CONTROL_STEP: u64 = CONTROL.0;
+/// The first page of the heap: the thread's own block.
+const HEAP: u64 = 0x7f_d000;
+/// Where the tokens of a scenario of some length end up.
+const HEAP_TOKENS: u64 = 0x80_0000;
+const STACK_TOP: u64 = 0x7fff_ffff_f000;
+const VDSO: u64 = 0x7fff_f7ff_d000;
+const X86_PRESENT: u64 = 1;
+
+/// An area of the image: first byte, byte after the last, rights, whether it is of the program's file, whether its pages
+/// were copied while the program was started.
+type Area = (u64, u64, VmFlags, bool, bool);
+
+/// The areas, by address. The data segment is split where the linker's read-only part ends (RELRO); the heap is an area
+/// of its own, since the first `brk` does not extend the one before it.
+fn areas() -> [Area; 10] {
+    let (r, rw, rx) = (VmFlags::READ, VmFlags::READ | VmFlags::WRITE, VmFlags::READ | VmFlags::EXEC);
+    [
+        (0x40_0000, 0x40_1000, r, true, false),
+        (0x40_1000, 0x49_0000, rx, true, false),
+        (0x49_0000, 0x4b_b000, r, true, false),
+        (0x4b_b000, 0x4b_f000, r, true, true),
+        (0x4b_f000, 0x4c_2000, rw, true, true),
+        (0x4c_2000, HEAP, rw, false, true),
+        (HEAP, 0x82_0000, rw, false, true),
+        (VDSO - 4 * PAGE_SIZE, VDSO, r | VmFlags::PFNMAP, true, false),
+        (VDSO, VDSO + 2 * PAGE_SIZE, rx, true, false),
+        (STACK_TOP - 0x2_1000, STACK_TOP, rw | VmFlags::GROWSDOWN, false, true),
+    ]
+}
+
+/// Pages of the runner whose first fault in the recording found them present.
+fn present_before(recording: &Recording) -> Vec<u64> {
+    let mut seen = FxHashSet::default();
+    let mut present = Vec::new();
+    for row in 0..recording.events.len() {
+        let event = recording.events.get(row);
+        let page = event.a0 & !(PAGE_SIZE - 1);
+        if event.kind() == EventKind::Fault && !in_region(page) && seen.insert(page) && event.a1 & X86_PRESENT != 0 {
+            present.push(page);
+        }
+    }
+    present
+}
+
+/// CPUs that stand in the mask of the recording's first address space when it is first recorded, although none of its
+/// threads ran there since the beginning: they ran it before, and are lazy.
+fn lazy_before(recording: &Recording, pid: u32) -> Vec<u16> {
+    let flushes = &recording.flushes;
+    let first =
+        (0..flushes.len()).find(|&row| flushes.kind[row] == FlushKind::MmRange.number() && flushes.mm[row] == 0);
+    let Some(first) = first else { return Vec::new() };
+    let of_process = |task: u64| {
+        let index = usize::try_from(task).unwrap_or(usize::MAX);
+        recording.tasks.get(index).is_some_and(|task| task.pid == pid)
+    };
+    let until = flushes.time_ns[first];
+    let events = (0..recording.events.len()).map(|row| recording.events.get(row));
+    let was_here: FxHashSet<u16> = events
+        .take_while(|event| event.time_ns <= until)
+        .filter(|event| match event.kind() {
+            EventKind::Switch => of_process(event.a0) || of_process(event.task.into()),
+            _ => of_process(event.task.into()),
+        })
+        .map(|event| event.cpu)
+        .collect();
+    (0..64).filter(|cpu| flushes.mask[first] >> cpu & 1 != 0 && !was_here.contains(cpu)).collect()
+}
+
+impl Driver<'_> {
+    /// Gives the first process its image and the CPUs that ran it before. It runs.
+    pub(in crate::replay) fn adopt_runner(&mut self, index: u32, task: u32) -> Result<()> {
+        let mm = self.machine.task_mm(task)?;
+        let program = self.new_file(None)?;
+        for (start, end, flags, of_file, _) in areas() {
+            let file = of_file.then_some(program);
+            let pgoff = if of_file { (start >> 12) & 0xfff } else { start >> 12 };
+            self.machine.adopt_vma(mm, VirtAddr(start), VirtAddr(end), flags, file, pgoff)?;
+        }
+        self.expect_done(&Operation::Mmap {
+            task,
+            addr: CONTROL.0,
+            len: CONTROL.1 - CONTROL.0,
+            prot: 3,
+            shared: true,
+            fixed: true,
+            noreplace: false,
+            populate: false,
+            growsdown: false,
+            file: None,
+            pgoff: 0,
+        })?;
+        let control = (CONTROL.0..CONTROL.1).step_by(PAGE_SIZE as usize);
+        let known = [0x4b_f000, 0x4c_2000, HEAP - PAGE_SIZE, HEAP, HEAP_TOKENS, STACK_TOP - PAGE_SIZE];
+        let written: Vec<u64> = control.chain(known).chain(present_before(self.recording)).collect();
+        for addr in written {
+            if self.machine.allows(mm, VirtAddr(addr), AccessKind::Write) {
+                self.run(&Operation::Access { task, addr, kind: AccessKind::Write })?;
+            }
+        }
+        self.machine.adopt_page(mm, VirtAddr(0x4b_b000), AdoptKind::Anon { write: false })?;
+        for text in [0x40_0000, 0x40_1000, 0x49_0000, VDSO] {
+            self.machine.adopt_page(mm, VirtAddr(text), AdoptKind::FileReadOnly)?;
+        }
+        for cpu in lazy_before(self.recording, self.recording.tasks[index as usize].pid) {
+            self.note("CPU found in mm_cpumask from before the recording");
+            let visitor = self.id(&Operation::CloneThread { task })?;
+            for next in [Some(visitor), None] {
+                self.run(&Operation::Schedule { cpu: cpu.into(), task: next })?;
+            }
+            self.run(&Operation::Exit { task: visitor })?;
+        }
+        self.note("the lab's runner: image taken over");
+        self.discard_log();
+        Ok(())
+    }
+
+    /// A child that was forked with CLONE_CHILD_SETTID writes its id when it first runs (kernel/sched/core.c:
+    /// `schedule_tail`), in kernel mode, so that the lab has no record of
+    /// the fault. What it flushes belongs to no operation.
+    pub(in crate::replay) fn write_child_tid(&mut self, task: u32, addr: u64) -> Result<()> {
+        self.book();
+        self.run(&Operation::Access { task, addr, kind: AccessKind::Write })?;
+        self.discard_log();
+        Ok(())
+    }
+
+    /// After each step the runner counts on in its control block, mostly without a fault.
+    pub(in crate::replay) fn count_step(&mut self, event: &Event) -> Result<()> {
+        let Some(task) = self.tasks.alive(event.task).filter(|task| self.machine.running_on(*task).is_some()) else {
+            return Ok(());
+        };
+        let mm = self.machine.task_mm(task)?;
+        if self.is_writable_now(mm, CONTROL_STEP) {
+            self.run(&Operation::Access { task, addr: CONTROL_STEP, kind: AccessKind::Write })?;
+        }
+        Ok(())
+    }
+
+    fn is_writable_now(&self, mm: MmId, addr: u64) -> bool {
+        self.machine.leaf(mm, VirtAddr(addr)).is_some_and(|(pte, _)| pte.is_hw_present() && pte.write())
+    }
+}
