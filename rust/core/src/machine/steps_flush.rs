@@ -83,9 +83,9 @@ impl Machine {
         self.flush_mm_range(frame, frame.r.mm, page, PAGE_SHIFT, false);
     }
 
-    /// `flush_tlb_mm`.
+    /// `flush_tlb_mm`, which gives no stride (arch/x86/include/asm/tlbflush.h).
     pub(super) fn flush_mm(&mut self, frame: &mut Frame) {
-        self.flush_mm_range(frame, frame.r.mm, (VirtAddr(0), TLB_FLUSH_ALL), PAGE_SHIFT, true);
+        self.flush_mm_range(frame, frame.r.mm, (VirtAddr(0), TLB_FLUSH_ALL), 0, true);
     }
 
     pub(super) fn flush_scope(&mut self, frame: &mut Frame, scope: FlushScope) {
