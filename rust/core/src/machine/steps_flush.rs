@@ -85,7 +85,7 @@ impl Machine {
 
     /// `flush_tlb_mm`.
     pub(super) fn flush_mm(&mut self, frame: &mut Frame) {
-        self.flush_mm_range(frame, frame.r.mm, (VirtAddr(0), TLB_FLUSH_ALL), PAGE_SHIFT, true);
+        self.flush_mm_range(frame, frame.r.mm, (VirtAddr(0), TLB_FLUSH_ALL), 0, true);
     }
 
     pub(super) fn flush_scope(&mut self, frame: &mut Frame, scope: FlushScope) {
