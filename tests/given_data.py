@@ -11,6 +11,7 @@ from tlbcore import machines, recordings
 DATA = Path(__file__).parents[1] / "data"
 RECORDINGS = sorted((DATA / "recordings").glob("*.perf.txt.zst"))
 LAB = sorted((DATA / "lab").glob("*.jsonl.gz"))
+LAB_NEWER = sorted((DATA / "lab-6.18").glob("*.jsonl.gz"))
 SCENARIOS = sorted((DATA / "lab" / "scenarios").glob("*/*.scn"))
 
 

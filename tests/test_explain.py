@@ -155,7 +155,7 @@ def test_an_example_shows_both_sides_and_what_was_around(tmp_path: Path) -> None
     assert causes[0].to_dict()["example"]["event"] == example.event
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(
     path=st.sampled_from([*LAB, *RECORDINGS]),
     kernel=st.sampled_from([None, *kernels.FAMILIES]),

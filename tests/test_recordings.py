@@ -24,7 +24,7 @@ def tables(recording: Recording) -> tuple[Table, Table]:
 
 
 def test_all_given_files_are_there() -> None:
-    assert (len(RECORDINGS), len(LAB), len(SCENARIOS)) == (7, 39, 39)
+    assert (len(RECORDINGS), len(LAB), len(SCENARIOS)) == (7, 49, 49)
 
 
 @pytest.mark.parametrize("path", GIVEN, ids=short)

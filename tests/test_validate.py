@@ -61,7 +61,7 @@ def score(counts: Mapping[str, Any]) -> float:
     return counts["matched"] / everything if everything else 1.0
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(
     path=st.sampled_from([*LAB, *RECORDINGS]),
     kernel=st.sampled_from([*kernels.FAMILIES, "consolidated:none", "linux-6.18:lazy_mmu=sparc64"]),

@@ -231,7 +231,7 @@ class Replay:
         ``by_operation``, ``disagreements`` (the `limit` largest groups), ``nr_unattributed``, ``has_truth``.
         """
     def operations(self, recording: Recording, *, only_differing: bool = False) -> list[dict[str, Any]]:
-        """The operations with both lists of flushes: row, kind, predicted, recorded, and the scores.
+        """The operations with both lists of flushes: row, kind, predicted, recorded, counts.
 
         With `only_differing` those whose lists differ.
         """

@@ -140,8 +140,8 @@ impl Replay {
         to_python(py, &value)
     }
 
-    /// The operations with both lists of flushes: (row, kind, predicted, recorded, matched, missed, extra, score,
-    /// `without_targets`) each; or only those where the lists differ.
+    /// The operations with both lists of flushes: (row, kind, predicted, recorded, matched, missed, extra,
+    /// and these three in `without_targets`) each; or only those where the lists differ.
     #[pyo3(signature = (recording, *, only_differing=false))]
     fn operations<'py>(
         &self,
@@ -196,13 +196,18 @@ fn seen_value(list: &[Seen]) -> Value {
 }
 
 fn operation_value(operation: &Compared) -> Value {
-    let mut object = score_value(&operation.score());
-    object.remove("nr_operations");
-    object.insert("row".to_owned(), json!(operation.row));
-    object.insert("kind".to_owned(), json!(operation.kind));
-    object.insert("predicted".to_owned(), seen_value(&operation.predicted));
-    object.insert("recorded".to_owned(), seen_value(&operation.recorded));
-    Value::Object(object)
+    let score = operation.score();
+    let (with, without) = (score.with_targets, score.without_targets);
+    json!({
+        "row": operation.row,
+        "kind": operation.kind,
+        "predicted": seen_value(&operation.predicted),
+        "recorded": seen_value(&operation.recorded),
+        "matched": with.matched,
+        "missed": with.missed,
+        "extra": with.extra,
+        "without_targets": {"matched": without.matched, "missed": without.missed, "extra": without.extra},
+    })
 }
 
 fn validation_value(validation: &Validation, recording: &tlbcore::trace::Recording, limit: usize) -> Value {

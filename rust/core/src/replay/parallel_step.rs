@@ -1,9 +1,10 @@
 //! Steps of a scenario whose entries ran at the same time: is what was recorded among what the machine can do?
 //!
 //! The records of a step lead its tasks ([`Interleaving`]): each goes to what was recorded of it next, in the order of the
-//! records. What records leave open is how far a task ran beyond one of them before another went on, so several schedules
-//! are tried from the same state, and the first one in which every entry is right in every column is taken; else the one
-//! in which most are. The schedules are the same on every run.
+//! records. What records leave open is how far a task ran beyond one of them before another went on, and how long after its
+//! record a context switch took effect (`sched_switch` is traced before `switch_mm`). So, from the end of one entry to the end
+//! of the next, several schedules are tried from the same state, and the first one under which the entry that ends there
+//! is right in every column is taken; else the one with the fewest differences. The schedules are the same on every run.
 
 use std::collections::BTreeMap;
 
@@ -20,10 +21,13 @@ use crate::flush::{NO_REQUEST, TlbFlushEvent};
 use crate::machine::{AccessKind, Operation};
 use crate::trace::{Event, EventKind, FlushKind, Recording};
 
-/// Schedules tried for a step: each task of four stopping or running on, and as many again that mix both.
-const MAX_SCHEDULES: u64 = 48;
+/// Schedules tried from the end of one entry to the end of the next: each of four tasks stopping or running on, all
+/// switches at once or late, and as many that mix these.
+const MAX_SCHEDULES: u64 = 64;
 /// Tasks for which stopping or running on all the way is tried in every combination.
 const MAX_UNIFORM_TASKS: u32 = 4;
+/// Records by which a context switch may be late.
+const MAX_LATE: usize = 6;
 
 /// The parallel steps of a recording.
 pub(super) struct ParallelSteps {
@@ -108,20 +112,98 @@ fn items(recording: &Recording, first: usize, last: usize) -> Vec<Item> {
     items.into_iter().map(|(_, _, item)| item).collect()
 }
 
-/// Which schedule is tried: how far a task runs beyond a record.
+/// Which schedule is tried: how far a task runs beyond a record, whether a switch is late.
 #[derive(Clone, Copy)]
 struct Schedule(u64);
 
 impl Schedule {
     /// Whether the `nth` task runs on to just before its next sign after the `at`-th record.
     fn runs_on(self, nth: u32, at: usize) -> bool {
-        if self.0 < 1 << MAX_UNIFORM_TASKS {
+        if self.0 < 2 << MAX_UNIFORM_TASKS {
             return self.0 >> nth.min(MAX_UNIFORM_TASKS - 1) & 1 != 0;
         }
+        self.drawn(nth, at)
+    }
+
+    /// Whether a switch at the `at`-th record takes effect late.
+    fn is_late(self, at: usize) -> bool {
+        if self.0 < 2 << MAX_UNIFORM_TASKS {
+            return self.0 >> MAX_UNIFORM_TASKS & 1 != 0;
+        }
+        self.drawn(u32::MAX, at)
+    }
+
+    fn drawn(self, nth: u32, at: usize) -> bool {
         let mut x = self.0.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ (u64::from(nth) << 32 | at as u64);
         x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         (x ^ (x >> 31)) & 1 != 0
+    }
+}
+
+/// A step under way.
+#[derive(Clone)]
+struct Way<'a> {
+    driver: Driver<'a>,
+    interleaving: Interleaving,
+    /// Switches that have not taken effect: row, and the place of the record up to which they may wait.
+    late: Vec<(usize, usize)>,
+}
+
+impl Way<'_> {
+    /// Goes to the end of the records `from..to`.
+    fn go(&mut self, items: &[Item], from: usize, to: usize, schedule: Schedule) -> Result<()> {
+        for (at, item) in items.iter().enumerate().take(to).skip(from) {
+            let recording = self.driver.recording;
+            let task = match *item {
+                Item::Event(row) | Item::Return(row) => recording.events.task[row],
+                Item::Flush(row) => recording.flushes.task[row],
+            };
+            self.switch_late(at, item, task)?;
+            match *item {
+                Item::Event(row) if recording.events.get(row).kind() == EventKind::Switch && schedule.is_late(at) => {
+                    self.late.push((row, at + MAX_LATE));
+                }
+                Item::Event(row) => self.driver.lead_to_event(&mut self.interleaving, row)?,
+                Item::Return(row) => {
+                    self.interleaving.until(&mut self.driver.machine, task, Sign::Return(row))?;
+                }
+                Item::Flush(row) => self.driver.lead_to_flush(&mut self.interleaving, row)?,
+            }
+            let nth = self.interleaving.tasks().iter().position(|other| *other == task);
+            if nth.is_some_and(|nth| schedule.runs_on(nth as u32, at)) {
+                self.interleaving.run_ahead(&mut self.driver.machine, task)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Late switches take effect before the CPU or the task that comes does anything, and in time.
+    fn switch_late(&mut self, at: usize, item: &Item, task: u32) -> Result<()> {
+        let recording = self.driver.recording;
+        let cpu = match *item {
+            Item::Event(row) => Some(recording.events.cpu[row]),
+            Item::Return(_) => None,
+            Item::Flush(row) => {
+                let flush = recording.flushes.get(row);
+                (flush.kind != FlushKind::Func.number()).then_some(flush.cpu)
+            }
+        };
+        let is_due = |(row, until): &(usize, usize)| {
+            let switch = recording.events.get(*row);
+            *until <= at || Some(switch.cpu) == cpu || switch.a0 == u64::from(task)
+        };
+        let due: Vec<(usize, usize)> = self.late.extract_if(.., |late| is_due(late)).collect();
+        for (row, _) in due {
+            self.driver.lead_to_event(&mut self.interleaving, row)?;
+        }
+        Ok(())
+    }
+
+    /// Differences of an entry from what was recorded, as far as it went.
+    fn nr_differences(&self, steps: &ParallelSteps, entry: usize) -> usize {
+        let model = model_columns(&self.driver.traces(&self.interleaving), &steps.entries);
+        steps.recorded[entry].differences(&model[entry]).len()
     }
 }
 
@@ -134,70 +216,61 @@ impl Driver<'_> {
         let items = items(self.recording, first, last);
         let booked = self.set_aside();
         let start = self.clone();
-        let mut best: Option<(usize, Self, Interleaving)> = None;
-        let mut nr_schedules = 0;
-        let of_step: Vec<usize> = (0..steps.entries.list.len())
-            .filter(|entry| (first..=last).contains(&steps.entries.list[*entry].row))
-            .filter(|entry| steps.entries.list[*entry].text != Entry::EXIT_MMAP)
-            .collect();
-        while nr_schedules < MAX_SCHEDULES {
-            let mut trial = start.clone();
-            let tried = trial.try_schedule(&items, Schedule(nr_schedules));
-            nr_schedules += 1;
-            let Ok(interleaving) = tried else { continue };
-            let model = model_columns(&trial.traces(&interleaving), &steps.entries);
-            let nr_exact = of_step.iter().filter(|entry| model[**entry] == steps.recorded[**entry]).count();
-            if best.as_ref().is_none_or(|(most, _, _)| nr_exact > *most) {
-                best = Some((nr_exact, trial, interleaving));
-            }
-            if nr_exact == of_step.len() {
-                break;
-            }
-        }
-        let Some((nr_exact, trial, interleaving)) = best else {
-            // No schedule could be carried out: one after the other, as always.
-            *self = start;
-            self.put_back(booked);
-            self.note("parallel step replayed in the order of its records");
-            return (first..=last).try_for_each(|row| self.event(row));
-        };
-        *self = trial;
-        self.put_back(booked);
-        self.book_interleaved(&interleaving);
-        let nr_entries = of_step.len();
-        self.parallel_outcomes.push(ParallelOutcome { row: first, nr_entries, nr_exact, nr_schedules });
-        self.cause = (last, self.recording.events.task[last]);
-        Ok(())
-    }
-
-    fn try_schedule(&mut self, items: &[Item], schedule: Schedule) -> Result<Interleaving> {
-        let mut interleaving = Interleaving::default();
         self.machine.set_probing(true);
-        for (at, item) in items.iter().enumerate() {
-            let task = match *item {
-                Item::Event(row) => {
-                    self.lead_to_event(&mut interleaving, row)?;
-                    self.recording.events.task[row]
-                }
-                Item::Return(row) => {
-                    let task = self.recording.events.task[row];
-                    interleaving.until(&mut self.machine, task, Sign::Return(row))?;
-                    task
-                }
-                Item::Flush(row) => {
-                    self.lead_to_flush(&mut interleaving, row)?;
-                    self.recording.flushes.task[row]
-                }
+        let mut way = Way { driver: self.clone(), interleaving: Interleaving::default(), late: Vec::new() };
+        let mut nr_schedules = 0;
+        let mut nr_exact = 0;
+        let mut nr_entries = 0;
+        let mut from = 0;
+        while from < items.len() {
+            let ends_entry = |item: &Item| {
+                let Item::Event(row) = *item else { return None };
+                let is_end = self.recording.events.kind[row] == EventKind::StepEnd.number();
+                steps.entries.of_event(row).filter(|_| is_end)
             };
-            let nth = interleaving.tasks().iter().position(|other| *other == task);
-            if nth.is_some_and(|nth| schedule.runs_on(nth as u32, at)) {
-                interleaving.run_ahead(&mut self.machine, task)?;
+            let end = (from..items.len()).find(|at| ends_entry(&items[*at]).is_some());
+            let to = end.map_or(items.len(), |at| at + 1);
+            let entry = end.and_then(|at| ends_entry(&items[at]));
+            let mut best: Option<(usize, Way<'_>)> = None;
+            for schedule in 0..MAX_SCHEDULES {
+                let mut trial = way.clone();
+                nr_schedules += 1;
+                if trial.go(&items, from, to, Schedule(schedule)).is_err() {
+                    continue;
+                }
+                let nr_differences = entry.map_or(0, |entry| trial.nr_differences(steps, entry));
+                if best.as_ref().is_none_or(|(least, _)| nr_differences < *least) {
+                    best = Some((nr_differences, trial));
+                }
+                if nr_differences == 0 {
+                    break;
+                }
             }
+            let Some((nr_differences, trial)) = best else {
+                // No schedule could be carried out: one after the other, as always.
+                *self = start;
+                self.put_back(booked);
+                self.note("parallel step replayed in the order of its records");
+                return (first..=last).try_for_each(|row| self.event(row));
+            };
+            way = trial;
+            nr_entries += usize::from(entry.is_some());
+            nr_exact += usize::from(entry.is_some() && nr_differences == 0);
+            from = to;
+        }
+        let Way { driver, mut interleaving, late } = way;
+        *self = driver;
+        for (row, _) in late {
+            self.lead_to_event(&mut interleaving, row)?;
         }
         for task in interleaving.tasks() {
             interleaving.finish(&mut self.machine, task)?;
         }
-        Ok(interleaving)
+        self.put_back(booked);
+        self.book_interleaved(&interleaving);
+        self.parallel_outcomes.push(ParallelOutcome { row: first, nr_entries, nr_exact, nr_schedules });
+        self.cause = (last, self.recording.events.task[last]);
+        Ok(())
     }
 
     fn lead_to_event(&mut self, interleaving: &mut Interleaving, row: usize) -> Result<()> {

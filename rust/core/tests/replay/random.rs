@@ -1,6 +1,8 @@
 //! Whatever order events come in and whatever numbers they hold: a recording that verifies is replayed under every
 //! kernel, twice with the same outcome, and its validation adds up.
 
+use std::collections::BTreeMap;
+
 use proptest::collection::vec;
 use proptest::prelude::*;
 use tlbcore::machine::MachineConfig;
@@ -209,11 +211,8 @@ proptest! {
         let mut sum = Score::default();
         for score in validation.by_operation.values() {
             sum.nr_operations += score.nr_operations;
-            let pairs = [
-                (&mut sum.with_targets, &score.with_targets),
-                (&mut sum.without_targets, &score.without_targets),
-            ];
-            for (sum, counts) in pairs {
+            let both = [(&mut sum.with_targets, score.with_targets), (&mut sum.without_targets, score.without_targets)];
+            for (sum, counts) in both {
                 sum.matched += counts.matched;
                 sum.missed += counts.missed;
                 sum.extra += counts.extra;
@@ -222,14 +221,24 @@ proptest! {
         prop_assert_eq!(sum, validation.total);
         for operation in &validation.operations {
             let score = operation.score();
-            prop_assert_eq!(score.with_targets.matched + score.with_targets.extra, operation.predicted.len() as u64);
-            prop_assert_eq!(score.with_targets.matched + score.with_targets.missed, operation.recorded.len() as u64);
+            for counts in [score.with_targets, score.without_targets] {
+                prop_assert_eq!(counts.matched + counts.extra, operation.predicted.len() as u64);
+                prop_assert_eq!(counts.matched + counts.missed, operation.recorded.len() as u64);
+            }
+            prop_assert!(score.without_targets.matched >= score.with_targets.matched);
         }
+        let mut notes: BTreeMap<&str, u64> = BTreeMap::new();
+        for (row, name) in &replayed.noted {
+            prop_assert!(*row < recording.events.len());
+            *notes.entry(name).or_default() += 1;
+        }
+        prop_assert_eq!(&notes, &replayed.notes);
         let grouped: u64 = validation
             .disagreements(usize::MAX)
             .iter()
             .map(|group| group.nr_operations * (group.missed.len() + group.extra.len()) as u64)
             .sum();
-        prop_assert_eq!(grouped, validation.total.with_targets.missed + validation.total.with_targets.extra);
+        let total = validation.total.with_targets;
+        prop_assert_eq!(grouped, total.missed + total.extra);
     }
 }
