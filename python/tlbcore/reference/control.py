@@ -39,7 +39,7 @@ def for_each_vma(f: Frame, step: Plain) -> None:
     detached = iter(f.detached or ())
     while True:
         vma = next(detached, None) if f.detached is not None else f.mm.vmas.find(at)
-        if vma is None or (f.detached is None and vma.start >= f.range[1]):
+        if vma is None or (f.detached is None and (vma.start >= f.range[1] or f.range[0] == f.range[1])):
             return
         f.vma, f.nr_changed = vma, 0
         f.vma_range = (max(vma.start, f.range[0]), min(vma.end, f.range[1]))

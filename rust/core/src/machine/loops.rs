@@ -117,7 +117,7 @@ fn next_vma(machine: &Machine, frame: &mut Frame, index: &mut usize, at: &mut Vi
         }
         let range = frame.r.range;
         let found = machine.mm(frame.r.mm).and_then(|mm| mm.vmas.find(*at));
-        let Some(vma) = found.filter(|vma| vma.start < range.end) else {
+        let Some(vma) = found.filter(|vma| vma.start < range.end && !range.is_empty()) else {
             return Item::End;
         };
         frame.r.vma = *vma;

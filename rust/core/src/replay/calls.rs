@@ -20,6 +20,7 @@ const MAP_NONBLOCK: u64 = 0x1_0000;
 const MAP_FIXED_NOREPLACE: u64 = 0x10_0000;
 const MREMAP_MAYMOVE: u64 = 1;
 const MREMAP_DONTUNMAP: u64 = 4;
+const MADV_REMOVE: u64 = 9;
 const MADV_COLLAPSE: u64 = 25;
 const MS_SYNC: u64 = 4;
 const ENOMEM: i64 = -12;
@@ -254,6 +255,9 @@ impl Driver<'_> {
         if event.a2 == MADV_COLLAPSE {
             return self.collapse(event);
         }
+        if event.a2 == MADV_REMOVE {
+            return self.remove(event);
+        }
         let Some(advice) = advice(event.a2) else {
             if event.ret == EINVAL {
                 return Ok(());
@@ -276,6 +280,22 @@ impl Driver<'_> {
         let outcome = self.run_last(&Operation::Madvise { task, addr: event.a0, len, advice }, None)?;
         if matches!(outcome, Outcome::Errno(_)) && event.ret == 0 {
             self.note("operation that the kernel did and the machine refused");
+        }
+        Ok(())
+    }
+
+    /// `MADV_REMOVE`: a hole in the file of each shared mapping of the range (mm/madvise.c:`madvise_remove`), as far as the
+    /// kernel came.
+    fn remove(&mut self, event: &Event) -> Result<()> {
+        let Some(task) = self.ensure_running(event.task, event.cpu)? else { return Ok(()) };
+        let mm = self.machine.task_mm(task)?;
+        let Some((mut at, end)) = self.user_pages(event.a0, event.a0.saturating_add(event.a1)) else { return Ok(()) };
+        while let Some(vma) = self.machine.next_vma(mm, VirtAddr(at)).copied().filter(|vma| vma.start.0 < end) {
+            let start = vma.start.max(VirtAddr(at));
+            at = vma.end.0;
+            let Some(file) = vma.file.filter(|_| vma.flags.contains(VmFlags::SHARED | VmFlags::WRITE)) else { break };
+            let nr_pages = Some((vma.end.0.min(end) - start.0) / PAGE_SIZE);
+            self.run(&Operation::Truncate { task, file: file.0, from_page: vma.index_of(start), nr_pages })?;
         }
         Ok(())
     }

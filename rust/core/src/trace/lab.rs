@@ -20,6 +20,8 @@ use super::text::{self, Lines};
 use crate::addr::PAGE_SIZE;
 use crate::error::Result;
 
+/// Counts in a recording that the laboratory of this repository made, whose runner is another program.
+pub(crate) const OWN_RUNNER: &str = "runner_of_this_repository";
 /// Pages of a region: a record that says more is damaged.
 const MAX_FAULTS: u64 = 1 << 20;
 const ERROR_USER: u64 = 4;
@@ -111,6 +113,9 @@ impl Importer {
         self.meta.pcid = Some(meta.pcid);
         self.meta.thp = Some(meta.thp);
         self.meta.nr_lost_events = meta.lost_events;
+        if meta.missing_probes.is_some() {
+            self.count(OWN_RUNNER);
+        }
         // The runner of scenarios in a memory cgroup is the only one that asks it to reclaim.
         self.meta.memcg = meta.steps.iter().any(|step| step.contains(" creclaim "));
         let mut actors: Vec<_> = meta.actors.into_iter().collect();

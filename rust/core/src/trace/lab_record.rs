@@ -36,6 +36,8 @@ pub(super) struct LabMeta {
     pub thp: String,
     pub lost_events: u64,
     pub steps: Vec<String>,
+    /// Probes that the kernel refused: only the laboratory of this repository says so.
+    pub missing_probes: Option<Vec<String>>,
     pub actors: BTreeMap<String, Actor>,
 }
 

@@ -14,39 +14,41 @@ use crate::error::Result;
 use crate::flush::MmId;
 use crate::machine::{AccessKind, AdoptKind, Operation, VmFlags};
 use crate::replay::driver::Driver;
+use crate::trace::lab::OWN_RUNNER;
 use crate::trace::{Event, EventKind, FlushKind, Recording};
 
 /// The control block: `MAP_SHARED | MAP_ANONYMOUS`, cleared and so dirty before the first record.
 const CONTROL: (u64, u64) = (0x2000_0000_0000, 0x2000_0000_5000);
 /// The page of the control block that is written in each step.
 const CONTROL_STEP: u64 = CONTROL.0;
-/// The first page of the heap: the thread's own block.
-const HEAP: u64 = 0x7f_d000;
-/// Where the tokens of a scenario of some length end up.
-const HEAP_TOKENS: u64 = 0x80_0000;
+/// The first page of the heap, the thread's own block, behind the runner's bss: of the runner that made the given
+/// recordings, and of the one in this repository, which has room for fewer steps.
+const HEAPS: [u64; 2] = [0x7f_d000, 0x78_0000];
+/// Bytes of the heap: what its first `malloc` asks for, rounded up. The tokens of a scenario of some length reach the third
+/// page.
+const HEAP_BYTES: u64 = 0x2_3000;
 const STACK_TOP: u64 = 0x7fff_ffff_f000;
 const VDSO: u64 = 0x7fff_f7ff_d000;
 const X86_PRESENT: u64 = 1;
 
-/// An area of the image: first byte, byte after the last, rights, whether it is of the program's file, whether its pages
-/// were copied while the program was started.
-type Area = (u64, u64, VmFlags, bool, bool);
+/// An area of the image: first byte, byte after the last, rights, whether it is of the program's file.
+type Area = (u64, u64, VmFlags, bool);
 
 /// The areas, by address. The data segment is split where the linker's read-only part ends (RELRO); the heap is an area
 /// of its own, since the first `brk` does not extend the one before it.
-fn areas() -> [Area; 10] {
+fn areas(heap: u64) -> [Area; 10] {
     let (r, rw, rx) = (VmFlags::READ, VmFlags::READ | VmFlags::WRITE, VmFlags::READ | VmFlags::EXEC);
     [
-        (0x40_0000, 0x40_1000, r, true, false),
-        (0x40_1000, 0x49_0000, rx, true, false),
-        (0x49_0000, 0x4b_b000, r, true, false),
-        (0x4b_b000, 0x4b_f000, r, true, true),
-        (0x4b_f000, 0x4c_2000, rw, true, true),
-        (0x4c_2000, HEAP, rw, false, true),
-        (HEAP, 0x82_0000, rw, false, true),
-        (VDSO - 4 * PAGE_SIZE, VDSO, r | VmFlags::PFNMAP, true, false),
-        (VDSO, VDSO + 2 * PAGE_SIZE, rx, true, false),
-        (STACK_TOP - 0x2_1000, STACK_TOP, rw | VmFlags::GROWSDOWN, false, true),
+        (0x40_0000, 0x40_1000, r, true),
+        (0x40_1000, 0x49_0000, rx, true),
+        (0x49_0000, 0x4b_b000, r, true),
+        (0x4b_b000, 0x4b_f000, r, true),
+        (0x4b_f000, 0x4c_2000, rw, true),
+        (0x4c_2000, heap, rw, false),
+        (heap, heap + HEAP_BYTES, rw, false),
+        (VDSO - 4 * PAGE_SIZE, VDSO, r | VmFlags::PFNMAP, true),
+        (VDSO, VDSO + 2 * PAGE_SIZE, rx, true),
+        (STACK_TOP - 0x2_1000, STACK_TOP, rw | VmFlags::GROWSDOWN, false),
     ]
 }
 
@@ -93,7 +95,8 @@ impl Driver<'_> {
     pub(in crate::replay) fn adopt_runner(&mut self, index: u32, task: u32) -> Result<()> {
         let mm = self.machine.task_mm(task)?;
         let program = self.new_file(None)?;
-        for (start, end, flags, of_file, _) in areas() {
+        let heap = HEAPS[usize::from(self.recording.meta.counts.contains_key(OWN_RUNNER))];
+        for (start, end, flags, of_file) in areas(heap) {
             let file = of_file.then_some(program);
             let pgoff = if of_file { (start >> 12) & 0xfff } else { start >> 12 };
             self.machine.adopt_vma(mm, VirtAddr(start), VirtAddr(end), flags, file, pgoff)?;
@@ -112,7 +115,7 @@ impl Driver<'_> {
             pgoff: 0,
         })?;
         let control = (CONTROL.0..CONTROL.1).step_by(PAGE_SIZE as usize);
-        let known = [0x4b_f000, 0x4c_2000, HEAP - PAGE_SIZE, HEAP, HEAP_TOKENS, STACK_TOP - PAGE_SIZE];
+        let known = [0x4b_f000, 0x4c_2000, heap - PAGE_SIZE, heap, heap + 3 * PAGE_SIZE, STACK_TOP - PAGE_SIZE];
         let written: Vec<u64> = control.chain(known).chain(present_before(self.recording)).collect();
         for addr in written {
             if self.machine.allows(mm, VirtAddr(addr), AccessKind::Write) {
