@@ -422,7 +422,7 @@ impl<'a> Driver<'a> {
 
     /// Forgets what the machine did since the last time: it was not done in the recording.
     pub(super) fn discard_log(&mut self) {
-        self.machine.engine_mut().take_log();
+        self.machine.engine_mut().discard_log();
         self.machine.take_probes();
     }
 
