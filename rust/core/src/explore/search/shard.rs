@@ -70,7 +70,7 @@ impl<S: PackedState> Shard<S> {
     }
 
     /// Stores those of `states` that are new.
-    fn store<M: Model<State = S>>(&mut self, model: &M, tokens: &Tokens, states: &[S], hashes: &[u64]) {
+    fn store<M: Model<State = S>>(&mut self, model: &M, tokens: &Tokens, states: &mut [S], hashes: &[u64]) {
         // The block that is being expanded, and the one that these states may begin.
         let blocks = 2 * BLOCK * size_of::<S>();
         let budget = self.memory_bytes.saturating_sub(self.current.bytes() + self.next.bytes() + blocks);
@@ -85,13 +85,17 @@ impl<S: PackedState> Shard<S> {
             self.store_last(model, tokens, states);
             return;
         }
-        let before = self.table.len();
-        for (&state, &hash) in states.iter().zip(hashes) {
-            if self.table.insert(state, hash) {
-                self.add(model, state);
-            }
+        // What is new is moved to the front, without a branch.
+        let mut fresh = 0;
+        for (at, &hash) in hashes[..states.len()].iter().enumerate() {
+            let state = states[at];
+            states[fresh] = state;
+            fresh += usize::from(self.table.insert(state, hash));
         }
-        tokens.give_back((states.len() - (self.table.len() - before)) as u64);
+        for &state in &states[..fresh] {
+            self.add(model, state);
+        }
+        tokens.give_back((states.len() - fresh) as u64);
     }
 
     /// The same near the bound on states: one by one.
@@ -135,6 +139,8 @@ pub(super) struct Collector<'a, M: Model, const REDUCED: bool> {
     /// For the other shards.
     pub(super) outboxes: &'a mut [Vec<M::State>],
     len: usize,
+    /// How many of them are hashed, and their places asked for.
+    hashed: usize,
     states: [M::State; BATCH],
     hashes: [u64; BATCH],
 }
@@ -148,7 +154,7 @@ impl<'a, M: Model, const REDUCED: bool> Collector<'a, M, REDUCED> {
         outboxes: &'a mut [Vec<M::State>],
     ) -> Self {
         let states = [M::State::VACANT; BATCH];
-        Self { normal, tokens, shard, own, outboxes, len: 0, states, hashes: [0; BATCH] }
+        Self { normal, tokens, shard, own, outboxes, len: 0, hashed: 0, states, hashes: [0; BATCH] }
     }
 
     /// Takes one state in normal form; urgent steps on the way to it passed `passed`.
@@ -168,6 +174,8 @@ impl<'a, M: Model, const REDUCED: bool> Collector<'a, M, REDUCED> {
     pub(super) fn expand(&mut self, block: &[M::State]) {
         for state in block {
             self.normal.model.successors(state, self);
+            // Not all at the end: memory answers while the next states are computed.
+            self.hash();
         }
     }
 
@@ -207,16 +215,19 @@ impl<'a, M: Model, const REDUCED: bool> Collector<'a, M, REDUCED> {
 
     #[inline]
     fn hash(&mut self) {
-        for (state, hash) in self.states[..self.len].iter().zip(&mut self.hashes) {
+        let unhashed = self.hashed..self.len;
+        for (state, hash) in self.states[unhashed.clone()].iter().zip(&mut self.hashes[unhashed]) {
             *hash = state.hash_word();
             self.shard.table.prefetch(*hash);
         }
+        self.hashed = self.len;
     }
 
     #[inline]
     fn store(&mut self, kept: usize) {
-        self.shard.store(self.normal.model, self.tokens, &self.states[..kept], &self.hashes[..kept]);
+        self.shard.store(self.normal.model, self.tokens, &mut self.states[..kept], &self.hashes[..kept]);
         self.len = 0;
+        self.hashed = 0;
     }
 }
 
