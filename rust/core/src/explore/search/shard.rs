@@ -49,6 +49,8 @@ pub(super) struct Shard<S> {
     pub(super) transitions: u64,
     pub(super) found: Option<Found<S>>,
     pub(super) stopped: Option<Stopped>,
+    /// Scratch of [`Table::insert_all`].
+    waiting: Vec<(S, usize)>,
     memory_bytes: usize,
 }
 
@@ -61,6 +63,7 @@ impl<S: PackedState> Shard<S> {
             transitions: 0,
             found: None,
             stopped: None,
+            waiting: Vec::with_capacity(BATCH),
             memory_bytes,
         })
     }
@@ -85,13 +88,7 @@ impl<S: PackedState> Shard<S> {
             self.store_last(model, tokens, states);
             return;
         }
-        // What is new is moved to the front, without a branch.
-        let mut fresh = 0;
-        for (at, &hash) in hashes[..states.len()].iter().enumerate() {
-            let state = states[at];
-            states[fresh] = state;
-            fresh += usize::from(self.table.insert(state, hash));
-        }
+        let fresh = self.table.insert_all(states, hashes, &mut self.waiting);
         for &state in &states[..fresh] {
             self.add(model, state);
         }

@@ -17,7 +17,10 @@ const TAIL: usize = 256;
 /// Groups at the start: small models should not pay for memory.
 const FIRST: usize = 1 << 9;
 /// A table grows when more than this part of its places is taken.
-const MAX_LOAD: (usize, usize) = (17, 20);
+const MAX_LOAD: (usize, usize) = (7, 10);
+/// By how much a table of at most so many bytes grows: one part in so many. What is large grows by little, so that at least half of
+/// its places are taken, and 16 bytes of state cost at most 31.
+const GROWTH: [(usize, usize); 3] = [(2 << 20, 1), (64 << 20, 2), (usize::MAX, 3)];
 /// Below this many bytes pages of 4 KiB serve better.
 #[cfg(target_os = "linux")]
 const HUGE: usize = 4 << 20;
@@ -25,6 +28,17 @@ const HUGE: usize = 4 << 20;
 /// The table cannot take another state within its budget.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Full;
+
+/// What a look into one group told.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Probe {
+    /// The state was there.
+    Old,
+    /// It was not, and is now.
+    New,
+    /// It is not there, and there is no room.
+    Next,
+}
 
 /// Reserves address space, zeroed: as much of `bytes` as the system gives, at least `least`.
 fn map(mut bytes: usize, least: usize) -> Option<MmapMut> {
@@ -96,17 +110,22 @@ impl<S: PackedState> Table<S> {
         (u128::from(hash) * self.groups as u128 >> 64) as usize * Self::GROUP
     }
 
-    /// Brings the place of a state near.
+    /// Brings the home of a state near.
     #[inline]
     pub(super) fn prefetch(&self, hash: u64) {
+        self.prefetch_group(self.home(hash));
+    }
+
+    #[inline]
+    fn prefetch_group(&self, at: usize) {
         #[cfg(target_arch = "x86_64")]
-        // SAFETY: a prefetch has no effect that a program could see; the address is inside the map.
+        // SAFETY: a prefetch has no effect that a program could see, whatever the address.
         unsafe {
             use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-            _mm_prefetch::<_MM_HINT_T0>(self.map.as_ptr().add(self.home(hash) * size_of::<S>()).cast());
+            _mm_prefetch::<_MM_HINT_T0>(self.map.as_ptr().wrapping_add(at * size_of::<S>()).cast());
         }
         #[cfg(not(target_arch = "x86_64"))]
-        let _ = hash;
+        let _ = at;
     }
 
     /// Makes room for `additional` states.
@@ -119,29 +138,75 @@ impl<S: PackedState> Table<S> {
     }
 
     /// Adds a state for which there is room (see [`Table::reserve`]); tells whether it is new.
-    #[inline]
     pub(super) fn insert(&mut self, state: S, hash: u64) -> bool {
         let mut at = self.home(hash);
-        let places = self.places_mut();
         loop {
-            let group = &mut places[at..at + Self::GROUP];
-            // Sums of all comparisons instead of a branch for each: where in its group a state stands is a guess, and a
-            // wrong guess would also wait for the memory that was asked for.
-            let (mut found, mut vacant) = (0_u32, 0_u32);
-            for (number, place) in group.iter().enumerate() {
-                found |= u32::from(place.is(&state)) << number;
-                vacant |= u32::from(place.is(&S::VACANT)) << number;
+            match self.probe(state, at) {
+                Probe::Old => return false,
+                Probe::New => return true,
+                Probe::Next => at += Self::GROUP,
             }
-            // Places are taken in order, so that the first of all these is the state's own, old or new.
-            if found | vacant != 0 {
-                let first = (found | vacant).trailing_zeros();
-                group[first as usize] = state;
-                let new = vacant >> first & 1;
-                self.len += new as usize;
-                return new != 0;
-            }
-            at += Self::GROUP;
         }
+    }
+
+    /// Adds states for which there is room; moves those that are new to the front and returns their number.
+    ///
+    /// A state whose home is full waits until the others are done: by then the next group, asked for now, is near.
+    pub(super) fn insert_all(&mut self, states: &mut [S], hashes: &[u64], waiting: &mut Vec<(S, usize)>) -> usize {
+        let mut fresh = 0;
+        for (at, &hash) in hashes[..states.len()].iter().enumerate() {
+            let state = states[at];
+            states[fresh] = state;
+            let home = self.home(hash);
+            let probe = self.probe(state, home);
+            fresh += usize::from(probe == Probe::New);
+            if probe == Probe::Next {
+                self.prefetch_group(home + Self::GROUP);
+                waiting.push((state, home + Self::GROUP));
+            }
+        }
+        while !waiting.is_empty() {
+            let mut left = 0;
+            for number in 0..waiting.len() {
+                let (state, at) = waiting[number];
+                match self.probe(state, at) {
+                    Probe::Old => {}
+                    Probe::New => {
+                        states[fresh] = state;
+                        fresh += 1;
+                    }
+                    Probe::Next => {
+                        self.prefetch_group(at + Self::GROUP);
+                        waiting[left] = (state, at + Self::GROUP);
+                        left += 1;
+                    }
+                }
+            }
+            waiting.truncate(left);
+        }
+        fresh
+    }
+
+    /// Looks for a state in one group, and puts it there if it has room.
+    #[inline]
+    fn probe(&mut self, state: S, at: usize) -> Probe {
+        let group = &mut self.places_mut()[at..at + Self::GROUP];
+        // Sums of all comparisons instead of a branch for each: where in its group a state stands is a guess, and a
+        // wrong guess would also wait for the memory that was asked for.
+        let (mut found, mut vacant) = (0_u32, 0_u32);
+        for (number, place) in group.iter().enumerate() {
+            found |= u32::from(place.is(&state)) << number;
+            vacant |= u32::from(place.is(&S::VACANT)) << number;
+        }
+        if found | vacant == 0 {
+            return Probe::Next;
+        }
+        // Places are taken in order, so that the first of all these is the state's own, old or new.
+        let first = (found | vacant).trailing_zeros();
+        group[first as usize] = state;
+        let new = vacant >> first & 1;
+        self.len += new as usize;
+        if new == 0 { Probe::Old } else { Probe::New }
     }
 
     /// Whether the state is in the table.
@@ -153,7 +218,8 @@ impl<S: PackedState> Table<S> {
     #[cold]
     fn grow(&mut self, budget_bytes: usize) -> Result<(), Full> {
         let most = (budget_bytes.min(self.map.len()) / Self::GROUP_BYTES).saturating_sub(TAIL);
-        let groups = (self.groups + self.groups / 2).min(most);
+        let part = GROWTH.iter().find(|(bytes, _)| self.bytes() <= *bytes).map_or(1, |(_, part)| *part);
+        let groups = (self.groups + self.groups / part).min(most);
         if groups < self.groups + self.groups / 16 {
             return Err(Full);
         }
@@ -172,15 +238,37 @@ impl<S: PackedState> Table<S> {
             while begin > 0 && places[begin - 1] != S::VACANT {
                 begin -= Self::GROUP;
             }
-            run.extend(places[begin..end].iter().filter(|place| **place != S::VACANT));
-            places[begin..end].fill(S::VACANT);
+            if run.len() < end - begin {
+                run.resize(end - begin, S::VACANT);
+            }
+            let mut len = 0;
+            for place in &mut places[begin..end] {
+                run[len] = *place; // without a branch: whether a place is taken is a guess
+                len += usize::from(!place.is(&S::VACANT));
+                *place = S::VACANT;
+            }
             end = begin;
-            self.len -= run.len();
-            for state in run.drain(..) {
-                self.insert(state, state.hash_word());
+            for state in &run[..len] {
+                self.settle(*state);
             }
         }
         Ok(())
+    }
+
+    /// Puts a state that is counted already, and nowhere in the table, to its place.
+    #[inline]
+    fn settle(&mut self, state: S) {
+        let mut at = self.home(state.hash_word());
+        let places = self.places_mut();
+        loop {
+            let group = &mut places[at..at + Self::GROUP];
+            let taken = group.iter().map(|place| usize::from(!place.is(&S::VACANT))).sum::<usize>();
+            if let Some(place) = group.get_mut(taken) {
+                *place = state;
+                return;
+            }
+            at += Self::GROUP;
+        }
     }
 
     /// Takes the first `end` places to a new map of huge pages: memory that was touched before the advice would keep its
@@ -193,9 +281,8 @@ impl<S: PackedState> Table<S> {
         let old_map = std::mem::replace(&mut self.map, new);
         // SAFETY: as in `places_mut`; `end` places of the old map were in use.
         let old: &[S] = unsafe { std::slice::from_raw_parts(old_map.as_ptr().cast(), end) };
-        self.len = 0;
         for state in old.iter().filter(|place| **place != S::VACANT) {
-            self.insert(*state, state.hash_word());
+            self.settle(*state);
         }
         Ok(())
     }
@@ -219,7 +306,7 @@ mod tests {
         }
         assert!(!table.contains([1, 1_000_000]));
         let per_state = table.bytes() / table.len();
-        assert!((18..=29).contains(&per_state), "{per_state} bytes for a state of 16");
+        assert!((20..=31).contains(&per_state), "{per_state} bytes for a state of 16");
     }
 
     #[test]
