@@ -7,6 +7,7 @@
 pub mod addr;
 pub mod cpumask;
 pub mod error;
+pub mod explore;
 pub mod flush;
 pub mod machine;
 pub mod page_table;

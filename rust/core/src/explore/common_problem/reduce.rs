@@ -1,0 +1,113 @@
+//! What the reductions of the common problem do to a state.
+
+use super::cleaner::at as cleaner_at;
+use super::layout::{
+    ACCESSED, BATCH_REQUIRED, BATCH_WRITABLE, CLEAN_PAGE, CLEAN_PC, CommonProblem, ENTRY, MM_BATCHED, PRESENT, RMAP,
+    TLB, UNMAP_PAGE, UNMAP_PC, Words,
+};
+use super::unmapper::at as unmapper_at;
+
+impl<const U: usize, const P: usize, const W: usize> CommonProblem<U, P, W> {
+    /// Whether nobody reads the A bit of this page any more: only reclaim does, until it has decided on the page.
+    #[inline]
+    pub(super) fn accessed_is_dead(&self, state: &Words<W>, page: usize) -> bool {
+        let pc = CLEAN_PC.get(state);
+        let decides =
+            matches!(pc, cleaner_at::MAPPED_TEST | cleaner_at::LOCK | cleaner_at::PTE | cleaner_at::YOUNG_UNLOCK);
+        let cursor = CLEAN_PAGE.get(state) as usize;
+        !self.reclaims() || self.cleaner_is_past_pages(pc) || page < cursor || (page == cursor && !decides)
+    }
+
+    pub(super) fn forget_dead(&self, state: &Words<W>) -> Words<W> {
+        let mut next = *state;
+        let pc = CLEAN_PC.get(state);
+        let past = self.cleaner_is_past_pages(pc);
+        let cursor = CLEAN_PAGE.get(state) as usize;
+        for page in 0..P {
+            let mut dead = 0;
+            if self.accessed_is_dead(state, page) {
+                dead |= ACCESSED;
+            }
+            // rmap is read by the cleaner's first test of the page only
+            if (past || page < cursor) && !Self::has(state, page, PRESENT) {
+                dead |= RMAP;
+            }
+            Self::clear(&mut next, page, dead);
+        }
+        if UNMAP_PC.get(state) > unmapper_at::BATCHED_TEST {
+            MM_BATCHED.set(&mut next, 0);
+        }
+        if self.reclaims() && matches!(pc, cleaner_at::FREE | cleaner_at::DONE) {
+            BATCH_WRITABLE.set(&mut next, 0);
+            BATCH_REQUIRED.set(&mut next, 0);
+        }
+        next
+    }
+
+    /// Sorts the pages below both cursors by lane, then by the CPUs whose write fault is about them.
+    pub(super) fn sort_retired(&self, state: &Words<W>) -> Words<W> {
+        let below = |past: bool, cursor: u64| if past { P } else { cursor as usize };
+        let retired = below(UNMAP_PC.get(state) >= unmapper_at::FORCED_SEND, UNMAP_PAGE.get(state))
+            .min(below(self.cleaner_is_past_pages(CLEAN_PC.get(state)), CLEAN_PAGE.get(state)));
+        if retired < 2 {
+            return *state;
+        }
+        let mut keys = [0_u64; P];
+        for (page, key) in keys[..retired].iter_mut().enumerate() {
+            *key = Self::lane(state, page);
+            for cpu in 0..U {
+                *key |= u64::from(Self::fault(state, cpu) == page as u64 + 1) << (Self::LANE + cpu);
+            }
+        }
+        if keys[..retired].is_sorted() {
+            return *state;
+        }
+        keys[..retired].sort_unstable();
+        let mut next = *state;
+        for (page, key) in keys[..retired].iter().enumerate() {
+            Self::clear(&mut next, page, Self::LANE_MASK);
+            Self::set(&mut next, page, key & Self::LANE_MASK);
+            for cpu in 0..U {
+                if key >> (Self::LANE + cpu) & 1 != 0 {
+                    Self::set_fault(&mut next, cpu, page as u64 + 1);
+                }
+            }
+        }
+        next
+    }
+
+    /// Sorts the user CPUs by their entries, then by fault handler and IPIs. The columns of CPUs are independent, so that
+    /// sorting them is exact.
+    pub(super) fn sort_cpus(state: &Words<W>) -> Words<W> {
+        let (of_unmapper, of_cleaner) = (Self::unmap_ipis(state), Self::clean_ipis(state));
+        let mut keys = [0_u64; U];
+        for (cpu, key) in keys.iter_mut().enumerate() {
+            for page in 0..P {
+                *key |= (Self::lane(state, page) >> (TLB + 3 * cpu) & ENTRY) << (3 * page);
+            }
+            let others = Self::fault(state, cpu) | (of_unmapper >> cpu & 1) << 3 | (of_cleaner >> cpu & 1) << 4;
+            *key |= others << (3 * P);
+        }
+        if keys.is_sorted() {
+            return *state;
+        }
+        keys.sort_unstable();
+        let mut next = *state;
+        let (mut of_unmapper, mut of_cleaner) = (0, 0);
+        for page in 0..P {
+            let column = |cpu: usize| (keys[cpu] >> (3 * page) & ENTRY) << (3 * cpu);
+            let entries = (0..U).fold(0, |entries, cpu| entries | column(cpu));
+            Self::clear(&mut next, page, Self::LANE_MASK >> TLB << TLB);
+            Self::set(&mut next, page, entries << TLB);
+        }
+        for (cpu, key) in keys.iter().enumerate() {
+            let others = key >> (3 * P);
+            Self::set_fault(&mut next, cpu, others & 7);
+            of_unmapper |= (others >> 3 & 1) << cpu;
+            of_cleaner |= (others >> 4 & 1) << cpu;
+        }
+        Self::set_unmap_ipis(&mut next, of_unmapper);
+        Self::set_clean_ipis(&mut next, of_cleaner);
+        next
+    }
+}

@@ -1,0 +1,7 @@
+//! Driver 2: every interleaving of the steps of a few CPUs, within stated bounds.
+//!
+//! [`search`] holds the engines, which know nothing but the trait [`search::Model`]: a transition system on states
+//! packed into a few words.
+
+pub mod common_problem;
+pub mod search;

@@ -1,0 +1,244 @@
+//! One thread's part of the plain search: the states whose hash falls to it, and the batch between them and the model.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::normal::Normal;
+use super::queue::{BLOCK, Queue};
+use super::table::{Full, Table};
+use super::{Model, PackedState, Sink, Stopped};
+
+/// Successors that are looked up together: the memory is asked for all of them before the first is needed.
+const BATCH: usize = 256;
+
+/// What a level found: the least violating state, so that the result does not depend on the order of work.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Found<S> {
+    pub(super) violations: u32,
+    pub(super) least: S,
+}
+
+impl<S: PackedState> Found<S> {
+    pub(super) fn merge(into: &mut Option<Self>, other: Self) {
+        *into = Some(match *into {
+            None => other,
+            Some(found) => {
+                Self { violations: found.violations | other.violations, least: found.least.min(other.least) }
+            }
+        });
+    }
+}
+
+/// Tokens for states: whoever stores one takes one.
+pub(super) struct Tokens(pub(super) AtomicU64);
+
+impl Tokens {
+    fn take(&self, count: u64) -> bool {
+        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(count)).is_ok()
+    }
+
+    fn give_back(&self, count: u64) {
+        self.0.fetch_add(count, Ordering::Relaxed);
+    }
+}
+
+/// The part of one thread.
+pub(super) struct Shard<S> {
+    pub(super) table: Table<S>,
+    pub(super) current: Queue<S>,
+    pub(super) next: Queue<S>,
+    pub(super) transitions: u64,
+    pub(super) found: Option<Found<S>>,
+    pub(super) stopped: Option<Stopped>,
+    memory_bytes: usize,
+}
+
+impl<S: PackedState> Shard<S> {
+    pub(super) fn new(memory_bytes: usize) -> Result<Self, Full> {
+        Ok(Self {
+            table: Table::new(memory_bytes)?,
+            current: Queue::new(),
+            next: Queue::new(),
+            transitions: 0,
+            found: None,
+            stopped: None,
+            memory_bytes,
+        })
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.table.bytes() + self.current.bytes() + self.next.bytes()
+    }
+
+    /// Stores those of `states` that are new.
+    fn store<M: Model<State = S>>(&mut self, model: &M, tokens: &Tokens, states: &[S], hashes: &[u64]) {
+        // The block that is being expanded, and the one that these states may begin.
+        let blocks = 2 * BLOCK * size_of::<S>();
+        let budget = self.memory_bytes.saturating_sub(self.current.bytes() + self.next.bytes() + blocks);
+        if self.stopped.is_some() {
+            return;
+        }
+        if self.table.reserve(states.len(), budget).is_err() || self.table.bytes() > budget {
+            self.stopped = Some(Stopped::Memory);
+            return;
+        }
+        if !tokens.take(states.len() as u64) {
+            self.store_last(model, tokens, states);
+            return;
+        }
+        let before = self.table.len();
+        for (&state, &hash) in states.iter().zip(hashes) {
+            if self.table.insert(state, hash) {
+                self.add(model, state);
+            }
+        }
+        tokens.give_back((states.len() - (self.table.len() - before)) as u64);
+    }
+
+    /// The same near the bound on states: one by one.
+    #[cold]
+    fn store_last<M: Model<State = S>>(&mut self, model: &M, tokens: &Tokens, states: &[S]) {
+        for &state in states {
+            if self.table.contains(state) {
+                continue;
+            }
+            if !tokens.take(1) {
+                self.stopped = Some(Stopped::States);
+                return;
+            }
+            self.table.insert(state, state.hash_word());
+            self.add(model, state);
+        }
+    }
+
+    #[inline]
+    fn add<M: Model<State = S>>(&mut self, model: &M, state: S) {
+        self.next.push(state);
+        let violations = model.violations(&state);
+        if violations != 0 {
+            Found::merge(&mut self.found, Found { violations, least: state });
+        }
+    }
+}
+
+/// Which shard a state belongs to. Tables use the upper bits of the hash, this the lower.
+#[inline]
+fn owner(hash: u64, shards: usize) -> usize {
+    ((hash & 0xffff) as usize * shards) >> 16
+}
+
+/// Takes successors, in batches, to their shard.
+pub(super) struct Collector<'a, M: Model, const REDUCED: bool> {
+    pub(super) normal: &'a Normal<'a, M>,
+    tokens: &'a Tokens,
+    pub(super) shard: &'a mut Shard<M::State>,
+    own: usize,
+    /// For the other shards.
+    pub(super) outboxes: &'a mut [Vec<M::State>],
+    len: usize,
+    states: [M::State; BATCH],
+    hashes: [u64; BATCH],
+}
+
+impl<'a, M: Model, const REDUCED: bool> Collector<'a, M, REDUCED> {
+    pub(super) fn new(
+        normal: &'a Normal<'a, M>,
+        tokens: &'a Tokens,
+        shard: &'a mut Shard<M::State>,
+        own: usize,
+        outboxes: &'a mut [Vec<M::State>],
+    ) -> Self {
+        let states = [M::State::VACANT; BATCH];
+        Self { normal, tokens, shard, own, outboxes, len: 0, states, hashes: [0; BATCH] }
+    }
+
+    /// Takes one state in normal form; urgent steps on the way to it passed `passed`.
+    #[inline]
+    pub(super) fn take(&mut self, state: M::State, passed: u32) {
+        if passed != 0 {
+            Found::merge(&mut self.shard.found, Found { violations: passed, least: state });
+        }
+        self.states[self.len] = state;
+        self.len += 1;
+        if self.len == BATCH {
+            self.flush();
+        }
+    }
+
+    /// Expands one block of states.
+    pub(super) fn expand(&mut self, block: &[M::State]) {
+        for state in block {
+            self.normal.model.successors(state, self);
+        }
+    }
+
+    /// Takes states that other shards found, already in normal form.
+    pub(super) fn receive(&mut self, states: &[M::State]) {
+        for chunk in states.chunks(BATCH) {
+            self.states[..chunk.len()].copy_from_slice(chunk);
+            self.len = chunk.len();
+            self.hash();
+            self.store(chunk.len());
+        }
+    }
+
+    /// Hands over what has come so far.
+    #[inline(never)]
+    pub(super) fn flush(&mut self) {
+        self.shard.transitions += self.len as u64;
+        self.hash();
+        let shards = self.outboxes.len();
+        if shards == 1 {
+            self.store(self.len);
+            return;
+        }
+        let mut kept = 0;
+        for at in 0..self.len {
+            let (state, hash) = (self.states[at], self.hashes[at]);
+            let owner = owner(hash, shards);
+            if owner == self.own {
+                (self.states[kept], self.hashes[kept]) = (state, hash);
+                kept += 1;
+            } else {
+                self.outboxes[owner].push(state);
+            }
+        }
+        self.store(kept);
+    }
+
+    #[inline]
+    fn hash(&mut self) {
+        for (state, hash) in self.states[..self.len].iter().zip(&mut self.hashes) {
+            *hash = state.hash_word();
+            self.shard.table.prefetch(*hash);
+        }
+    }
+
+    #[inline]
+    fn store(&mut self, kept: usize) {
+        self.shard.store(self.normal.model, self.tokens, &self.states[..kept], &self.hashes[..kept]);
+        self.len = 0;
+    }
+}
+
+impl<M: Model, const REDUCED: bool> Sink<M::State> for Collector<'_, M, REDUCED> {
+    #[inline]
+    fn emit(&mut self, _: super::Action, state: M::State) {
+        let (state, passed) = if REDUCED { self.normal.of(state) } else { (state, 0) };
+        self.take(state, passed);
+    }
+
+    #[inline]
+    fn emit_if(&mut self, enabled: bool, action: super::Action, state: M::State) {
+        if REDUCED {
+            if enabled {
+                self.emit(action, state);
+            }
+            return;
+        }
+        self.states[self.len] = state;
+        self.len += usize::from(enabled);
+        if self.len == BATCH {
+            self.flush();
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! The path to a finding.
+//!
+//! The tables keep no parents: most searches find nothing, and pay nothing. When there is a finding, the levels up to its
+//! depth are searched once more and kept; from the violating state back, each level is searched for a state that leads
+//! there. What results is a path of normal forms; it is then followed with concrete states from the initial one, each step
+//! executed, so that a path printed is a path of the model, whatever the reductions did.
+
+use std::time::Instant;
+
+use super::normal::Normal;
+use super::table::Table;
+use super::{Action, Control, Model, PackedState, Reductions};
+
+/// One action of a path, with the state it leads to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Step<S> {
+    /// The action.
+    pub action: Action,
+    /// The state after it.
+    pub state: S,
+}
+
+/// Executes `path` from the initial state from which that is possible.
+///
+/// Of several successors by one action the first is taken. `None` if some action is not enabled where the path takes it.
+pub fn follow<M: Model>(model: &M, path: &[Action]) -> Option<(M::State, Vec<Step<M::State>>)> {
+    model.initial().into_iter().find_map(|start| {
+        let mut state = start;
+        let mut steps = Vec::with_capacity(path.len());
+        for &action in path {
+            let mut reached = None;
+            model.successors(&state, &mut |of, next| {
+                if of == action && reached.is_none() {
+                    reached = Some(next);
+                }
+            });
+            state = reached?;
+            steps.push(Step { action, state });
+        }
+        Some((start, steps))
+    })
+}
+
+/// A shortest path to a violation that a search met at `depth` in `target`, with what its last state violates.
+///
+/// `None` if it does not fit into the bound on memory, or the caller stops it.
+pub(super) fn shortest<M: Model>(
+    model: &M,
+    reductions: Reductions,
+    depth: u32,
+    target: M::State,
+    control: &Control<'_>,
+    since: Instant,
+) -> Option<(Vec<Action>, u32)> {
+    debug_assert!(!reductions.eager_stores, "a store that was taken eagerly is an action of its own in a path");
+    let normal = Normal { model, reductions };
+    if depth == 0 {
+        return concrete(&normal, &[target]);
+    }
+    let levels = levels(&normal, depth, control, since)?;
+    let forms = backwards(&normal, &levels, target)?;
+    concrete(&normal, &forms)
+}
+
+/// The normal forms found at each level before `depth`.
+fn levels<M: Model>(
+    normal: &Normal<'_, M>,
+    depth: u32,
+    control: &Control<'_>,
+    since: Instant,
+) -> Option<Vec<Vec<M::State>>> {
+    let budget = control.bounds.memory_bytes;
+    let mut table = Table::new(budget).ok()?;
+    let mut kept = 0;
+    let mut full = false;
+    let mut level = Vec::new();
+    for state in normal.model.initial() {
+        let (state, _) = normal.of(state);
+        if table.insert(state, state.hash_word()) {
+            level.push(state);
+        }
+    }
+    let mut levels = vec![level];
+    for _ in 1..depth {
+        let mut next = Vec::new();
+        for (at, state) in levels.last()?.iter().enumerate() {
+            normal.model.successors(state, &mut |_, successor| {
+                let (successor, _) = normal.of(successor);
+                if table.reserve(1, budget.saturating_sub(kept)).is_err() {
+                    full = true;
+                } else if table.insert(successor, successor.hash_word()) {
+                    next.push(successor);
+                }
+            });
+            let interrupted = at % 4096 == 0 && Control::interrupted(&control.bounds, control.stop, since).is_some();
+            if full || interrupted {
+                return None;
+            }
+        }
+        kept += next.capacity() * size_of::<M::State>();
+        levels.push(next);
+    }
+    Some(levels)
+}
+
+/// One normal form for each level, the last being `target`, each with a successor whose form is the next.
+fn backwards<M: Model>(normal: &Normal<'_, M>, levels: &[Vec<M::State>], target: M::State) -> Option<Vec<M::State>> {
+    let mut forms = vec![target];
+    let mut wanted = target;
+    let mut violating = true; // only the last step has to violate something
+    for level in levels.iter().rev() {
+        let before = level.iter().find(|state| {
+            let mut leads = false;
+            normal.model.successors(state, &mut |_, successor| {
+                let (form, passed) = normal.of(successor);
+                leads |= form == wanted && (!violating || (passed | normal.model.violations(&form)) != 0);
+            });
+            leads
+        })?;
+        violating = false;
+        wanted = *before;
+        forms.push(wanted);
+    }
+    forms.reverse();
+    Some(forms)
+}
+
+/// Follows normal forms with concrete states, up to the first that violates an invariant.
+fn concrete<M: Model>(normal: &Normal<'_, M>, forms: &[M::State]) -> Option<(Vec<Action>, u32)> {
+    let (first, rest) = forms.split_first()?;
+    let mut state = normal.model.initial().into_iter().find(|state| normal.of(*state).0 == *first)?;
+    let mut path = Vec::new();
+    let mut violated = normal.model.violations(&state);
+    let take = |steps: Vec<(Action, M::State)>, state: &mut M::State, path: &mut Vec<Action>| {
+        for (action, next) in steps {
+            path.push(action);
+            *state = next;
+            let violated = normal.model.violations(&next);
+            if violated != 0 {
+                return violated;
+            }
+        }
+        0
+    };
+    if violated == 0 {
+        violated = take(normal.urgent_path(state), &mut state, &mut path);
+    }
+    for (at, form) in rest.iter().enumerate() {
+        if violated != 0 {
+            break;
+        }
+        let last = at + 1 == rest.len();
+        let mut chosen = None;
+        normal.model.successors(&state, &mut |action, next| {
+            if chosen.is_none() {
+                let (reached, passed) = normal.of(next);
+                if reached == *form && (!last || (passed | normal.model.violations(&reached)) != 0) {
+                    chosen = Some((action, next));
+                }
+            }
+        });
+        let (action, next) = chosen?;
+        let mut steps = vec![(action, next)];
+        steps.extend(normal.urgent_path(next));
+        violated = take(steps, &mut state, &mut path);
+    }
+    (violated != 0).then_some((path, violated))
+}

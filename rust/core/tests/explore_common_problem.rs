@@ -1,0 +1,147 @@
+//! The common problem in the plain engine: counts that five encodings in five model checkers agree on, and shortest races.
+
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use tlbcore::explore::common_problem::{Clean, Options, Unmap, Visitor, with_model};
+use tlbcore::explore::search::{Bounds, Control, Model, Outcome, Reductions, Stopped, follow, search};
+
+/// A plain search as a visitor.
+struct Plain {
+    reductions: Reductions,
+    threads: usize,
+    to_first: bool,
+    bounds: Bounds,
+}
+
+impl Visitor for Plain {
+    type Output = Outcome;
+
+    fn visit<M: Model>(self, model: &M) -> Outcome {
+        let stop = AtomicBool::new(false);
+        let mut control = Control { bounds: self.bounds, stop: &stop, progress: None };
+        let outcome = search(model, self.reductions, self.threads, self.to_first, &mut control);
+        if let Some(path) = outcome.finding.as_ref().and_then(|finding| finding.path.as_ref()) {
+            let (start, steps) = follow(model, path).expect("a path found can be followed");
+            let end = steps.last().map_or(start, |step| step.state);
+            assert_ne!(model.violations(&end), 0, "a path found ends in a violation");
+            let mut state = start;
+            for step in &steps {
+                assert!(!model.describe(&state, step.action).is_empty());
+                state = step.state;
+            }
+        }
+        outcome
+    }
+}
+
+fn plain(options: Options, reductions: Reductions, threads: usize) -> Outcome {
+    with_model(options, Plain { reductions, threads, to_first: false, bounds: Bounds::default() }).unwrap()
+}
+
+fn first(options: Options, reductions: Reductions) -> Outcome {
+    with_model(options, Plain { reductions, threads: 1, to_first: true, bounds: Bounds::default() }).unwrap()
+}
+
+const P1: (Unmap, Clean) = (Unmap::Zap, Clean::Cleaner);
+const P2M: (Unmap, Clean) = (Unmap::Mprotect, Clean::Reclaim);
+const P3: (Unmap, Clean) = (Unmap::Zap, Clean::Reclaim);
+
+fn fixed((unmap, clean): (Unmap, Clean), users: usize, pages: usize) -> Options {
+    Options::fixed(unmap, clean, users, pages)
+}
+
+#[test]
+fn counts_are_those_of_five_encodings() {
+    for (problem, users, pages, states, transitions) in [
+        (P1, 1, 1, 391, 868),
+        (P1, 2, 2, 38_313, 212_851),
+        (P1, 2, 3, 1_384_639, 10_862_637),
+        (P2M, 2, 3, 3_710_022, 31_103_596),
+        (P3, 2, 3, 594_916, 4_839_769),
+    ] {
+        let outcome = plain(fixed(problem, users, pages), Reductions::NONE, 1);
+        assert_eq!((outcome.states, outcome.transitions), (states, transitions), "{problem:?} {users} x {pages}");
+        assert!(outcome.is_proof());
+        if states > 1_000_000 {
+            let per_state = outcome.memory_bytes as u64 / states;
+            assert!(per_state <= 32, "{per_state} bytes a state");
+        }
+    }
+}
+
+#[test]
+fn sorting_cpus_leaves_what_other_tools_leave() {
+    let symmetry = Reductions { symmetry: true, ..Reductions::NONE };
+    assert_eq!(plain(fixed(P1, 2, 2), symmetry, 1).states, 21_577);
+}
+
+#[test]
+fn races_are_found_at_their_shortest() {
+    let races = [
+        (Options { delay_rmap: false, ..fixed(P1, 1, 1) }, 11),
+        (Options { flush_under_lock: false, ..fixed(P1, 1, 1) }, 15),
+        (Options { flush_batched: false, ..fixed(P2M, 1, 1) }, 18),
+        (Options { flush_batched: false, ..fixed(P3, 1, 1) }, 16),
+    ];
+    for (options, depth) in races {
+        for (users, pages) in [(1, 1), (2, 2)] {
+            let options = Options { users, pages, ..options };
+            let witness = Reductions::ALL.for_witness();
+            let urgent = Reductions { urgent: false, ..witness };
+            for reductions in [Reductions::NONE, urgent, witness, Reductions { eager_stores: true, ..urgent }] {
+                let finding = first(options, reductions).finding.expect("a race");
+                let path = finding.path.expect("a path");
+                if reductions.urgent {
+                    assert!(path.len() >= depth, "{options:?}");
+                } else {
+                    assert_eq!(path.len(), depth, "{options:?} {reductions:?}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn threads_change_nothing() {
+    for reductions in [Reductions::NONE, Reductions { symmetry: true, dead: true, ..Reductions::NONE }] {
+        let one = plain(fixed(P3, 2, 3), reductions, 1);
+        for threads in [2, 3] {
+            let more = plain(fixed(P3, 2, 3), reductions, threads);
+            assert_eq!(
+                (one.states, one.transitions, one.depth, one.violations),
+                (more.states, more.transitions, more.depth, more.violations),
+            );
+        }
+    }
+    let buggy = Options { delay_rmap: false, ..fixed(P1, 2, 3) };
+    assert_eq!(plain(buggy, Reductions::NONE, 1).finding, plain(buggy, Reductions::NONE, 2).finding);
+}
+
+#[test]
+fn bounds_are_kept_and_said() {
+    let within = |bounds| {
+        with_model(fixed(P1, 2, 3), Plain { reductions: Reductions::NONE, threads: 1, to_first: false, bounds })
+            .unwrap()
+    };
+    let states = within(Bounds { states: 100_000, ..Bounds::default() });
+    assert_eq!((states.states, states.stopped, states.is_proof()), (100_000, Some(Stopped::States), false));
+    let memory = within(Bounds { memory_bytes: 4 << 20, ..Bounds::default() });
+    assert_eq!(memory.stopped, Some(Stopped::Memory));
+    assert!(memory.memory_bytes <= 4 << 20 && memory.states > 100_000, "{memory:?}");
+    let depth = within(Bounds { depth: 10, ..Bounds::default() });
+    assert_eq!((depth.depth, depth.stopped), (10, Some(Stopped::Depth)));
+    let time = within(Bounds { time: Duration::ZERO, ..Bounds::default() });
+    assert_eq!(time.stopped, Some(Stopped::Time));
+}
+
+#[test]
+fn sizes_that_are_not_compiled_are_named() {
+    let Err(error) = with_model(
+        fixed(P1, 9, 1),
+        Plain { reductions: Reductions::NONE, threads: 1, to_first: true, bounds: Bounds::default() },
+    ) else {
+        panic!("9 users are not compiled")
+    };
+    assert!(error.to_string().contains("found 9 user CPUs and 1 pages, expected one of 1 x 1"), "{error}");
+}
