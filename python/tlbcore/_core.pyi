@@ -27,6 +27,12 @@ def build_profile() -> str: ...
 def condition_names() -> list[str]:
     """The names of all conditions of ``when``."""
 
+def explore(kernel_json: str, scenario_json: str, options_json: str) -> str:
+    """Searches a scenario under a resolved kernel; the verdict as JSON text. Ctrl-C ends it with what it has."""
+
+def invariants() -> list[tuple[str, str, str]]:
+    """Each invariant of the explorer: its short name, its long name, what a violation means."""
+
 def program_names() -> list[str]:
     """The names of the programs that a kernel has."""
 

@@ -3,6 +3,7 @@
 pub mod build_info;
 mod cpumask;
 pub mod errors;
+mod explore;
 mod machine;
 mod program;
 mod replay;
@@ -17,6 +18,8 @@ mod _core {
     use crate::build_info::{build_features, build_profile};
     #[pymodule_export]
     use crate::cpumask::PyCpuMask;
+    #[pymodule_export]
+    use crate::explore::{explore, invariants};
     #[pymodule_export]
     use crate::machine::PyMachine;
     #[pymodule_export]

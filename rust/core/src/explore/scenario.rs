@@ -348,21 +348,21 @@ impl Scenario {
 
 /// Virtual pages without a mapping that take over what others map: a moved range, a child's address space.
 fn add_copies(world: &mut World, range: &[u8], mm: u8, mark: &str, own_table: bool) -> Vec<u8> {
-    let mut tables = Vec::new();
-    let mut vmas = Vec::new();
+    let mut tables: Vec<(u8, u8)> = Vec::new();
+    let mut vmas: Vec<(u8, u8)> = Vec::new();
     let mut copies = Vec::new();
     for &page in range {
         let from = world.pages[usize::from(page)].clone();
         let copy = world.pages.len() as u8;
         let table = if own_table || mm != from.mm {
-            *tables.iter().find(|(old, _)| *old == from.table).map_or_else(
-                || {
+            match tables.iter().find(|(old, _)| *old == from.table) {
+                Some((_, new)) => *new,
+                None => {
                     world.tables.push(mm);
                     tables.push((from.table, world.tables.len() as u8 - 1));
-                    &tables[tables.len() - 1].1
-                },
-                |(_, new)| new,
-            )
+                    world.tables.len() as u8 - 1
+                }
+            }
         } else {
             from.table
         };

@@ -230,7 +230,8 @@ impl Blueprint {
                 for (slot, (of, _)) in self.slots.iter().enumerate() {
                     if *of == page {
                         let field = self.place_of(Var::Tlb(cpu, slot as u8));
-                        field.set(&mut mask, field.get(&mask) | wanted);
+                        let known = field.get(&mask);
+                        field.set(&mut mask, known | wanted);
                     }
                 }
             }
@@ -252,7 +253,8 @@ impl Blueprint {
                 for (slot, (_, to)) in self.slots.iter().enumerate() {
                     if *to == frame {
                         let field = self.place_of(Var::Tlb(cpu, slot as u8));
-                        field.set(&mut mask, field.get(&mask) | wanted);
+                        let known = field.get(&mask);
+                        field.set(&mut mask, known | wanted);
                     }
                 }
             }

@@ -141,6 +141,8 @@ impl Unroller<'_> {
             | Leaf::VmaDontunmap
             // Nothing in a scenario grows.
             | Leaf::VmaExpand
+            // The zero page holds nothing that can be lost or seen by others.
+            | Leaf::SetPteZero
             // A scenario keeps its page tables: other pages around the range hold them.
             | Leaf::FreePgtables => next,
 
@@ -325,7 +327,6 @@ impl Unroller<'_> {
                 let write = self.vars.read(Var::VmaWrite(at.r.vma.unwrap_or(0)));
                 self.map_page(at, PageRef::New, Some(write), true, false, next)?
             }
-            Leaf::SetPteZero => return Err(self.error("set_pte_zero: the zero page is not modelled")),
             Leaf::MapAround => self.map_page(at, self.frame(at)?, None, false, true, next)?,
             Leaf::SetPteFile { write } => {
                 let vma_write = self.vars.read(Var::VmaWrite(at.r.vma.unwrap_or(0)));
@@ -567,6 +568,9 @@ impl Unroller<'_> {
             }
             LockName::FolioLock => {
                 let frame = self.frame(&at).map_err(|_| self.error(&what))?;
+                if at.held.contains(&Held::Folio(frame)) {
+                    return self.emit(program, pc + 1, at);
+                }
                 at.held.push(Held::Folio(frame));
                 let next = self.emit(program, pc + 1, at)?;
                 self.acquire_folio(frame, next)
@@ -601,9 +605,16 @@ impl Unroller<'_> {
     }
 
     fn unlock(&mut self, here: Here<'_>, lock: LockName, mut at: At) -> Result<OpIndex> {
-        let Some(index) = at.held.iter().rposition(|held| held.name() == Some(lock)) else {
+        let is_it = |held: &Held| match held {
+            Held::Folio(frame) => lock == LockName::FolioLock && *frame == at.r.frame,
+            held => held.name() == Some(lock),
+        };
+        let Some(index) = at.held.iter().rposition(is_it) else {
             return Err(self.error(&format!("unlock of {}, which is not held", lock.name())));
         };
+        if lock == LockName::FolioLock && at.keeps_folios_locked {
+            return self.emit(here.program, here.pc + 1, at);
+        }
         let held = at.held.remove(index);
         let mut vma_locks = Vec::new();
         if lock == LockName::MmapLock {

@@ -1,7 +1,7 @@
 //! Flushes, gathers and the batches of reclaim, unrolled to small steps.
 
 use crate::error::Result;
-use crate::program::{Instr, Leaf, ProgramName};
+use crate::program::{Instr, Leaf, PendingTracking, ProgramName};
 
 use super::op::{Class, Kind, OpIndex, PageRef, Scope, Test};
 use super::pte;
@@ -39,8 +39,11 @@ impl Unroller<'_> {
             self.read_local(Local::Pending(cpu));
         }
         self.vars.write(Var::TlbGen(0));
+        // Requests commute with all that others do, unless their generations are looked at.
+        let tracks_gens = self.kernel.constants.pending_tracking != PendingTracking::Mm;
+        let class = if tracks_gens { Class::Visible } else { Class::Urgent };
         let wait = self.op(Kind::Wait(scope), Class::Urgent, next, 0, format!("{text}: all have answered"));
-        self.op(Kind::Send { scope, mm: 0 }, Class::Urgent, wait, 0, format!("{text}: send IPIs"))
+        self.op(Kind::Send { scope, mm: 0 }, class, wait, 0, format!("{text}: send IPIs"))
     }
 
     pub(super) fn flush_pending(&mut self, by: i8, next: OpIndex) -> OpIndex {
@@ -97,7 +100,6 @@ impl Unroller<'_> {
 
     /// `tlb_finish_mmu()`.
     pub(super) fn finish_mmu(&mut self, next: OpIndex) -> OpIndex {
-        use crate::program::PendingTracking;
         let end = self.flush_pending(-1, next);
         let free = self.free_queued(end);
         let flush = self.tlbonly("tlb_finish_mmu", free);

@@ -18,11 +18,11 @@ mod text;
 mod unroll;
 mod vars;
 
-use self::hardware::{actor, thread_action};
+use self::hardware::thread_action;
 use self::op::{Kind, Op, OpIndex};
 use self::vars::Field;
 use super::scenario::Kind as Content;
-use super::search::{Action, Class, Model, NotMonotone, Sink};
+use super::search::{Action, Class, Model, NotMonotone, Reductions, Sink};
 
 pub use blueprint::Blueprint;
 pub use invariant::Invariant;
@@ -249,14 +249,19 @@ impl<const W: usize> Model for KernelModel<W> {
         Ok(self.monotone)
     }
 
-    fn saturated_successors(&self, state: &[u64; W], emit: &mut impl FnMut(Action, [u64; W], Class)) {
+    fn saturated_successors(
+        &self,
+        state: &[u64; W],
+        _reductions: Reductions,
+        emit: &mut impl FnMut(Action, [u64; W], Class),
+    ) {
         for index in 0..self.threads.len() {
             self.thread_steps(state, index, |action, next| emit(action, next, Class::Step));
         }
         self.saturated_user_steps(state, emit);
     }
 
-    fn with_fills(&self, state: &[u64; W]) -> [u64; W] {
+    fn with_fills(&self, state: &[u64; W], _reductions: Reductions) -> [u64; W] {
         self.all_fills(state)
     }
 

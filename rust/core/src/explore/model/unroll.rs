@@ -97,6 +97,9 @@ pub(super) struct At {
     pub detached: bool,
     /// A frame was allocated that nobody knows yet.
     pub allocated: bool,
+    /// A pass over a list of pages that keeps them for a later pass: migration keeps them locked too (mm/migrate.c),
+    /// although its program, in which locks pair within a loop, says otherwise.
+    pub keeps_folios_locked: bool,
 }
 
 impl At {
@@ -228,6 +231,7 @@ impl<'a> Unroller<'a> {
             held: Vec::new(),
             detached: false,
             allocated: false,
+            keeps_folios_locked: false,
         }
     }
 
@@ -393,11 +397,13 @@ impl<'a> Unroller<'a> {
                     self.frames_of(&self.spec().range)
                 };
                 frames.iter().for_each(|frame| push(Item::Frame(*frame)));
+                at.keeps_folios_locked = keep && self.spec().program == ProgramName::MigratePages;
                 LoopKindKey::Page { keep }
             }
-            LoopKind::Mapping { .. } => {
+            LoopKind::Mapping { shared_only } => {
+                let fits = |page: &u8| !shared_only || self.content_of_page(*page) == Content::File;
                 if let PageRef::Fixed(frame) = at.r.frame {
-                    self.pages_of(frame).iter().for_each(|page| push(Item::Page(*page)));
+                    self.pages_of(frame).iter().filter(|page| fits(page)).for_each(|page| push(Item::Page(*page)));
                 }
                 LoopKindKey::Mapping
             }
@@ -464,6 +470,9 @@ impl<'a> Unroller<'a> {
         let Some(item) = state.items.get(state.index).copied() else {
             at.loops.pop();
             at.r = state.saved.clone();
+            if matches!(state.kind, LoopKindKey::Page { .. }) {
+                at.keeps_folios_locked = false;
+            }
             let end = self.emit(program, exit, at)?;
             if let (LoopKindKey::Page { keep: false }, true) = (state.kind, self.has_list()) {
                 return Ok(self.op(Kind::DropList, Class::Visible, end, 0, "folio_put() for the list".to_owned()));
@@ -536,7 +545,9 @@ impl<'a> Unroller<'a> {
                 let branch = self.op(Kind::Branch(test), Class::Local, first, skip, String::new());
                 let text = format!("ptep_get({})", self.page_text(page));
                 self.vars.read(Var::Pte(page));
-                Ok(self.op(Kind::ReadPte(page), Class::Urgent, branch, 0, text))
+                // Under the lock only the hardware's A and D can change, and these might as well have changed before it.
+                let class = if at.holds(LockName::Ptl) { Class::Urgent } else { Class::Visible };
+                Ok(self.op(Kind::ReadPte(page), class, branch, 0, text))
             }
             Item::Frame(frame) => {
                 at.r.frame = PageRef::Fixed(frame);

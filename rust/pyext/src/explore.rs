@@ -1,0 +1,113 @@
+//! The explorer: one call, JSON text in and out. Ctrl-C stops a running search, which then answers for what it has
+//! searched.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use pyo3::prelude::*;
+use serde::Deserialize;
+use tlbcore::error::Error;
+use tlbcore::explore::check::{Request, check};
+use tlbcore::explore::model::Invariant;
+use tlbcore::explore::scenario::Scenario;
+use tlbcore::explore::search::{Bounds, Reductions};
+use tlbcore::program::CompiledKernel;
+
+use crate::errors::Result;
+
+/// The options of a search as Python writes them; what is missing is not bounded.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Options {
+    invariants: Vec<String>,
+    reductions: Vec<String>,
+    states: Option<u64>,
+    memory_bytes: Option<usize>,
+    seconds: Option<f64>,
+    depth: Option<u32>,
+    threads: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            invariants: Vec::new(),
+            reductions: Vec::new(),
+            states: None,
+            memory_bytes: None,
+            seconds: None,
+            depth: None,
+            threads: 1,
+        }
+    }
+}
+
+fn bad(what: &str, found: &str, expected: &[&str]) -> Error {
+    Error::Value(format!("{what}: found {found}, expected one of {}", expected.join(", ")))
+}
+
+impl Options {
+    fn request(&self) -> tlbcore::error::Result<Request> {
+        let mut checked = 0;
+        for name in &self.invariants {
+            let known: Vec<&str> = Invariant::ALL.iter().map(|i| i.id()).collect();
+            checked |= Invariant::parse(name).ok_or_else(|| bad("invariants", name, &known))?.bit();
+        }
+        let mut reductions = Reductions::NONE;
+        for name in &self.reductions {
+            match name.as_str() {
+                "saturate" => reductions.saturate = true,
+                "urgent" => reductions.urgent = true,
+                "symmetry" => reductions.symmetry = true,
+                "retired" => reductions.retired = true,
+                "dead" => reductions.dead = true,
+                "eager_stores" => reductions.eager_stores = true,
+                other => {
+                    let known = ["saturate", "urgent", "symmetry", "retired", "dead", "eager_stores"];
+                    return Err(bad("reductions", other, &known));
+                }
+            }
+        }
+        let mut bounds = Bounds::default();
+        if let Some(states) = self.states {
+            bounds.states = states;
+        }
+        if let Some(bytes) = self.memory_bytes {
+            bounds.memory_bytes = bytes;
+        }
+        if let Some(seconds) = self.seconds {
+            bounds.time = Duration::try_from_secs_f64(seconds)
+                .map_err(|_| Error::Value(format!("seconds: found {seconds}, expected a number from 0 on")))?;
+        }
+        if let Some(depth) = self.depth {
+            bounds.depth = depth;
+        }
+        Ok(Request { checked, reductions, bounds, threads: self.threads })
+    }
+}
+
+/// Searches a scenario under a resolved kernel; the verdict as JSON text.
+#[pyfunction]
+pub fn explore(py: Python<'_>, kernel_json: &str, scenario_json: &str, options_json: &str) -> Result<String> {
+    let stop = AtomicBool::new(false);
+    py.detach(|| {
+        let kernel = CompiledKernel::from_json(kernel_json)?;
+        let scenario = Scenario::from_json(scenario_json)?;
+        let options: Options =
+            serde_json::from_str(options_json).map_err(|error| Error::Value(format!("options: {error}")))?;
+        let request = options.request()?;
+        let mut watch = |_| {
+            if Python::attach(|py| py.check_signals().is_err()) {
+                stop.store(true, Ordering::Relaxed);
+            }
+        };
+        let verdict = check(&kernel, &scenario, &request, &stop, Some(&mut watch))?;
+        Ok(serde_json::to_string(&verdict).map_err(|error| Error::Value(error.to_string()))?)
+    })
+}
+
+/// Each invariant: its short name, its long name, what a violation means.
+#[pyfunction]
+pub fn invariants() -> Vec<(&'static str, &'static str, &'static str)> {
+    Invariant::ALL.iter().map(|i| (i.id(), i.name(), i.says())).collect()
+}
