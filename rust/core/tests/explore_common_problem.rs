@@ -4,7 +4,9 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use tlbcore::explore::common_problem::{Clean, Options, Unmap, Visitor, with_model};
-use tlbcore::explore::search::{Bounds, Control, Model, Outcome, Reductions, Stopped, follow, search};
+use tlbcore::explore::search::{
+    Bounds, Control, Model, Outcome, Reductions, SaturatedOutcome, Stopped, follow, saturate, search,
+};
 
 /// A plain search as a visitor.
 struct Plain {
@@ -87,6 +89,9 @@ fn races_are_found_at_their_shortest() {
     for (options, depth) in races {
         for (users, pages) in [(1, 1), (2, 2)] {
             let options = Options { users, pages, ..options };
+            let depth =
+                if pages == 1 { depth } else { first(options, Reductions::NONE).finding.expect("a race").depth };
+            let depth = depth as usize;
             let witness = Reductions::ALL.for_witness();
             let urgent = Reductions { urgent: false, ..witness };
             for reductions in [Reductions::NONE, urgent, witness, Reductions { eager_stores: true, ..urgent }] {
@@ -144,4 +149,33 @@ fn sizes_that_are_not_compiled_are_named() {
         panic!("9 users are not compiled")
     };
     assert!(error.to_string().contains("found 9 user CPUs and 1 pages, expected one of 1 x 1"), "{error}");
+}
+
+/// A saturated search as a visitor.
+struct Saturated(Reductions);
+
+impl Visitor for Saturated {
+    type Output = SaturatedOutcome;
+
+    fn visit<M: Model>(self, model: &M) -> SaturatedOutcome {
+        let stop = AtomicBool::new(false);
+        let bounds = Bounds { memory_bytes: 1 << 30, ..Bounds::default() };
+        saturate(model, self.0, false, &mut Control { bounds, stop: &stop, progress: None }).expect("it is monotone")
+    }
+}
+
+fn saturated(options: Options, reductions: Reductions) -> SaturatedOutcome {
+    with_model(options, Saturated(reductions)).unwrap()
+}
+
+#[test]
+fn maximal_states_are_those_of_the_prototype() {
+    for (problem, alone, all) in [(P1, 4_239, 1_165), (P3, 4_848, 2_187), (P2M, 8_126, 2_448)] {
+        let options = fixed(problem, 2, 3);
+        let only = saturated(options, Reductions { saturate: true, ..Reductions::NONE });
+        let full = saturated(options, Reductions::ALL);
+        println!("{problem:?}: {only:?} {full:?}");
+        assert!(only.is_proof() && full.is_proof());
+        assert_eq!((only.maximal, full.maximal), (alone, all), "{problem:?}");
+    }
 }

@@ -151,6 +151,10 @@ impl<const U: usize, const P: usize, const W: usize> Model for CommonProblem<U, 
         Self::sort_cpus(state)
     }
 
+    fn renamed(&self, state: &Self::State) -> Vec<Self::State> {
+        self.renamings(state)
+    }
+
     #[inline]
     fn with_stores(&self, state: &Self::State) -> Self::State {
         Self::store_all(state)

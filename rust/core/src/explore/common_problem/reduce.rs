@@ -44,11 +44,16 @@ impl<const U: usize, const P: usize, const W: usize> CommonProblem<U, P, W> {
         next
     }
 
+    /// How many pages are below both cursors.
+    fn retired(&self, state: &Words<W>) -> usize {
+        let below = |past: bool, cursor: u64| if past { P } else { cursor as usize };
+        below(UNMAP_PC.get(state) >= unmapper_at::FORCED_SEND, UNMAP_PAGE.get(state))
+            .min(below(self.cleaner_is_past_pages(CLEAN_PC.get(state)), CLEAN_PAGE.get(state)))
+    }
+
     /// Sorts the pages below both cursors by lane, then by the CPUs whose write fault is about them.
     pub(super) fn sort_retired(&self, state: &Words<W>) -> Words<W> {
-        let below = |past: bool, cursor: u64| if past { P } else { cursor as usize };
-        let retired = below(UNMAP_PC.get(state) >= unmapper_at::FORCED_SEND, UNMAP_PAGE.get(state))
-            .min(below(self.cleaner_is_past_pages(CLEAN_PC.get(state)), CLEAN_PAGE.get(state)));
+        let retired = self.retired(state);
         if retired < 2 {
             return *state;
         }
@@ -108,6 +113,62 @@ impl<const U: usize, const P: usize, const W: usize> CommonProblem<U, P, W> {
         }
         Self::set_unmap_ipis(&mut next, of_unmapper);
         Self::set_clean_ipis(&mut next, of_cleaner);
+        next
+    }
+
+    /// The state under every renaming of user CPUs and of pages below both cursors.
+    pub(super) fn renamings(&self, state: &Words<W>) -> Vec<Words<W>> {
+        let mut all = vec![*state];
+        // Exchanges of neighbours generate every permutation.
+        let retired = self.retired(state);
+        let mut at = 0;
+        while let Some(&state) = all.get(at) {
+            let of_cpus = (1..U).map(|cpu| Self::exchange_cpus(&state, cpu - 1, cpu));
+            let of_pages = (1..retired).map(|page| Self::exchange_pages(&state, page - 1, page));
+            for next in of_cpus.chain(of_pages) {
+                if !all.contains(&next) {
+                    all.push(next);
+                }
+            }
+            at += 1;
+        }
+        all
+    }
+
+    fn exchange_cpus(state: &Words<W>, a: usize, b: usize) -> Words<W> {
+        let mut next = *state;
+        for page in 0..P {
+            let lane = Self::lane(state, page);
+            for (from, to) in [(a, b), (b, a)] {
+                Self::clear(&mut next, page, ENTRY << (TLB + 3 * to));
+                Self::set(&mut next, page, (lane >> (TLB + 3 * from) & ENTRY) << (TLB + 3 * to));
+            }
+        }
+        let exchange = |bits: u64| bits & !(1 << a | 1 << b) | (bits >> a & 1) << b | (bits >> b & 1) << a;
+        Self::set_unmap_ipis(&mut next, exchange(Self::unmap_ipis(state)));
+        Self::set_clean_ipis(&mut next, exchange(Self::clean_ipis(state)));
+        Self::set_fault(&mut next, a, Self::fault(state, b));
+        Self::set_fault(&mut next, b, Self::fault(state, a));
+        next
+    }
+
+    fn exchange_pages(state: &Words<W>, a: usize, b: usize) -> Words<W> {
+        let mut next = *state;
+        for (from, to) in [(a, b), (b, a)] {
+            Self::clear(&mut next, to, Self::LANE_MASK);
+            Self::set(&mut next, to, Self::lane(state, from));
+        }
+        for cpu in 0..U {
+            let stage = Self::fault(state, cpu);
+            let renamed = if stage == a as u64 + 1 {
+                b as u64 + 1
+            } else if stage == b as u64 + 1 {
+                a as u64 + 1
+            } else {
+                stage
+            };
+            Self::set_fault(&mut next, cpu, renamed);
+        }
         next
     }
 }

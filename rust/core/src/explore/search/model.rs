@@ -189,6 +189,12 @@ pub trait Model: Sync {
         *state
     }
 
+    /// All states that differ from `state` only in the names of interchangeable CPUs and passed pages, itself included: what
+    /// [`Model::with_retired_sorted`] and [`Model::with_cpus_sorted`] choose from. For audits only.
+    fn renamed(&self, state: &Self::State) -> Vec<Self::State> {
+        vec![*state]
+    }
+
     /// The state after every store that can happen now and changes nothing but monotone bits.
     ///
     /// The promise: the result is reachable by actions, and it has every bit of `state` and the same base.
