@@ -30,6 +30,12 @@ def condition_names() -> list[str]:
 def explore(kernel_json: str, scenario_json: str, options_json: str) -> str:
     """Searches a scenario under a resolved kernel; the verdict as JSON text. Ctrl-C ends it with what it has."""
 
+def explore_audit(kernel_json: str, scenario_json: str, options_json: str) -> tuple[int, int, int, int, bool]:
+    """Holds the reductions against plain search.
+
+    Plain states, reduced states, plain states not included, reduced states not reached, same violations.
+    """
+
 def invariants() -> list[tuple[str, str, str]]:
     """Each invariant of the explorer: its short name, its long name, what a violation means."""
 

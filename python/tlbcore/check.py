@@ -31,7 +31,7 @@ INVARIANTS: dict[str, str] = {name: says for name, _, says in _core.invariants()
 DEFAULT_INVARIANTS = ("I1", "I2", "I3", "I4", "I5")
 
 #: Reductions that keep shortest counterexamples; each can be switched off.
-DEFAULT_REDUCTIONS = ("urgent", "symmetry", "dead")
+DEFAULT_REDUCTIONS = ("saturate", "urgent", "symmetry", "dead")
 
 
 class UnsafeError(AssertionError):
@@ -78,6 +78,8 @@ class Verdict:
     locks: tuple[str, ...]
     cpus: tuple[str, ...]
     seconds: float
+    #: `saturating` (its states are maximal ones) or `plain`.
+    engine: str = "plain"
     state_bits: int = field(compare=False, default=0)
 
     def diagram(self, width: int = 75) -> str:
@@ -201,5 +203,6 @@ def check(
         locks=tuple(answer["locks"]),
         cpus=tuple(answer["cpus"]),
         seconds=answer["seconds"],
+        engine=answer["engine"],
         state_bits=answer["state_bits"],
     )

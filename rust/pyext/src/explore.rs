@@ -7,7 +7,7 @@ use std::time::Duration;
 use pyo3::prelude::*;
 use serde::Deserialize;
 use tlbcore::error::Error;
-use tlbcore::explore::check::{Request, check};
+use tlbcore::explore::check::{Request, audit_scenario, check};
 use tlbcore::explore::model::Invariant;
 use tlbcore::explore::scenario::Scenario;
 use tlbcore::explore::search::{Bounds, Reductions};
@@ -103,6 +103,26 @@ pub fn explore(py: Python<'_>, kernel_json: &str, scenario_json: &str, options_j
         };
         let verdict = check(&kernel, &scenario, &request, &stop, Some(&mut watch))?;
         Ok(serde_json::to_string(&verdict).map_err(|error| Error::Value(error.to_string()))?)
+    })
+}
+
+/// Holds the reductions against plain search on a scenario: (plain states, reduced states, plain states not included,
+/// reduced states not reached, whether both find the same violations).
+#[pyfunction]
+pub fn explore_audit(
+    py: Python<'_>,
+    kernel_json: &str,
+    scenario_json: &str,
+    options_json: &str,
+) -> Result<(u64, u64, u64, u64, bool)> {
+    py.detach(|| {
+        let kernel = CompiledKernel::from_json(kernel_json)?;
+        let scenario = Scenario::from_json(scenario_json)?;
+        let options: Options =
+            serde_json::from_str(options_json).map_err(|error| Error::Value(format!("options: {error}")))?;
+        let found = audit_scenario(&kernel, &scenario, &options.request()?)?;
+        let agree = found.plain_violations == found.reduced_violations;
+        Ok((found.plain_states, found.reduced_states, found.undominated, found.unreachable, agree))
     })
 }
 

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::model::{Blueprint, Event, Invariant, KernelModel, Snapshot};
 use super::scenario::Scenario;
-use super::search::{Bounds, Control, Progress, Reductions, follow, search};
+use super::search::{Audit, Bounds, Control, NoAudit, Progress, Reductions, audit, follow, saturate, search};
 use crate::error::{Error, Result};
 use crate::program::CompiledKernel;
 
@@ -55,6 +55,8 @@ pub struct Verdict {
     pub transitions: u64,
     /// Levels searched.
     pub depth: u32,
+    /// The engine that decided: `saturating` (states are maximal ones) or `plain`.
+    pub engine: &'static str,
     /// Why the search ended before it was through.
     pub stopped: Option<String>,
     /// Bits of a state in use.
@@ -65,6 +67,19 @@ pub struct Verdict {
     pub cpus: Vec<String>,
     /// Wall time.
     pub seconds: f64,
+}
+
+/// Calls a function that is generic over the number of words with that of a blueprint.
+macro_rules! with_words {
+    ($blueprint:expr, $function:ident, $($argument:expr),*) => {
+        match $blueprint.nr_words {
+            0..=1 => $function::<1>(&$blueprint, $($argument),*),
+            2 => $function::<2>(&$blueprint, $($argument),*),
+            3..=4 => $function::<4>(&$blueprint, $($argument),*),
+            5..=6 => $function::<6>(&$blueprint, $($argument),*),
+            words => Err(Error::Value(format!("scenario: states take {words} words, expected at most 6"))),
+        }
+    };
 }
 
 /// Searches a scenario.
@@ -79,14 +94,26 @@ pub fn check<'a>(
     progress: Option<&'a mut (dyn FnMut(Progress) + 'a)>,
 ) -> Result<Verdict> {
     let blueprint = Blueprint::new(kernel, scenario, request.checked)?;
-    match blueprint.nr_words {
-        0..=1 => run::<1>(&blueprint, request, stop, progress),
-        2 => run::<2>(&blueprint, request, stop, progress),
-        3 => run::<3>(&blueprint, request, stop, progress),
-        4 => run::<4>(&blueprint, request, stop, progress),
-        5..=6 => run::<6>(&blueprint, request, stop, progress),
-        words => Err(Error::Value(format!("scenario: states take {words} words, expected at most 6"))),
-    }
+    with_words!(blueprint, run, request, stop, progress)
+}
+
+/// Holds the reductions against plain search on a scenario.
+///
+/// # Errors
+/// As [`check`], and if a search is stopped.
+pub fn audit_scenario(kernel: &CompiledKernel, scenario: &Scenario, request: &Request) -> Result<Audit> {
+    let blueprint = Blueprint::new(kernel, scenario, request.checked)?;
+    with_words!(blueprint, run_audit, request)
+}
+
+fn run_audit<const W: usize>(blueprint: &Blueprint, request: &Request) -> Result<Audit> {
+    let model: KernelModel<W> = blueprint.model()?;
+    let stop = AtomicBool::new(false);
+    let mut control = Control { bounds: request.bounds, stop: &stop, progress: None };
+    audit(&model, request.reductions, &mut control).map_err(|error| match error {
+        NoAudit::NotMonotone(why) => Error::Value(format!("audit: {why}")),
+        NoAudit::Stopped(why) => Error::Value(format!("audit: stopped by {why}")),
+    })
 }
 
 fn run<'a, const W: usize>(
@@ -98,20 +125,6 @@ fn run<'a, const W: usize>(
     let since = Instant::now();
     let model: KernelModel<W> = blueprint.model()?;
     let mut control = Control { bounds: request.bounds, stop, progress };
-    let outcome = search(&model, request.reductions.for_witness(), request.threads, true, &mut control);
-    let found = outcome.finding.as_ref();
-    let counterexample = found.and_then(|finding| finding.path.as_ref()).and_then(|path| {
-        let (start, steps) = follow(&model, path)?;
-        let mut before = start;
-        let mut events = Vec::new();
-        let mut states = vec![model.snapshot(&start)];
-        for step in &steps {
-            events.push(model.event(&before, step.action));
-            states.push(model.snapshot(&step.state));
-            before = step.state;
-        }
-        Some(Counterexample { path: path.iter().map(|action| action.0).collect(), events, states })
-    });
     let names = |mask: u32| -> Vec<&'static str> {
         Invariant::ALL.iter().filter(|i| mask & i.bit() != 0).map(|i| i.id()).collect()
     };
@@ -122,18 +135,55 @@ fn run<'a, const W: usize>(
         .map(|thread| thread.operation.clone())
         .chain((0..world.users).map(|cpu| format!("user {cpu}")))
         .collect();
-    Ok(Verdict {
-        safe: found.is_none() && outcome.stopped.is_none(),
-        violated: found.map_or(Vec::new(), |finding| names(finding.violations)),
+    let mut verdict = Verdict {
+        safe: false,
+        violated: Vec::new(),
         checked: names(model.checked()),
-        counterexample,
-        states: outcome.states,
-        transitions: outcome.transitions,
-        depth: outcome.depth,
-        stopped: outcome.stopped.map(|stopped| stopped.to_string()),
+        counterexample: None,
+        states: 0,
+        transitions: 0,
+        depth: 0,
+        engine: "plain",
+        stopped: None,
         state_bits: blueprint.nr_bits,
         locks: blueprint.locks.clone(),
         cpus,
-        seconds: since.elapsed().as_secs_f64(),
-    })
+        seconds: 0.0,
+    };
+    if request.reductions.saturate
+        && let Ok(outcome) = saturate(&model, request.reductions, true, &mut control)
+        && (outcome.violations == 0 || outcome.stopped.is_some())
+    {
+        verdict.safe = outcome.is_proof();
+        verdict.engine = "saturating";
+        verdict.states = outcome.maximal;
+        verdict.transitions = outcome.transitions;
+        verdict.depth = outcome.rounds;
+        verdict.stopped = outcome.stopped.map(|stopped| stopped.to_string());
+        verdict.seconds = since.elapsed().as_secs_f64();
+        return Ok(verdict);
+    }
+    let outcome = search(&model, request.reductions.for_witness(), request.threads, true, &mut control);
+    if let Some(finding) = &outcome.finding {
+        verdict.violated = names(finding.violations);
+        verdict.counterexample = finding.path.as_ref().and_then(|path| {
+            let (start, steps) = follow(&model, path)?;
+            let mut before = start;
+            let mut events = Vec::new();
+            let mut states = vec![model.snapshot(&start)];
+            for step in &steps {
+                events.push(model.event(&before, step.action));
+                states.push(model.snapshot(&step.state));
+                before = step.state;
+            }
+            Some(Counterexample { path: path.iter().map(|action| action.0).collect(), events, states })
+        });
+    }
+    verdict.safe = outcome.is_proof();
+    verdict.states = outcome.states;
+    verdict.transitions = outcome.transitions;
+    verdict.depth = outcome.depth;
+    verdict.stopped = outcome.stopped.map(|stopped| stopped.to_string());
+    verdict.seconds = since.elapsed().as_secs_f64();
+    Ok(verdict)
 }

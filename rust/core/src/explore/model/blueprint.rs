@@ -532,7 +532,7 @@ fn width(
         Var::Refs(frame) => bits_for(mappings(frame) + 2 + 2 * nr_threads),
         Var::MmapReaders(_) | Var::VmaReaders(_) | Var::RmapReaders | Var::FlushPending(_) => bits_for(nr_threads),
         Var::BatchPending(_) | Var::BatchFlushed(_) => bits_for(nr_batched),
-        Var::TlbGen(_) | Var::GenCompleted(_) | Var::DeferGen(_) | Var::CpuGen(_) => bits_for(nr_gens + 1),
+        Var::TlbGen(_) | Var::GenCompleted(_) | Var::DeferGen(_) => bits_for(nr_gens + 1),
         Var::Seen => NR_EVENTS,
         Var::Thread(thread, local) => match local {
             Local::Pc => bits_for(waiting[usize::from(thread)].len().max(2) as u64 - 1),

@@ -241,6 +241,23 @@ impl<const W: usize> Model for KernelModel<W> {
         next
     }
 
+    fn renamed(&self, state: &[u64; W]) -> Vec<[u64; W]> {
+        let mut orbit = vec![*state];
+        // Each column exchanged with each later one, for all found so far: all orders.
+        for at in 0..self.columns.len() {
+            for index in 0..orbit.len() {
+                for other in at + 1..self.columns.len() {
+                    let mut next = orbit[index];
+                    let (a, b) = (self.columns[at].get(&next), self.columns[other].get(&next));
+                    self.columns[at].set(&mut next, b);
+                    self.columns[other].set(&mut next, a);
+                    orbit.push(next);
+                }
+            }
+        }
+        orbit
+    }
+
     fn with_stores(&self, state: &[u64; W]) -> [u64; W] {
         self.all_stores(state)
     }

@@ -125,8 +125,6 @@ pub enum Var {
     GenCompleted(u8),
     /// The generation that will have done what is outstanding: of the address space, a VMA or a table.
     DeferGen(u8),
-    /// `cpu_tlbstate.ctxs[].tlb_gen`, by CPU.
-    CpuGen(u8),
     /// A register of a thread.
     Thread(u8, Local),
     /// What was seen to go wrong at an event, one bit for each invariant that is checked at events.
@@ -272,7 +270,7 @@ impl Vars {
 /// The user CPU to whose column a variable belongs.
 fn cpu_of(var: Var) -> Option<u8> {
     match var {
-        Var::Tlb(cpu, _) | Var::CpuGen(cpu) | Var::Thread(_, Local::Pending(cpu)) => Some(cpu),
+        Var::Tlb(cpu, _) | Var::Thread(_, Local::Pending(cpu)) => Some(cpu),
         _ => None,
     }
 }
