@@ -36,6 +36,9 @@ def explore_audit(kernel_json: str, scenario_json: str, options_json: str) -> tu
     Plain states, reduced states, plain states not included, reduced states not reached, same violations.
     """
 
+def explore_in_order(kernel_json: str, scenario_json: str) -> str:
+    """Runs the threads of a scenario one after the other; what happened and the last state as JSON text."""
+
 def invariants() -> list[tuple[str, str, str]]:
     """Each invariant of the explorer: its short name, its long name, what a violation means."""
 

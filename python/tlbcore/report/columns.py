@@ -27,11 +27,13 @@ def columns(cpus: Sequence[str], events: Sequence[tuple[int, str]], ends: Sequen
     room = max(16, (width - 2) // len(used))
     place = {cpu: 2 + index * room for index, cpu in enumerate(used)}
     heads = [f"CPU{cpu} ({cpus[cpu]})" for cpu in used]
-    lines = ["".join((" " * 2 if index == 0 else "") + head[: room - 1].ljust(room) for index, head in enumerate(heads))]
+    lines = [
+        "".join((" " * 2 if index == 0 else "") + head[: room - 1].ljust(room) for index, head in enumerate(heads))
+    ]
 
-    def put(cpu: int, text: str, is_last_line: bool = False) -> None:
+    def put(cpu: int, text: str) -> None:
         # The last column may use what is left of the line.
-        left = width - place[cpu] if cpu == used[-1] or is_last_line else room - 1
+        left = width - place[cpu] if cpu == used[-1] else room - 1
         wrapped = textwrap.wrap(text, max(left, 16), subsequent_indent="  ", break_long_words=False)
         lines.extend(" " * place[cpu] + line for line in wrapped)
 

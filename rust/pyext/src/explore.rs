@@ -7,7 +7,7 @@ use std::time::Duration;
 use pyo3::prelude::*;
 use serde::Deserialize;
 use tlbcore::error::Error;
-use tlbcore::explore::check::{Request, audit_scenario, check};
+use tlbcore::explore::check::{Request, audit_scenario, check, run_in_order};
 use tlbcore::explore::model::Invariant;
 use tlbcore::explore::scenario::Scenario;
 use tlbcore::explore::search::{Bounds, Reductions};
@@ -123,6 +123,16 @@ pub fn explore_audit(
         let found = audit_scenario(&kernel, &scenario, &options.request()?)?;
         let agree = found.plain_violations == found.reduced_violations;
         Ok((found.plain_states, found.reduced_states, found.undominated, found.unreachable, agree))
+    })
+}
+
+/// Runs the threads of a scenario one after the other; what happened and the last state as JSON text.
+#[pyfunction]
+pub fn explore_in_order(py: Python<'_>, kernel_json: &str, scenario_json: &str) -> Result<String> {
+    py.detach(|| {
+        let kernel = CompiledKernel::from_json(kernel_json)?;
+        let ran = run_in_order(&kernel, &Scenario::from_json(scenario_json)?)?;
+        Ok(serde_json::to_string(&ran).map_err(|error| Error::Value(error.to_string()))?)
     })
 }
 

@@ -19,7 +19,7 @@ mod _core {
     #[pymodule_export]
     use crate::cpumask::PyCpuMask;
     #[pymodule_export]
-    use crate::explore::{explore, explore_audit, invariants};
+    use crate::explore::{explore, explore_audit, explore_in_order, invariants};
     #[pymodule_export]
     use crate::machine::PyMachine;
     #[pymodule_export]

@@ -8,9 +8,10 @@ use std::time::Instant;
 
 use serde::Serialize;
 
+use super::search::Model as _;
 use super::model::{Blueprint, Event, Invariant, KernelModel, Snapshot};
 use super::scenario::Scenario;
-use super::search::{Audit, Bounds, Control, NoAudit, Progress, Reductions, audit, follow, saturate, search};
+use super::search::{Action, Audit, Bounds, Control, NoAudit, Progress, Reductions, Stopped, audit, follow, saturate, search};
 use crate::error::{Error, Result};
 use crate::program::CompiledKernel;
 
@@ -69,9 +70,41 @@ pub struct Verdict {
     pub seconds: f64,
 }
 
+/// Above this many states a counterexample need not be the shortest one in small steps.
+const STATES_FOR_SHORTEST: u64 = 4_000_000;
+
+/// The same path with fewer changes between CPUs: neighbours that can change places do, as long as the path can still be
+/// taken and ends in the same violation.
+fn tidy<const W: usize>(model: &KernelModel<W>, path: &[Action]) -> Vec<Action> {
+    let violation = |path: &[Action]| {
+        follow(model, path).and_then(|(_, steps)| steps.last().map(|step| model.violations(&step.state)))
+    };
+    let mut best = path.to_vec();
+    let wanted = violation(&best);
+    let switches =
+        |path: &[Action]| path.windows(2).filter(|pair| model.cpu_of(pair[0]) != model.cpu_of(pair[1])).count();
+    // Each action is moved to where it saves most; the last one, the violation, stays.
+    let mut improved = true;
+    while improved {
+        improved = false;
+        for from in 0..best.len().saturating_sub(1) {
+            for to in 0..best.len() - 1 {
+                let mut moved = best.clone();
+                let action = moved.remove(from);
+                moved.insert(to, action);
+                if switches(&moved) < switches(&best) && violation(&moved) == wanted {
+                    best = moved;
+                    improved = true;
+                }
+            }
+        }
+    }
+    best
+}
+
 /// Calls a function that is generic over the number of words with that of a blueprint.
 macro_rules! with_words {
-    ($blueprint:expr, $function:ident, $($argument:expr),*) => {
+    ($blueprint:expr, $function:ident, $($argument:expr),* $(,)?) => {
         match $blueprint.nr_words {
             0..=1 => $function::<1>(&$blueprint, $($argument),*),
             2 => $function::<2>(&$blueprint, $($argument),*),
@@ -95,6 +128,49 @@ pub fn check<'a>(
 ) -> Result<Verdict> {
     let blueprint = Blueprint::new(kernel, scenario, request.checked)?;
     with_words!(blueprint, run, request, stop, progress)
+}
+
+/// What came of running the threads one after the other, each IPI answered at once.
+#[derive(Clone, Debug, Serialize)]
+pub struct Sequential {
+    /// What happened.
+    pub events: Vec<Event>,
+    /// The last state.
+    pub end: Snapshot,
+}
+
+/// Runs the threads of a scenario one after the other, each to its end: what replay does with the same operations.
+///
+/// # Errors
+/// As [`check`], and if a thread comes to wait for ever.
+pub fn run_in_order(kernel: &CompiledKernel, scenario: &Scenario) -> Result<Sequential> {
+    let blueprint = Blueprint::new(kernel, scenario, Invariant::ALL.iter().fold(0, |mask, i| mask | i.bit()))?;
+    with_words!(blueprint, sequential,)
+}
+
+fn sequential<const W: usize>(blueprint: &Blueprint) -> Result<Sequential> {
+    let model: KernelModel<W> = blueprint.model()?;
+    let mut state = model.initial()[0];
+    let mut events = Vec::new();
+    for thread in 0..blueprint.world.threads.len() {
+        while !model.has_ended(&state, thread) {
+            let mut step = None;
+            model.successors(&state, &mut |action, next| {
+                // The thread itself first, then whoever keeps it waiting.
+                let wanted = model.is_step_of(action, thread) || step.is_none() && model.is_answer(action);
+                if wanted && !step.is_some_and(|(known, _)| model.is_step_of(known, thread)) {
+                    step = Some((action, next));
+                }
+            });
+            let Some((action, next)) = step else {
+                let name = &blueprint.world.threads[thread].operation;
+                return Err(Error::Value(format!("scenario: {name} waits for ever")));
+            };
+            events.push(model.event(&state, action));
+            state = next;
+        }
+    }
+    Ok(Sequential { events, end: model.snapshot(&state) })
 }
 
 /// Holds the reductions against plain search on a scenario.
@@ -163,11 +239,20 @@ fn run<'a, const W: usize>(
         verdict.seconds = since.elapsed().as_secs_f64();
         return Ok(verdict);
     }
-    let outcome = search(&model, request.reductions.for_witness(), request.threads, true, &mut control);
+    // Without urgent steps a counterexample is as short as can be; with them larger scenarios come to an end.
+    let all = request.bounds.states;
+    let exact = Reductions { urgent: false, ..request.reductions.for_witness() };
+    control.bounds.states = all.min(STATES_FOR_SHORTEST);
+    let mut outcome = search(&model, exact, request.threads, true, &mut control);
+    if outcome.stopped == Some(Stopped::States) && request.reductions.urgent {
+        control.bounds.states = all;
+        outcome = search(&model, request.reductions.for_witness(), request.threads, true, &mut control);
+    }
     if let Some(finding) = &outcome.finding {
         verdict.violated = names(finding.violations);
         verdict.counterexample = finding.path.as_ref().and_then(|path| {
-            let (start, steps) = follow(&model, path)?;
+            let path = tidy(&model, path);
+            let (start, steps) = follow(&model, &path)?;
             let mut before = start;
             let mut events = Vec::new();
             let mut states = vec![model.snapshot(&start)];

@@ -69,6 +69,7 @@ impl Blueprint {
         let can_be_freed: Vec<bool> = (0..world.frames.len()).map(|frame| can_be_freed(&world, frame)).collect();
         declare(&world, &slots, &can_be_freed, checked, &mut vars);
 
+        drop_unseen_writes(&mut ops, &vars);
         let (waiting, waits) = number(&ops, &starts, world.threads.len());
         let nr_words;
         let (fields, columns);
@@ -242,7 +243,7 @@ impl Blueprint {
             unmapped: self.place_of(Var::Unmapped(page)),
             protected: self.place_of(Var::Protected(page)),
             tlb_mask: of_page(0b111),
-            tlb_write_mask: of_page(0b010),
+            tlb_dirty_mask: of_page(0b100),
         }
     }
 
@@ -275,6 +276,11 @@ impl Blueprint {
             newer: self.place_of(Var::Newer(frame)),
             late: self.place_of(Var::Late(frame)),
             kept: self.place_of(Var::Kept(frame)),
+            freer: self.place_of(Var::Freer(frame)),
+            is_truncated: self.world.threads.iter().any(|thread| {
+                thread.program == ProgramName::UnmapMappingRange
+                    && thread.range.iter().any(|page| self.world.pages[usize::from(*page)].frames[0] == frame)
+            }),
             tlb_mask: to_frame(0b111),
             tlb_dirty_mask: to_frame(0b100),
         }
@@ -316,7 +322,11 @@ impl Blueprint {
         }
         for (thread, start) in model.threads.iter().zip(&self.starts) {
             let wait = self.waits[*start as usize];
-            thread.pc.set(&mut state, u64::from(wait));
+            if wait == NO_WAIT {
+                model.run(&mut state, thread.index, *start);
+            } else {
+                thread.pc.set(&mut state, u64::from(wait));
+            }
         }
         state
     }
@@ -416,6 +426,23 @@ fn drop_private_locks(ops: &mut [Op], vars: &mut Vars) {
     }
 }
 
+/// A step that only writes what nobody reads is none.
+fn drop_unseen_writes(ops: &mut [Op], vars: &Vars) {
+    let is_unseen = |id: &VarId| !vars.is_read(vars.all()[usize::from(id.0)]);
+    for op in ops {
+        let passes = match &op.kind {
+            Kind::Set(var, _) | Kind::SetBits(var, _) | Kind::Add(var, _) => is_unseen(var),
+            Kind::AddFrame { vars, .. } | Kind::SetFrame { vars, .. } => vars.iter().all(is_unseen),
+            Kind::CopyVar { to, .. } => is_unseen(to),
+            _ => false,
+        };
+        if passes {
+            op.kind = Kind::Branch(Test::Const(true));
+            op.class = Class::Local;
+        }
+    }
+}
+
 /// The variables that the hardware and the invariants look at.
 fn declare(world: &World, slots: &[(u8, u8)], can_be_freed: &[bool], checked: u32, vars: &mut Vars) {
     let asks = |invariant: Invariant| checked & invariant.bit() != 0;
@@ -453,6 +480,7 @@ fn declare(world: &World, slots: &[(u8, u8)], can_be_freed: &[bool], checked: u3
         if world.threads.iter().any(|thread| thread.program == ProgramName::MadviseFree) {
             vars.read(Var::Lazyfree(frame));
             vars.read(Var::Kept(frame));
+            vars.read(Var::Freer(frame));
         }
     }
     for (index, thread) in world.threads.iter().enumerate() {
@@ -482,14 +510,12 @@ fn number(ops: &[Op], starts: &[OpIndex], nr_threads: usize) -> (Vec<Vec<OpIndex
     let mut waits = vec![NO_WAIT; ops.len()];
     let mut reached = vec![false; ops.len()];
     let mut todo: Vec<OpIndex> = starts.to_vec();
-    // The program's first step is waited at, whatever it is.
-    let is_start: BTreeSet<OpIndex> = starts.iter().copied().collect();
     while let Some(at) = todo.pop() {
         if std::mem::replace(&mut reached[at as usize], true) {
             continue;
         }
         let op = &ops[at as usize];
-        if op.class != Class::Local || is_start.contains(&at) {
+        if op.class != Class::Local {
             let own = &mut waiting[usize::from(op.thread)];
             waits[at as usize] = own.len() as u32;
             own.push(at);
@@ -534,6 +560,7 @@ fn width(
         Var::BatchPending(_) | Var::BatchFlushed(_) => bits_for(nr_batched),
         Var::TlbGen(_) | Var::GenCompleted(_) | Var::DeferGen(_) => bits_for(nr_gens + 1),
         Var::Seen => NR_EVENTS,
+        Var::Freer(_) => bits_for(nr_threads),
         Var::Thread(thread, local) => match local {
             Local::Pc => bits_for(waiting[usize::from(thread)].len().max(2) as u64 - 1),
             Local::Pte | Local::New => pte::width(nr_frames),

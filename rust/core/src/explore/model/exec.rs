@@ -266,6 +266,7 @@ impl<const W: usize> KernelModel<W> {
                 fields.dirty.set(state, 0);
                 fields.newer.set(state, 0);
                 fields.kept.set(state, 0);
+                fields.freer.set(state, thread.index as u64 + 1);
                 thread.hold.set(state, 0);
             }
             Kind::Queue(page) => {
@@ -402,7 +403,7 @@ impl<const W: usize> KernelModel<W> {
                 let value = self.value(state, *from);
                 self.field(*to).set(state, value);
             }
-            Kind::Return(promise) => self.promise(state, *promise),
+            Kind::Return(promise) => self.promise(state, thread, *promise),
         }
         Some(op.next)
     }
@@ -498,7 +499,7 @@ impl<const W: usize> KernelModel<W> {
         }
     }
 
-    fn promise(&self, state: &mut [u64; W], promise: Promise) {
+    fn promise(&self, state: &mut [u64; W], thread: &ThreadFields, promise: Promise) {
         for (index, fields) in self.pages.iter().enumerate() {
             let entry = fields.pte.get(state);
             if promise.unmaps >> index & 1 != 0 {
@@ -518,7 +519,8 @@ impl<const W: usize> KernelModel<W> {
             }
         }
         for (index, fields) in self.frames.iter().enumerate() {
-            if promise.frees >> index & 1 != 0 {
+            // If another gave the content up since, that call is still on its way and takes later stores along.
+            if promise.frees >> index & 1 != 0 && fields.freer.get(state) == thread.index as u64 + 1 {
                 fields.kept.set(state, 1);
             }
         }

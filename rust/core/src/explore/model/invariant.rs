@@ -92,7 +92,7 @@ impl<const W: usize> KernelModel<W> {
             if fields.unmapped.get(state) != 0 && meets(state, &fields.tlb_mask) {
                 found |= Invariant::UnmapSync.bit();
             }
-            if fields.protected.get(state) != 0 && meets(state, &fields.tlb_write_mask) {
+            if fields.protected.get(state) != 0 && meets(state, &fields.tlb_dirty_mask) {
                 found |= Invariant::WpSync.bit();
             }
         }
@@ -126,7 +126,7 @@ impl<const W: usize> KernelModel<W> {
     /// The frame has data that were not written out, and nobody knows.
     fn is_lost(&self, state: &[u64; W], index: usize) -> bool {
         let fields = &self.frames[index];
-        if fields.dirty.get(state) != 0 {
+        if fields.is_truncated || fields.dirty.get(state) != 0 {
             return false;
         }
         let is_known = |thread: &super::ThreadFields| {
@@ -137,6 +137,7 @@ impl<const W: usize> KernelModel<W> {
             return false;
         }
         let mut is_referred = false;
+        let mut in_slot = false;
         for page in &self.pages {
             let entry = page.pte.get(state);
             if pte::refers(entry) && usize::from(pte::frame(entry)) == index {
@@ -144,11 +145,14 @@ impl<const W: usize> KernelModel<W> {
                     return false;
                 }
                 is_referred = true;
+                in_slot |= pte::is_swap(entry);
             }
         }
-        // What is in no file and has no entry any more was given up; so was what left its file.
+        // What is in no file and has no entry any more was given up; so was what left its file. Anonymous memory has a
+        // copy that could be taken for it only in a swap slot, and is taken for worthless only after MADV_FREE.
+        let has_copy = in_slot || fields.swap_cache.get(state) != 0 || fields.lazyfree.get(state) != 0;
         match fields.content {
-            Content::Anon => is_referred,
+            Content::Anon => is_referred && has_copy,
             Content::File => !fields.can_be_freed || fields.refs.get(state) != 0,
         }
     }

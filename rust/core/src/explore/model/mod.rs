@@ -77,8 +77,8 @@ struct PageFields<const W: usize> {
     protected: Field,
     /// The TLB entries for it, of all CPUs.
     tlb_mask: [u64; W],
-    /// Of these, the bits that allow writing.
-    tlb_write_mask: [u64; W],
+    /// Of these, the bits that let stores leave no trace: an entry without D has to walk first, and faults.
+    tlb_dirty_mask: [u64; W],
 }
 
 /// Where the variables of a frame lie.
@@ -97,6 +97,9 @@ struct FrameFields<const W: usize> {
     newer: Field,
     late: Field,
     kept: Field,
+    freer: Field,
+    /// A truncation gives its content up.
+    is_truncated: bool,
     /// The TLB entries that lead to it, of all CPUs.
     tlb_mask: [u64; W],
     /// Of these, the bits that let stores leave no trace.

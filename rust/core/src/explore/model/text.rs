@@ -37,6 +37,14 @@ impl<const W: usize> KernelModel<W> {
         &self.blueprint.world.pages[usize::from(page)].name
     }
 
+    /// The CPU on which an action is taken: kernel threads first, then user CPUs.
+    pub fn cpu_of(&self, action: Action) -> usize {
+        match actor(action) {
+            Actor::Thread { thread, .. } => thread,
+            Actor::User { cpu, .. } | Actor::Ipi { cpu, .. } => self.threads.len() + cpu,
+        }
+    }
+
     /// Which CPU does what, in the state in which the action is taken.
     pub fn event(&self, state: &[u64; W], action: Action) -> Event {
         let threads = &self.blueprint.world.threads;
@@ -47,6 +55,10 @@ impl<const W: usize> KernelModel<W> {
                     Kind::Idle(choices) => {
                         let (page, write, _) = choices[choice];
                         format!("page fault, {} of {}", if write { "write" } else { "read" }, self.page_name(page))
+                    }
+                    Kind::Branch(test) => {
+                        let holds = self.holds(state, &self.threads[thread], test);
+                        format!("{}? {}", op.text, if holds { "yes" } else { "no" })
                     }
                     _ => op.text.clone(),
                 };
@@ -113,8 +125,18 @@ impl<const W: usize> KernelModel<W> {
         Snapshot { ptes, tlbs, variables }
     }
 
-    /// Whether every program has ended.
-    pub fn is_done(&self, state: &[u64; W]) -> bool {
-        self.threads.iter().all(|thread| matches!(self.op_of(state, thread).kind, Kind::Done | Kind::Idle(_)))
+    /// Whether a thread's program has ended, or waits for a fault.
+    pub fn has_ended(&self, state: &[u64; W], thread: usize) -> bool {
+        matches!(self.op_of(state, &self.threads[thread]).kind, Kind::Done)
+    }
+
+    /// Whether an action is a step of the thread.
+    pub fn is_step_of(&self, action: Action, of: usize) -> bool {
+        matches!(actor(action), Actor::Thread { thread, .. } if thread == of)
+    }
+
+    /// Whether an action answers an IPI.
+    pub fn is_answer(&self, action: Action) -> bool {
+        matches!(actor(action), Actor::Ipi { .. })
     }
 }

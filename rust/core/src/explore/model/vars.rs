@@ -87,6 +87,8 @@ pub enum Var {
     Late(u8),
     /// Ghost: MADV_FREE returned, so that stores from now on must survive.
     Kept(u8),
+    /// Ghost: the thread whose MADV_FREE gave the content up last, + 1.
+    Freer(u8),
     /// Ghost, by virtual page: an operation that unmaps it has returned.
     Unmapped(u8),
     /// Ghost, by virtual page: an operation that write-protects it has returned.
@@ -229,7 +231,7 @@ impl Vars {
             used[word] += bits;
             (word as u8, (used[word] - bits) as u8)
         };
-        let takes_room = |index: usize| self.is_read[index];
+        let takes_room = |index: usize| self.is_read[index] && width(self.vars[index]) > 0;
         let mut columns = Vec::new();
         for cpu in 0..users {
             let members: Vec<usize> =
