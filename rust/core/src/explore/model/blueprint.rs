@@ -7,7 +7,7 @@ use crate::explore::scenario::{Kind as Content, Mapped, Scenario, World};
 use crate::program::{CompiledKernel, LazyMmu, ProgramName};
 
 use super::invariant::{Invariant, NR_EVENTS};
-use super::op::{Class, Kind, Op, OpIndex, PageRef, Test};
+use super::op::{Class, Kind, Op, OpIndex, PageRef, Promise, Test};
 use super::unroll::Unroller;
 use super::vars::{Field, Local, Var, VarId, Vars, bits_for};
 use super::{FrameFields, KernelModel, NO_WAIT, PageFields, ThreadFields, liveness, pte};
@@ -70,6 +70,7 @@ impl Blueprint {
         declare(&world, &slots, &can_be_freed, checked, &mut vars);
 
         drop_unseen_writes(&mut ops, &vars);
+        start_visibly(&mut ops, &starts);
         let (waiting, waits) = number(&ops, &starts, world.threads.len());
         let nr_words;
         let (fields, columns);
@@ -111,6 +112,13 @@ impl Blueprint {
             can_be_freed,
             pte_bits,
         })
+    }
+
+    /// What a thread promises by returning.
+    fn promised(&self, thread: usize) -> Promise {
+        let own = |op: &&Op| usize::from(op.thread) == thread;
+        let promise = |op: &Op| if let Kind::Return(promise) = op.kind { Some(promise) } else { None };
+        self.ops.iter().filter(own).find_map(promise).unwrap_or_default()
     }
 
     /// The variables that are in the state, with their places.
@@ -171,6 +179,9 @@ impl Blueprint {
             start: [0; W],
         };
         model.start = self.start(&model);
+        for thread in &mut model.threads {
+            thread.start = thread.pc.get(&model.start);
+        }
         Ok(model)
     }
 
@@ -219,7 +230,11 @@ impl Blueprint {
             migrated: at(Local::Migrated),
             waiting: self.waiting[index].clone(),
             keeps_hold: spec.program == ProgramName::PageMkclean,
+            visited: at(Local::Visited),
             changes,
+            unmaps: self.promised(index).unmaps,
+            protects: self.promised(index).protects,
+            start: 0,
             index,
         }
     }
@@ -312,8 +327,10 @@ impl Blueprint {
                 fields.refs.set(&mut state, count + 1);
             }
         }
-        for (index, vma) in self.world.vmas.iter().enumerate() {
-            self.place_of(Var::VmaWrite(index as u8)).set(&mut state, 1);
+        for vma in &self.world.vmas {
+            for page in &vma.pages {
+                self.place_of(Var::VmaWrite(*page)).set(&mut state, 1);
+            }
             if !vma.exists {
                 for page in &vma.pages {
                     self.place_of(Var::VmaGone(*page)).set(&mut state, 1);
@@ -443,6 +460,27 @@ fn drop_unseen_writes(ops: &mut [Op], vars: &Vars) {
     }
 }
 
+/// A step is urgent because what others do before it they might as well do before the step that leads to it. Before the
+/// first one there is none.
+fn start_visibly(ops: &mut [Op], starts: &[OpIndex]) {
+    let mut todo = starts.to_vec();
+    while let Some(at) = todo.pop() {
+        let op = &mut ops[at as usize];
+        match (&op.kind, op.class) {
+            (Kind::Branch(test), Class::Local) => {
+                let both = *test != Test::Const(true);
+                todo.push(op.next);
+                if both {
+                    todo.push(op.other);
+                }
+            }
+            (_, Class::Local) => todo.push(op.next),
+            (_, Class::Urgent) => op.class = Class::Visible,
+            (_, Class::Visible) => {}
+        }
+    }
+}
+
 /// The variables that the hardware and the invariants look at.
 fn declare(world: &World, slots: &[(u8, u8)], can_be_freed: &[bool], checked: u32, vars: &mut Vars) {
     let asks = |invariant: Invariant| checked & invariant.bit() != 0;
@@ -486,6 +524,19 @@ fn declare(world: &World, slots: &[(u8, u8)], can_be_freed: &[bool], checked: u3
     for (index, thread) in world.threads.iter().enumerate() {
         let of = index as u8;
         vars.read(Var::Thread(of, Local::Pc));
+        let promises = !matches!(
+            thread.program,
+            ProgramName::Fault
+                | ProgramName::ShrinkFolioList
+                | ProgramName::MigratePages
+                | ProgramName::ChangeProtNuma
+                | ProgramName::MadviseCold
+                | ProgramName::MadviseFree
+                | ProgramName::MadvisePageout
+        );
+        if promises && (asks(Invariant::UnmapSync) || asks(Invariant::WpSync)) {
+            vars.read(Var::Thread(of, Local::Visited));
+        }
         if asks(Invariant::NoLostWrite) {
             vars.read(Var::Thread(of, Local::Hold));
             if matches!(
@@ -564,7 +615,7 @@ fn width(
         Var::Thread(thread, local) => match local {
             Local::Pc => bits_for(waiting[usize::from(thread)].len().max(2) as u64 - 1),
             Local::Pte | Local::New => pte::width(nr_frames),
-            Local::Range | Local::Tracked | Local::Migrated => nr_pages,
+            Local::Range | Local::Tracked | Local::Migrated | Local::Visited => nr_pages,
             Local::Queued | Local::Delayed => slots.len() as u32,
             Local::Listed => nr_frames as u32,
             Local::NewFrame => bits_for(nr_frames as u64 - 1),

@@ -79,9 +79,13 @@ impl Unroller<'_> {
             Asked::VmaAnonymous | Asked::VmaNeedsCopy | Asked::CowMapping => {
                 Test::Const(self.vma_content(at) == Content::Anon)
             }
-            Asked::VmaWritable => Test::Above(self.vars.read(Var::VmaWrite(at.r.vma.unwrap_or(0))), 0),
-            // The scenario's mprotect changes rights; its munmap finds VMAs; its mremap moves.
-            Asked::ProtChanged => Test::Const(operation == ProgramName::Mprotect),
+            Asked::VmaWritable => self.vma_write(at),
+            Asked::ProtChanged if operation == ProgramName::Mprotect => {
+                let write = self.vma_write(at);
+                if self.spec().write { Test::Not(Box::new(write)) } else { write }
+            }
+            // A scenario's munmap finds VMAs, its mremap moves.
+            Asked::ProtChanged => Test::Const(false),
             Asked::HaveVmas => Test::Const(!at.range.is_empty()),
             Asked::Moves => Test::Const(operation == ProgramName::Mremap),
             Asked::ForceFlush => Test::Above(self.read_local(Local::ForceFlush), 0),
@@ -114,6 +118,12 @@ impl Unroller<'_> {
 
     fn anybody_runs(&self, program: ProgramName) -> bool {
         self.world.threads.iter().any(|thread| thread.program == program)
+    }
+
+    /// Whether the current VMA has VM_WRITE: of its first page here, since its pages change together.
+    fn vma_write(&mut self, at: &At) -> Test {
+        let page = at.r.page.or_else(|| self.pages_here(at).first().copied()).unwrap_or(0);
+        Test::Above(self.vars.read(Var::VmaWrite(page)), 0)
     }
 
     fn vma_content(&self, at: &At) -> Content {

@@ -25,6 +25,7 @@ impl<const W: usize> KernelModel<W> {
     fn frame_of(&self, state: &[u64; W], thread: &ThreadFields, page: PageRef) -> usize {
         usize::from(match page {
             PageRef::Fixed(frame) => frame,
+            PageRef::MappedAt(page) => pte::frame(self.pages[usize::from(page)].pte.get(state)),
             PageRef::New => thread.new_frame.get(state) as u8,
             PageRef::OfPte | PageRef::None => pte::frame(thread.pte.get(state)),
         })
@@ -322,9 +323,14 @@ impl<const W: usize> KernelModel<W> {
                 }
             }
             Kind::Isolate(page) => {
+                if let PageRef::MappedAt(page) = page
+                    && !pte::maps(self.pages[usize::from(*page)].pte.get(state))
+                {
+                    return Some(op.next);
+                }
                 let frame = self.frame_of(state, thread, *page);
                 let fields = &self.frames[frame];
-                if fields.lru.get(state) != 0 {
+                if fields.lru.get(state) != 0 && fields.refs.get(state) != 0 {
                     fields.lru.set(state, 0);
                     self.add(state, fields.refs, 1);
                     let listed = thread.listed.get(state);
@@ -417,6 +423,10 @@ impl<const W: usize> KernelModel<W> {
 
     #[inline]
     fn load(&self, state: &mut [u64; W], thread: &ThreadFields, page: u8) {
+        if (thread.unmaps | thread.protects) >> page & 1 != 0 {
+            let visited = thread.visited.get(state);
+            thread.visited.set(state, visited | 1 << page);
+        }
         let entry = self.pages[usize::from(page)].pte.get(state);
         thread.pte.set(state, entry);
         thread.new.set(state, entry);
@@ -455,9 +465,16 @@ impl<const W: usize> KernelModel<W> {
         let fields = &self.pages[usize::from(page)];
         fields.pte.set(state, entry);
         if pte::is_present(entry) {
+            let is_writable = entry & pte::WRITE != 0;
             fields.unmapped.set(state, 0);
-            if entry & pte::WRITE != 0 {
+            if is_writable {
                 fields.protected.set(state, 0);
+            }
+            for thread in self.threads.iter().filter(|thread| thread.visited.mask != 0) {
+                if thread.unmaps >> page & 1 != 0 || is_writable && thread.protects >> page & 1 != 0 {
+                    let visited = thread.visited.get(state);
+                    thread.visited.set(state, visited & !(1 << page));
+                }
             }
         }
     }
@@ -482,7 +499,8 @@ impl<const W: usize> KernelModel<W> {
     fn is_expected(&self, state: &[u64; W], page: u8) -> bool {
         self.threads
             .iter()
-            .any(|thread| thread.changes >> page & 1 != 0 && !matches!(self.op_of(state, thread).kind, Kind::Done))
+            .filter(|thread| thread.changes >> page & 1 != 0 && thread.pc.get(state) != thread.start)
+            .any(|thread| !matches!(self.op_of(state, thread).kind, Kind::Done))
     }
 
     /// Some CPU has the page translated to another frame.
@@ -500,21 +518,12 @@ impl<const W: usize> KernelModel<W> {
     }
 
     fn promise(&self, state: &mut [u64; W], thread: &ThreadFields, promise: Promise) {
+        let visited = thread.visited.get(state) as u32;
         for (index, fields) in self.pages.iter().enumerate() {
-            let entry = fields.pte.get(state);
-            if promise.unmaps >> index & 1 != 0 {
-                if pte::is_present(entry) {
-                    if self.maps_another(state, index as u8, pte::frame(entry)) {
-                        self.saw(state, Invariant::UnmapSync);
-                    }
-                } else {
-                    fields.unmapped.set(state, 1);
-                }
+            if (promise.unmaps & visited) >> index & 1 != 0 {
+                fields.unmapped.set(state, 1);
             }
-            let protects = promise.protects >> index & 1 != 0;
-            let counts = pte::is_present(entry) || !promise.protects_only_present;
-            let is_writable = pte::is_present(entry) && entry & pte::WRITE != 0;
-            if protects && counts && !is_writable {
+            if (promise.protects & visited) >> index & 1 != 0 {
                 fields.protected.set(state, 1);
             }
         }

@@ -172,7 +172,7 @@ impl Unroller<'_> {
             Leaf::PteMkwrite { only_if } => {
                 let vma = at.r.vma.unwrap_or(0);
                 let shared = self.world.vmas[usize::from(vma)].kind == Content::File;
-                let vma_write = self.vars.read(Var::VmaWrite(vma));
+                let vma_write = self.vars.read(Var::VmaWrite(self.page(at)?));
                 let mapcounts = if shared { Vec::new() } else { self.by_frame(Var::Mapcount, true) };
                 self.read_local(Local::New);
                 let kind = Kind::Mkwrite { rule: only_if, vma_write, shared, mapcounts };
@@ -324,16 +324,16 @@ impl Unroller<'_> {
                 self.op(Kind::Copy(frame), Class::Visible, next, 0, format!("copy_user_page({})", self.frame_name(at)))
             }
             Leaf::SetPteAnon => {
-                let write = self.vars.read(Var::VmaWrite(at.r.vma.unwrap_or(0)));
+                let write = self.vars.read(Var::VmaWrite(self.page(at)?));
                 self.map_page(at, PageRef::New, Some(write), true, false, next)?
             }
             Leaf::MapAround => self.map_page(at, self.frame(at)?, None, false, true, next)?,
             Leaf::SetPteFile { write } => {
-                let vma_write = self.vars.read(Var::VmaWrite(at.r.vma.unwrap_or(0)));
+                let vma_write = self.vars.read(Var::VmaWrite(self.page(at)?));
                 self.map_page(at, self.frame(at)?, write.then_some(vma_write), write, true, next)?
             }
             Leaf::SetPteSwapIn => {
-                let write = self.vars.read(Var::VmaWrite(at.r.vma.unwrap_or(0)));
+                let write = self.vars.read(Var::VmaWrite(self.page(at)?));
                 let dirty = self.is_write_fault();
                 self.map_page(at, PageRef::New, Some(write), dirty, false, next)?
             }
@@ -348,7 +348,7 @@ impl Unroller<'_> {
             }
             Leaf::SetPteNuma => {
                 let page = self.page(at)?;
-                let vma_write = self.vars.read(Var::VmaWrite(at.r.vma.unwrap_or(0)));
+                let vma_write = self.vars.read(Var::VmaWrite(self.page(at)?));
                 self.op(Kind::Unhint(page, vma_write), Class::Visible, next, 0, text(self, page))
             }
 
@@ -442,7 +442,7 @@ impl Unroller<'_> {
 
     pub(super) fn isolate(&mut self, frame: PageRef, next: OpIndex, text: String) -> OpIndex {
         self.by_frame(Var::Lru, true);
-        self.by_frame(Var::Refs, false);
+        self.by_frame(Var::Refs, true);
         self.read_local(Local::Listed);
         self.op(Kind::Isolate(frame), Class::Visible, next, 0, text)
     }
@@ -514,7 +514,7 @@ impl Unroller<'_> {
                 if let Some((page, write)) = self.fault {
                     let abort = self.give_up(&at);
                     if write && self.world.threads.iter().any(|t| t.program == crate::program::ProgramName::Mprotect) {
-                        let allowed = self.vars.read(Var::VmaWrite(vma));
+                        let allowed = self.vars.read(Var::VmaWrite(page));
                         next = self.op(Kind::Branch(Test::Above(allowed, 0)), Class::Local, next, abort, String::new());
                     }
                     if self.vma_can_go(vma) {
@@ -687,8 +687,14 @@ impl Unroller<'_> {
         match leaf {
             Leaf::MprotectFixup => {
                 let write = self.spec().write;
-                let var = self.vars.write(Var::VmaWrite(at.r.vma.unwrap_or(0)));
-                self.op(Kind::Set(var, u64::from(write)), Class::Visible, next, 0, "mprotect_fixup()".to_owned())
+                // One step for all of them: faults are kept out by the VMA's lock.
+                let pages = self.pages_here(at);
+                for (index, page) in pages.into_iter().enumerate() {
+                    let var = self.vars.write(Var::VmaWrite(page));
+                    let class = if index == 0 { Class::Visible } else { Class::Urgent };
+                    next = self.op(Kind::Set(var, u64::from(write)), class, next, 0, "mprotect_fixup()".to_owned());
+                }
+                next
             }
             Leaf::CopyVma | Leaf::MmapRegion | Leaf::DupVma => {
                 let spec = self.spec();

@@ -275,9 +275,10 @@ impl Unroller<'_> {
         let from = self.fixed(at, "remove_migration_ptes")?;
         let refs = self.by_frame(Var::Refs, false);
         self.by_frame(Var::Mapcount, false);
+        // The ghost of the copy ends with a step of its own: stores see it, so that it must not end with an unlock.
+        let next = self.op(Kind::CopyDone, Class::Local, next, 0, String::new());
         let kind = Kind::AddFrame { vars: refs, frame: PageRef::New, by: -1 };
-        let next = self.op(kind, Class::Visible, next, 0, "folio_put(new page)".to_owned());
-        let mut next = self.op(Kind::CopyDone, Class::Local, next, 0, String::new());
+        let mut next = self.op(kind, Class::Visible, next, 0, "folio_put(new page)".to_owned());
         let migrated = self.read_local(Local::Migrated);
         for page in self.pages_of(from).into_iter().rev() {
             let table = self.world.pages[usize::from(page)].table;

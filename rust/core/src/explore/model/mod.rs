@@ -56,8 +56,14 @@ struct ThreadFields {
     waiting: Vec<OpIndex>,
     /// page_mkclean tells what it found only at the end.
     keeps_hold: bool,
+    visited: Field,
     /// Virtual pages that look different to the application while it runs.
     changes: u32,
+    /// Virtual pages that it promises to have unmapped, and to have write-protected.
+    unmaps: u32,
+    protects: u32,
+    /// Its position before its first step.
+    start: u64,
     /// Its number.
     index: usize,
 }

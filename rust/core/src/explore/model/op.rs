@@ -85,6 +85,8 @@ pub enum PageRef {
     OfPte,
     /// The one that the thread allocated.
     New,
+    /// The one that this virtual page maps now.
+    MappedAt(u8),
 }
 
 /// What a thread promises by returning.
@@ -94,8 +96,6 @@ pub struct Promise {
     pub unmaps: u32,
     /// Virtual pages that it write-protected.
     pub protects: u32,
-    /// Of those, only entries that are present count: others are none of its business.
-    pub protects_only_present: bool,
     /// Frames whose content MADV_FREE gave up.
     pub frees: u32,
 }

@@ -253,7 +253,8 @@ impl<'a> Unroller<'a> {
         (0..self.world.pages.len() as u8).filter(maps).collect()
     }
 
-    fn promise(&self) -> Promise {
+    /// What the thread promises by returning.
+    pub fn promise(&self) -> Promise {
         let spec = self.spec();
         let mask = |pages: &[u8]| pages.iter().fold(0, |mask, page| mask | 1 << page);
         let mapping_pages: Vec<u8> =
@@ -270,11 +271,7 @@ impl<'a> Unroller<'a> {
                 let is_private = |page: &&u8| self.content_of_page(**page) == Content::Anon;
                 promise.protects = spec.range.iter().filter(is_private).fold(0, |mask, page| mask | 1 << page);
             }
-            ProgramName::WpSharedMappingRange => promise.protects = mask(&mapping_pages),
-            ProgramName::PageMkclean => {
-                promise.protects = mask(&mapping_pages);
-                promise.protects_only_present = true;
-            }
+            ProgramName::WpSharedMappingRange | ProgramName::PageMkclean => promise.protects = mask(&mapping_pages),
             ProgramName::MadviseFree => promise.frees = self.frames_of(&spec.range).iter().fold(0, |m, f| m | 1 << f),
             _ => {}
         }
@@ -393,6 +390,9 @@ impl<'a> Unroller<'a> {
             LoopKind::Page { keep } => {
                 let frames = if self.spec().program == ProgramName::MadvisePageout {
                     (0..self.world.frames.len() as u8).collect()
+                } else if self.has_list() {
+                    let of_page = |page: &u8| self.world.pages[usize::from(*page)].frames.clone();
+                    self.spec().range.iter().flat_map(of_page).collect()
                 } else {
                     self.frames_of(&self.spec().range)
                 };
@@ -597,10 +597,12 @@ impl<'a> Unroller<'a> {
             return start;
         }
         let mut first = start;
-        for frame in self.frames_of(&spec.range).into_iter().rev() {
-            let page = PageRef::Fixed(frame);
-            let text = format!("folio_isolate_lru({})", self.frame_text(page));
-            first = self.isolate(page, first, text);
+        for page in spec.range.iter().rev() {
+            let frames = &self.world.pages[usize::from(*page)].frames;
+            let which = if frames.len() == 1 { PageRef::Fixed(frames[0]) } else { PageRef::MappedAt(*page) };
+            self.vars.read(Var::Pte(*page));
+            let text = format!("folio_isolate_lru({})", self.page_text(*page));
+            first = self.isolate(which, first, text);
         }
         first
     }
@@ -618,6 +620,7 @@ impl<'a> Unroller<'a> {
                 .find(|page| page.frames[0] == frame)
                 .map_or_else(|| format!("f{frame}"), |page| page.name.clone()),
             PageRef::New => "new page".to_owned(),
+            PageRef::MappedAt(page) => self.page_text(page),
             PageRef::OfPte | PageRef::None => "page".to_owned(),
         }
     }

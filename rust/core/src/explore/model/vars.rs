@@ -54,6 +54,9 @@ pub enum Local {
     Writing,
     /// Ghost: what was copied and is to be replaced by the copy: its frame + 1.
     Copying,
+    /// Ghost: virtual pages that the thread has promised something about and has come by, and that nobody has given back
+    /// since what it took away.
+    Visited,
     /// The migration entries made by this thread: one bit for each virtual page.
     Migrated,
 }
@@ -109,7 +112,7 @@ pub enum Var {
     VmaWriter(u8),
     /// The VMA of this virtual page is out of the tree.
     VmaGone(u8),
-    /// The VMA has VM_WRITE.
+    /// The VMA of this virtual page has VM_WRITE.
     VmaWrite(u8),
     /// `i_mmap_rwsem` and the anon_vma lock: readers.
     RmapReaders,
