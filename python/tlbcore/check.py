@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 from tlbcore import _core, kernels
 from tlbcore.errors import InputError
-from tlbcore.kernel import Kernel
 from tlbcore.report.columns import columns
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from tlbcore.kernel import Kernel
 
 __all__ = ["INVARIANTS", "Event", "UnsafeError", "Verdict", "check"]
 
@@ -115,7 +116,7 @@ def _threads(operations: Sequence[str | Mapping[str, object]]) -> list[dict[str,
     return [{"operation": item} if isinstance(item, str) else dict(item) for item in operations]
 
 
-def check(
+def check(  # noqa: PLR0913  # what to run, on what, how far
     kernel: str | Kernel,
     operations: Sequence[str | Mapping[str, object]],
     *,
@@ -140,8 +141,8 @@ def check(
         operations: One kernel thread each: the name of a program, or a dictionary with `operation` and `first`, `count`
             (its pages), `write`, `other_table`.
         users: CPUs that load and store at will.
-        pages: So many pages of one VMA in one page table, or one dictionary for each: `kind` (file, anon), `table`, `vma`,
-            `mapped` (none, read, write, dirty), `frame`.
+        pages: So many pages of one VMA in one page table, or one dictionary for each: `kind` (file, anon), `table`,
+            `vma`, `mapped` (none, read, write, dirty), `frame`.
         kind: What `pages` hold, if it is a number.
         faults: Threads that take a page fault wherever the hardware would raise one, again and again.
         spare_frames: Page frames that can be allocated.

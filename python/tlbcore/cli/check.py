@@ -26,10 +26,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="OP[:FIRST[-LAST]]",
         help="an operation that one kernel thread runs, on all pages or on some; again for more",
     )
-    parser.add_argument("--users", type=int, default=1, metavar="N", help="CPUs that load and store at will (%(default)s)")
+    parser.add_argument(
+        "--users", type=int, default=1, metavar="N", help="CPUs that load and store at will (%(default)s)"
+    )
     parser.add_argument("--pages", type=int, default=1, metavar="N", help="pages (%(default)s)")
     parser.add_argument("--kind", choices=("file", "anon"), default="file", help="what the pages hold (%(default)s)")
-    parser.add_argument("--faults", type=int, default=0, metavar="N", help="threads that take page faults (%(default)s)")
+    parser.add_argument(
+        "--faults", type=int, default=0, metavar="N", help="threads that take page faults (%(default)s)"
+    )
     parser.add_argument(
         "--invariant",
         action="append",
@@ -52,7 +56,7 @@ def operation(text: str) -> dict[str, object]:
     if not colon:
         return {"operation": name}
     first, dash, last = pages.partition("-")
-    if not first.isdecimal() or dash and not last.isdecimal():
+    if not first.isdecimal() or (dash and not last.isdecimal()):
         raise InputError(f"--op: found {text}, expected OPERATION:FIRST-LAST with numbers of pages")
     end = int(last) if dash else int(first)
     return {"operation": name, "first": int(first), "count": end - int(first) + 1}

@@ -19,8 +19,8 @@ __all__ = ["Race"]
 class Race:
     """A race of Linux, or of a patch that was posted.
 
-    `scenario` holds the arguments of `tlbcore.check` but the kernel; `buggy_engine` are bugs of the flush engine, which no
-    scheme can express, and go with the buggy kernel only.
+    `scenario` holds the arguments of `tlbcore.check` but the kernel; `buggy_engine` are bugs of the flush engine,
+    which no scheme can express, and go with the buggy kernel only.
     """
 
     id: str
@@ -29,7 +29,7 @@ class Race:
     commit: str
     #: The first release without it.
     fixed_in: str
-    #: The legacy scheme: 1 mmu_gather, 2 tlb_flush_pending, 3 lazy MMU, 4 per table, 5 reclaim batching, HW flush engine.
+    #: The legacy scheme: 1 mmu_gather, 2 tlb_flush_pending, 3 lazy MMU, 4 per table, 5 reclaim batching; HW: flushing.
     scheme: str
     #: The invariant that it violates.
     invariant: str

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tlbcore.schemes.deferred_unmap import DeferredUnmap
+from tlbcore.schemes.lazy_mmu import LazyMmu
 from tlbcore.schemes.mmu_gather import MmuGather
 from tlbcore.schemes.per_table import PerTable
-from tlbcore.schemes.lazy_mmu import LazyMmu
 from tlbcore.schemes.tlb_flush_pending import TlbFlushPending
 from tlbcore.steps import (
     Block,
@@ -47,8 +47,8 @@ from tlbcore.steps import (
     set_page_dirty,
     set_pte_at,
     set_pte_at_new,
-    should_defer_flush,
     set_tlb_ubc_flush_pending,
+    should_defer_flush,
     tlb_flush_mmu,
     tlb_flush_mmu_tlbonly,
     tlb_flush_pte_range,

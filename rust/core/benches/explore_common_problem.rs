@@ -63,9 +63,8 @@ fn row(name: &str, runs: usize, options: Options, saturated: bool, threads: usiz
     if std::env::args().skip(1).any(|only| !only.starts_with("--") && !name.contains(&only)) {
         return;
     }
-    let mut timed: Vec<_> = (0..runs)
-        .map(|_| with_model(options, Run { saturated, threads }).expect("the size is compiled"))
-        .collect();
+    let mut timed: Vec<_> =
+        (0..runs).map(|_| with_model(options, Run { saturated, threads }).expect("the size is compiled")).collect();
     timed.sort_by_key(|(time, _)| *time);
     let (time, rest) = &timed[runs / 2];
     println!("{name:<32} {:>9.2} ms {rest}", time.as_secs_f64() * 1e3);

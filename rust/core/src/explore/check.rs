@@ -8,10 +8,12 @@ use std::time::Instant;
 
 use serde::Serialize;
 
-use super::search::Model as _;
 use super::model::{Blueprint, Event, Invariant, KernelModel, Snapshot};
 use super::scenario::Scenario;
-use super::search::{Action, Audit, Bounds, Control, NoAudit, Progress, Reductions, Stopped, audit, follow, saturate, search};
+use super::search::Model as _;
+use super::search::{
+    Action, Audit, Bounds, Control, NoAudit, Progress, Reductions, Stopped, audit, follow, saturate, search,
+};
 use crate::error::{Error, Result};
 use crate::program::CompiledKernel;
 

@@ -185,7 +185,7 @@ pub struct World {
     pub engine: EngineSpec,
 }
 
-fn bad(message: String) -> Error {
+fn bad(message: impl std::fmt::Display) -> Error {
     Error::Value(format!("scenario: {message}"))
 }
 
@@ -231,7 +231,7 @@ impl Scenario {
             engine: self.engine,
         };
         for (index, page) in self.pages.iter().enumerate() {
-            self.add_page(&mut world, index, page)?;
+            Self::add_page(&mut world, index, *page)?;
         }
         for spec in &self.threads {
             self.add_thread(&mut world, spec)?;
@@ -249,12 +249,15 @@ impl Scenario {
             });
         }
         if world.pages.len() > MAX_VIRTUAL_PAGES {
-            return Err(bad(format!("found {} virtual pages, expected at most {MAX_VIRTUAL_PAGES}", world.pages.len())));
+            return Err(bad(format!(
+                "found {} virtual pages, expected at most {MAX_VIRTUAL_PAGES}",
+                world.pages.len()
+            )));
         }
         Ok(world)
     }
 
-    fn add_page(&self, world: &mut World, index: usize, page: &PageSpec) -> Result<()> {
+    fn add_page(world: &mut World, index: usize, page: PageSpec) -> Result<()> {
         let vma = usize::from(page.vma);
         if vma > world.vmas.len() || vma + 1 < world.vmas.len() {
             return Err(bad(format!("page {index}: found vma {vma}, expected them to be numbered in order")));
@@ -301,7 +304,9 @@ impl Scenario {
         }
         let range: Vec<u8> = (spec.first..end).collect();
         let target = match program {
-            ProgramName::Mremap => add_copies(world, &range, 0, if spec.other_table { "'" } else { "*" }, spec.other_table),
+            ProgramName::Mremap => {
+                add_copies(world, &range, 0, if spec.other_table { "'" } else { "*" }, spec.other_table)
+            }
             ProgramName::Fork => add_copies(world, &(0..nr_pages).collect::<Vec<_>>(), 1, "c", true),
             _ => Vec::new(),
         };
@@ -355,25 +360,23 @@ fn add_copies(world: &mut World, range: &[u8], mm: u8, mark: &str, own_table: bo
         let from = world.pages[usize::from(page)].clone();
         let copy = world.pages.len() as u8;
         let table = if own_table || mm != from.mm {
-            match tables.iter().find(|(old, _)| *old == from.table) {
-                Some((_, new)) => *new,
-                None => {
-                    world.tables.push(mm);
-                    tables.push((from.table, world.tables.len() as u8 - 1));
-                    world.tables.len() as u8 - 1
-                }
+            if let Some((_, new)) = tables.iter().find(|(old, _)| *old == from.table) {
+                *new
+            } else {
+                world.tables.push(mm);
+                tables.push((from.table, world.tables.len() as u8 - 1));
+                world.tables.len() as u8 - 1
             }
         } else {
             from.table
         };
-        let vma = match vmas.iter().find(|(old, _)| *old == from.vma) {
-            Some((_, new)) => *new,
-            None => {
-                let kind = world.vmas[usize::from(from.vma)].kind;
-                world.vmas.push(VmaInfo { mm, kind, pages: Vec::new(), exists: false });
-                vmas.push((from.vma, world.vmas.len() as u8 - 1));
-                world.vmas.len() as u8 - 1
-            }
+        let vma = if let Some((_, new)) = vmas.iter().find(|(old, _)| *old == from.vma) {
+            *new
+        } else {
+            let kind = world.vmas[usize::from(from.vma)].kind;
+            world.vmas.push(VmaInfo { mm, kind, pages: Vec::new(), exists: false });
+            vmas.push((from.vma, world.vmas.len() as u8 - 1));
+            world.vmas.len() as u8 - 1
         };
         world.vmas[usize::from(vma)].pages.push(copy);
         let name = format!("{}{mark}", from.name);

@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::explore::scenario::{Kind as Content, Mapped, Scenario, World};
 use crate::program::{CompiledKernel, LazyMmu, ProgramName};
 
-use super::invariant::{Invariant, NR_EVENTS};
+use super::invariant::Invariant;
 use super::op::{Class, Kind, Op, OpIndex, PageRef, Promise, Test};
 use super::unroll::Unroller;
 use super::vars::{Field, Local, Var, VarId, Vars, bits_for};
@@ -142,9 +142,7 @@ impl Blueprint {
         let threads: Vec<ThreadFields> = (0..self.world.threads.len()).map(|index| self.thread(index)).collect();
         let is_register = |local: Local| !matches!(local, Local::Pc | Local::Pending(_));
         let register_masks: Vec<[u64; W]> = (0..threads.len() as u8)
-            .map(|thread| {
-                self.mask(|var| matches!(var, Var::Thread(of, local) if of == thread && is_register(local)))
-            })
+            .map(|thread| self.mask(|var| matches!(var, Var::Thread(of, local) if of == thread && is_register(local))))
             .collect();
         let keep = liveness::keep_masks(&self.ops, &self.waits, |thread, local| {
             self.place_of(Var::Thread(thread, local)).bits::<W>()
@@ -154,8 +152,7 @@ impl Blueprint {
         let tlb = (0..self.world.users)
             .map(|cpu| (0..self.slots.len() as u8).map(|slot| self.place_of(Var::Tlb(cpu, slot))).collect())
             .collect();
-        let monotone =
-            self.mask(|var| matches!(var, Var::Tlb(..) | Var::Newer(_) | Var::Late(_) | Var::Seen));
+        let monotone = self.mask(|var| matches!(var, Var::Tlb(..) | Var::Newer(_) | Var::Late(_) | Var::Seen));
         let mut model = KernelModel {
             blueprint: self.clone(),
             ops: self.ops.clone(),
@@ -286,7 +283,7 @@ impl Blueprint {
             refs: self.place_of(Var::Refs(frame)),
             lock: self.place_of(Var::FolioLock(frame)),
             lazyfree: self.place_of(Var::Lazyfree(frame)),
-            swap_cache: self.place_of(Var::SwapCache(frame)),
+            cached: self.place_of(Var::Cached(frame)),
             lru: self.place_of(Var::Lru(frame)),
             newer: self.place_of(Var::Newer(frame)),
             late: self.place_of(Var::Late(frame)),
@@ -322,7 +319,8 @@ impl Blueprint {
         for fields in model.frames.iter().filter(|fields| !fields.is_spare) {
             fields.lru.set(&mut state, 1);
             if fields.content == Content::File {
-                // The page cache's reference.
+                // In the page cache, which holds a reference.
+                fields.cached.set(&mut state, 1);
                 let count = fields.refs.get(&state);
                 fields.refs.set(&mut state, count + 1);
             }
@@ -418,8 +416,7 @@ fn drop_private_locks(ops: &mut [Op], vars: &mut Vars) {
         users_of(ops, &|kind| matches!(kind, Kind::AcquireFolio(PageRef::Fixed(_) | PageRef::OfPte | PageRef::New)));
     for op in ops.iter_mut() {
         let passes = match &op.kind {
-            Kind::Acquire(var) => private.contains(var),
-            Kind::Set(var, _) | Kind::Add(var, _) => private.contains(var),
+            Kind::Acquire(var) | Kind::Set(var, _) | Kind::Add(var, _) => private.contains(var),
             Kind::AcquireRead { readers, writer }
             | Kind::AcquireWrite { readers, writer }
             | Kind::Downgrade { readers, writer } => private.contains(readers) && private.contains(writer),
@@ -588,14 +585,7 @@ fn number(ops: &[Op], starts: &[OpIndex], nr_threads: usize) -> (Vec<Vec<OpIndex
 }
 
 /// How many bits a variable takes.
-fn width(
-    var: Var,
-    world: &World,
-    slots: &[(u8, u8)],
-    waiting: &[Vec<OpIndex>],
-    nr_batched: u64,
-    nr_gens: u64,
-) -> u32 {
+fn width(var: Var, world: &World, slots: &[(u8, u8)], waiting: &[Vec<OpIndex>], nr_batched: u64, nr_gens: u64) -> u32 {
     let nr_threads = world.threads.len() as u64;
     let nr_pages = world.pages.len() as u32;
     let nr_frames = world.frames.len();
@@ -603,15 +593,15 @@ fn width(
     let frame_name = bits_for(nr_frames as u64);
     match var {
         Var::Pte(_) => pte::width(nr_frames),
-        Var::Tlb(..) => 3,
+        Var::Tlb(..) | Var::Seen => 3,
         // A mapping more while an entry moves; references of caches, lists and threads too.
         Var::Mapcount(frame) => bits_for(mappings(frame) + nr_threads),
         Var::Refs(frame) => bits_for(mappings(frame) + 2 + 2 * nr_threads),
-        Var::MmapReaders(_) | Var::VmaReaders(_) | Var::RmapReaders | Var::FlushPending(_) => bits_for(nr_threads),
+        Var::MmapReaders(_) | Var::VmaReaders(_) | Var::RmapReaders | Var::FlushPending(_) | Var::Freer(_) => {
+            bits_for(nr_threads)
+        }
         Var::BatchPending(_) | Var::BatchFlushed(_) => bits_for(nr_batched),
         Var::TlbGen(_) | Var::GenCompleted(_) | Var::DeferGen(_) => bits_for(nr_gens + 1),
-        Var::Seen => NR_EVENTS,
-        Var::Freer(_) => bits_for(nr_threads),
         Var::Thread(thread, local) => match local {
             Local::Pc => bits_for(waiting[usize::from(thread)].len().max(2) as u64 - 1),
             Local::Pte | Local::New => pte::width(nr_frames),

@@ -73,8 +73,10 @@ impl Unroller<'_> {
             Asked::PageMapped => self.page_var(at, Var::Mapcount, 0)?,
             Asked::PageShared => self.page_var(at, Var::Mapcount, 1)?,
             Asked::PageDirty => self.page_var(at, Var::Dirty, 0)?,
-            Asked::PageLazyfree if self.anybody_runs(ProgramName::MadviseFree) => self.page_var(at, Var::Lazyfree, 0)?,
-            Asked::PageInSwapCache => self.page_var(at, Var::SwapCache, 0)?,
+            Asked::PageLazyfree if self.anybody_runs(ProgramName::MadviseFree) => {
+                self.page_var(at, Var::Lazyfree, 0)?
+            }
+            Asked::PageInSwapCache => self.page_var(at, Var::Cached, 0)?,
             Asked::VmaShared => Test::Const(self.vma_content(at) == Content::File),
             Asked::VmaAnonymous | Asked::VmaNeedsCopy | Asked::CowMapping => {
                 Test::Const(self.vma_content(at) == Content::Anon)
@@ -85,7 +87,6 @@ impl Unroller<'_> {
                 if self.spec().write { Test::Not(Box::new(write)) } else { write }
             }
             // A scenario's munmap finds VMAs, its mremap moves.
-            Asked::ProtChanged => Test::Const(false),
             Asked::HaveVmas => Test::Const(!at.range.is_empty()),
             Asked::Moves => Test::Const(operation == ProgramName::Mremap),
             Asked::ForceFlush => Test::Above(self.read_local(Local::ForceFlush), 0),
@@ -94,9 +95,10 @@ impl Unroller<'_> {
             Asked::WriteFault => Test::Const(self.fault.is_some_and(|(_, write)| write)),
             Asked::ShouldDeferFlush => Test::Const(self.world.users > 0),
             Asked::MmTlbFlushNested => Test::Above(self.vars.read(Var::FlushPending(0)), 1),
-            // No MADV_FREE runs; and what no scenario has: huge pages, zero pages, userfaultfd, shmem, VM_DONTCOPY,
+            // No MADV_FREE runs; only mprotect changes rights; and what no scenario has: huge pages, zero pages, userfaultfd, shmem, VM_DONTCOPY,
             // fetches, mremap's other ways, populating.
             Asked::PageLazyfree
+            | Asked::ProtChanged
             | Asked::UffdWp
             | Asked::ZeroPage
             | Asked::PageHuge
@@ -149,13 +151,11 @@ impl Unroller<'_> {
     }
 
     fn page_var(&mut self, at: &At, var: impl Fn(u8) -> Var, above: u64) -> Result<Test> {
-        Ok(match self.frame(at)? {
-            PageRef::Fixed(frame) => Test::Above(self.vars.read(var(frame)), above),
-            _ => {
-                self.read_local(Local::Pte);
-                Test::FrameAbove(self.by_frame(var, true), above)
-            }
-        })
+        if let PageRef::Fixed(frame) = self.frame(at)? {
+            return Ok(Test::Above(self.vars.read(var(frame)), above));
+        }
+        self.read_local(Local::Pte);
+        Ok(Test::FrameAbove(self.by_frame(var, true), above))
     }
 
     fn is_shared(&self, test: &Test) -> bool {
@@ -175,7 +175,7 @@ impl Unroller<'_> {
                 Var::Mapcount(_) if *above == 0 => format!("page_mapped({})", self.frame_name(at)),
                 Var::Mapcount(_) => format!("page_shared({})", self.frame_name(at)),
                 Var::Dirty(_) => format!("folio_test_dirty({})", self.frame_name(at)),
-                Var::SwapCache(_) => format!("folio_test_swapcache({})", self.frame_name(at)),
+                Var::Cached(_) => format!("folio_test_swapcache({})", self.frame_name(at)),
                 Var::Lazyfree(_) => format!("folio_test_lazyfree({})", self.frame_name(at)),
                 Var::FlushPending(_) => "mm_tlb_flush_nested()".to_owned(),
                 _ => String::new(),

@@ -90,7 +90,7 @@ impl<const W: usize> KernelModel<W> {
                 let field = self.field(*var);
                 field.set(state, field.get(state) | bits);
             }
-            Kind::Add(var, by) => self.add(state, self.field(*var), *by),
+            Kind::Add(var, by) => Self::add(state, self.field(*var), *by),
             Kind::Acquire(var) => {
                 let field = self.field(*var);
                 if field.get(state) != 0 {
@@ -110,7 +110,7 @@ impl<const W: usize> KernelModel<W> {
                 if self.value(state, *writer) != 0 {
                     return None;
                 }
-                self.add(state, self.field(*readers), 1);
+                Self::add(state, self.field(*readers), 1);
             }
             Kind::AcquireWrite { readers, writer } => {
                 if self.value(state, *writer) != 0 || self.value(state, *readers) != 0 {
@@ -120,7 +120,7 @@ impl<const W: usize> KernelModel<W> {
             }
             Kind::Downgrade { readers, writer } => {
                 self.field(*writer).set(state, 0);
-                self.add(state, self.field(*readers), 1);
+                Self::add(state, self.field(*readers), 1);
             }
 
             Kind::ReadPte(page) => self.load(state, thread, *page),
@@ -172,7 +172,7 @@ impl<const W: usize> KernelModel<W> {
             }
             Kind::SetPte(page) => {
                 let entry = thread.new.get(state);
-                self.settle_hold(state, thread, entry);
+                Self::settle_hold(state, thread, entry);
                 self.write_pte(state, *page, entry);
             }
             Kind::ClearPteBits(page, bits) => {
@@ -200,7 +200,7 @@ impl<const W: usize> KernelModel<W> {
             }
             Kind::SetPteAs { page, clears, of_new } => {
                 let entry = if *of_new { thread.new.get(state) } else { thread.pte.get(state) } & !clears;
-                self.settle_hold(state, thread, entry);
+                Self::settle_hold(state, thread, entry);
                 self.write_pte(state, *page, entry);
             }
             Kind::MapPage { page, frame, write, dirty } => {
@@ -216,7 +216,7 @@ impl<const W: usize> KernelModel<W> {
             }
             Kind::SetMigration(page) => {
                 let entry = pte::absent(thread.pte.get(state), pte::MIGRATION);
-                self.settle_hold(state, thread, entry);
+                Self::settle_hold(state, thread, entry);
                 self.write_pte(state, *page, entry);
                 let migrated = thread.migrated.get(state);
                 thread.migrated.set(state, migrated | 1 << page);
@@ -225,15 +225,15 @@ impl<const W: usize> KernelModel<W> {
                 let entry = self.pages[usize::from(*page)].pte.get(state);
                 if pte::is_migration(entry) && pte::frame(entry) == *from {
                     let new = self.frame_of(state, thread, PageRef::New);
-                    self.add(state, self.frames[new].mapcount, 1);
-                    self.add(state, self.frames[new].refs, 1);
+                    Self::add(state, self.frames[new].mapcount, 1);
+                    Self::add(state, self.frames[new].refs, 1);
                     self.install(state, thread, *page, pte::revive(pte::with_frame(entry, new as u8)));
                 }
             }
 
             Kind::AddFrame { vars, frame, by } => {
                 let frame = self.frame_of(state, thread, *frame);
-                self.add(state, self.field(vars[frame]), *by);
+                Self::add(state, self.field(vars[frame]), *by);
             }
             Kind::SetFrame { vars, frame, value } => {
                 let frame = self.frame_of(state, thread, *frame);
@@ -286,7 +286,7 @@ impl<const W: usize> KernelModel<W> {
                 let delayed = thread.delayed.get(state);
                 for (slot, (_, frame)) in self.slots.iter().enumerate() {
                     if delayed >> slot & 1 != 0 {
-                        self.add(state, self.frames[usize::from(*frame)].mapcount, -1);
+                        Self::add(state, self.frames[usize::from(*frame)].mapcount, -1);
                     }
                 }
                 thread.delayed.set(state, 0);
@@ -295,31 +295,37 @@ impl<const W: usize> KernelModel<W> {
                 let queued = thread.queued.get(state);
                 for (slot, (_, frame)) in self.slots.iter().enumerate() {
                     if queued >> slot & 1 != 0 {
-                        self.add(state, self.frames[usize::from(*frame)].refs, -1);
+                        Self::add(state, self.frames[usize::from(*frame)].refs, -1);
                     }
                 }
                 thread.queued.set(state, 0);
             }
             Kind::RemoveMapping(frame) => {
                 let fields = &self.frames[usize::from(*frame)];
-                let is_file = fields.content == Content::File;
-                let cached = fields.swap_cache.get(state);
-                // The references of the list and of the caches only.
-                let expected = 1 + u64::from(is_file) + cached;
+                // The references of the list and of the cache only.
+                let expected = 1 + fields.cached.get(state);
                 let is_free = fields.mapcount.get(state) == 0
                     && fields.dirty.get(state) == 0
                     && fields.refs.get(state) == expected;
                 if is_free {
                     fields.refs.set(state, 1);
-                    fields.swap_cache.set(state, 0);
+                    fields.cached.set(state, 0);
                 }
             }
             Kind::Truncate(frame) => {
                 let fields = &self.frames[usize::from(*frame)];
-                if fields.mapcount.get(state) == 0 {
-                    self.add(state, fields.refs, -1);
+                if fields.mapcount.get(state) == 0 && fields.cached.get(state) != 0 {
+                    fields.cached.set(state, 0);
+                    Self::add(state, fields.refs, -1);
                     fields.newer.set(state, 0);
                     fields.dirty.set(state, 0);
+                }
+            }
+            Kind::FindPage(frame) => {
+                let fields = &self.frames[usize::from(*frame)];
+                if fields.cached.get(state) == 0 {
+                    fields.cached.set(state, 1);
+                    Self::add(state, fields.refs, 1);
                 }
             }
             Kind::Isolate(page) => {
@@ -332,7 +338,7 @@ impl<const W: usize> KernelModel<W> {
                 let fields = &self.frames[frame];
                 if fields.lru.get(state) != 0 && fields.refs.get(state) != 0 {
                     fields.lru.set(state, 0);
-                    self.add(state, fields.refs, 1);
+                    Self::add(state, fields.refs, 1);
                     let listed = thread.listed.get(state);
                     thread.listed.set(state, listed | 1 << frame);
                 }
@@ -341,7 +347,7 @@ impl<const W: usize> KernelModel<W> {
                 let listed = thread.listed.get(state);
                 for (frame, fields) in self.frames.iter().enumerate() {
                     if listed >> frame & 1 != 0 {
-                        self.add(state, fields.refs, -1);
+                        Self::add(state, fields.refs, -1);
                         fields.lru.set(state, 1);
                     }
                 }
@@ -350,6 +356,7 @@ impl<const W: usize> KernelModel<W> {
             Kind::Alloc => {
                 let free = self.frames.iter().position(|f| f.is_spare && f.refs.get(state) == 0)?;
                 self.frames[free].refs.set(state, 1);
+                self.frames[free].lru.set(state, 1);
                 thread.new_frame.set(state, free as u64);
             }
             Kind::Copy(page) => {
@@ -365,12 +372,12 @@ impl<const W: usize> KernelModel<W> {
                     to.set(state, from.get(state));
                     from.set(state, 0);
                 }
-                let cached = old.swap_cache.get(state);
-                let references = (cached + u64::from(old.content == Content::File)) as i8;
-                self.add(state, old.refs, -references);
-                self.add(state, new.refs, references);
-                new.swap_cache.set(state, cached);
-                old.swap_cache.set(state, 0);
+                let cached = old.cached.get(state);
+                let references = cached as i8;
+                Self::add(state, old.refs, -references);
+                Self::add(state, new.refs, references);
+                new.cached.set(state, cached);
+                old.cached.set(state, 0);
             }
 
             Kind::Record(var, page) => {
@@ -382,7 +389,7 @@ impl<const W: usize> KernelModel<W> {
                     pending.set(state, 1);
                 }
                 if self.tlb_gen.mask != 0 {
-                    self.add(state, self.tlb_gen, 1);
+                    Self::add(state, self.tlb_gen, 1);
                 }
             }
             Kind::Wait(_) => {
@@ -415,7 +422,7 @@ impl<const W: usize> KernelModel<W> {
     }
 
     #[inline]
-    fn add(&self, state: &mut [u64; W], field: Field, by: i8) {
+    fn add(state: &mut [u64; W], field: Field, by: i8) {
         let value = field.get(state).wrapping_add_signed(i64::from(by));
         debug_assert!(field.mask == 0 || value <= field.mask, "a counter left its field");
         field.set(state, value);
@@ -453,7 +460,7 @@ impl<const W: usize> KernelModel<W> {
 
     /// An entry that keeps D tells the dirty information on.
     #[inline]
-    fn settle_hold(&self, state: &mut [u64; W], thread: &ThreadFields, entry: u64) {
+    fn settle_hold(state: &mut [u64; W], thread: &ThreadFields, entry: u64) {
         if entry & pte::DIRTY != 0 {
             thread.hold.set(state, 0);
         }
@@ -505,9 +512,10 @@ impl<const W: usize> KernelModel<W> {
 
     /// Some CPU has the page translated to another frame.
     pub(super) fn maps_another(&self, state: &[u64; W], page: u8, frame: u8) -> bool {
-        self.slots.iter().enumerate().any(|(slot, (of, to))| {
-            *of == page && *to != frame && self.tlb.iter().any(|cpu| cpu[slot].get(state) != 0)
-        })
+        self.slots
+            .iter()
+            .enumerate()
+            .any(|(slot, (of, to))| *of == page && *to != frame && self.tlb.iter().any(|cpu| cpu[slot].get(state) != 0))
     }
 
     pub(super) fn saw(&self, state: &mut [u64; W], invariant: Invariant) {
@@ -542,7 +550,7 @@ impl<const W: usize> KernelModel<W> {
     }
 
     /// The virtual pages that a flush of the thread covers.
-    pub(super) fn covered(&self, state: &[u64; W], thread: &ThreadFields, scope: Scope) -> u32 {
+    pub(super) fn covered(state: &[u64; W], thread: &ThreadFields, scope: Scope) -> u32 {
         match scope {
             Scope::Pages(mask) => mask,
             Scope::Gather(all) => {

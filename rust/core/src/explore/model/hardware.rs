@@ -150,7 +150,7 @@ impl<const W: usize> KernelModel<W> {
                 let mut next = *state;
                 pending.set(&mut next, 0);
                 if let Kind::Wait(scope) = self.op_of(state, thread).kind {
-                    let covered = self.covered(state, thread, scope);
+                    let covered = Self::covered(state, thread, scope);
                     for (slot, (page, _)) in self.slots.iter().enumerate() {
                         if covered >> page & 1 != 0 {
                             self.tlb[cpu][slot].set(&mut next, 0);

@@ -75,9 +75,6 @@ impl Invariant {
     }
 }
 
-/// Bits for the events.
-pub(super) const NR_EVENTS: u32 = 3;
-
 impl<const W: usize> KernelModel<W> {
     /// Whether the invariant is asked for.
     #[inline]
@@ -150,7 +147,7 @@ impl<const W: usize> KernelModel<W> {
         }
         // What is in no file and has no entry any more was given up; so was what left its file. Anonymous memory has a
         // copy that could be taken for it only in a swap slot, and is taken for worthless only after MADV_FREE.
-        let has_copy = in_slot || fields.swap_cache.get(state) != 0 || fields.lazyfree.get(state) != 0;
+        let has_copy = in_slot || fields.cached.get(state) != 0 || fields.lazyfree.get(state) != 0;
         match fields.content {
             Content::Anon => is_referred && has_copy,
             Content::File => !fields.can_be_freed || fields.refs.get(state) != 0,

@@ -19,7 +19,6 @@ pub(super) struct Here<'p> {
 
 impl Unroller<'_> {
     /// The code of a leaf and all that follows it.
-    #[expect(clippy::too_many_lines, reason = "one arm for each step of the language")]
     pub(super) fn leaf(&mut self, program: &Program, pc: Pc, leaf: Leaf, at: At) -> Result<OpIndex> {
         let here = Here { program, pc };
         match leaf {
@@ -49,7 +48,9 @@ impl Unroller<'_> {
             | Leaf::SetPmdAtChild
             | Leaf::MoveNormalPmd
             | Leaf::MoveHugePmd => return Err(self.error(&format!("{}: huge entries are not modelled", leaf.name()))),
-            Leaf::SelectRangeAt { .. } => return Err(self.error("select_range_at: a scenario chooses its ranges itself")),
+            Leaf::SelectRangeAt { .. } => {
+                return Err(self.error("select_range_at: a scenario chooses its ranges itself"));
+            }
             Leaf::AllocAnonPage | Leaf::SwapIn | Leaf::MigrateCopy => {
                 let mut after = at.clone();
                 after.allocated = true;
@@ -66,8 +67,17 @@ impl Unroller<'_> {
             Leaf::FindGetPage => {
                 let mut after = at.clone();
                 let page = self.page(&at)?;
-                after.r.frame = PageRef::Fixed(self.world.pages[usize::from(page)].frames[0]);
-                return self.emit(program, pc + 1, after);
+                let frame = self.world.pages[usize::from(page)].frames[0];
+                after.r.frame = PageRef::Fixed(frame);
+                let next = self.emit(program, pc + 1, after)?;
+                self.vars.write(Var::Refs(frame));
+                let text = format!("filemap_get_folio({})", self.page_text(page));
+                let kind = Kind::FindPage(frame);
+                if !self.file_pages_can_go() {
+                    return Ok(next);
+                }
+                self.vars.read(Var::Cached(frame));
+                return Ok(self.op(kind, Class::Visible, next, 0, text));
             }
             Leaf::VmsGatherMunmapVmas => {
                 let mut after = at.clone();
@@ -129,10 +139,10 @@ impl Unroller<'_> {
             | Leaf::ClearVmaSoftDirty
             | Leaf::CopyVma
             | Leaf::DupVma
-            | Leaf::MmapRegion => next,
-
+            | Leaf::MmapRegion
             // Native x86 batches nothing in lazy-MMU mode, and other architectures are refused by the model.
-            Leaf::ArchEnterLazyMmuMode | Leaf::ArchLeaveLazyMmuMode
+            | Leaf::ArchEnterLazyMmuMode
+            | Leaf::ArchLeaveLazyMmuMode
             // The write protection beside it is what tracks stores.
             | Leaf::PteClearSoftDirty
             // The child's address space is in the scenario from the start; no CPU runs it.
@@ -157,8 +167,8 @@ impl Unroller<'_> {
                 };
                 let what = format!("flush_tlb_page({})", self.page_text(page));
                 let flush = self.flush(Scope::Pages(1 << page), &what, next);
-                let (test, class) = self.pte_accessible();
-                let branch = self.op(Kind::Branch(test), class, flush, next, "pte_accessible()".to_owned());
+                let (accessible, class) = self.pte_accessible();
+                let branch = self.op(Kind::Branch(accessible), class, flush, next, "pte_accessible()".to_owned());
                 self.xchg(page, branch)
             }
             Leaf::PteClear => {
@@ -381,7 +391,11 @@ impl Unroller<'_> {
     }
 
     pub(super) fn frame(&self, at: &At) -> Result<PageRef> {
-        if at.r.frame == PageRef::None { Err(self.error("a step on a page outside a loop over pages")) } else { Ok(at.r.frame) }
+        if at.r.frame == PageRef::None {
+            Err(self.error("a step on a page outside a loop over pages"))
+        } else {
+            Ok(at.r.frame)
+        }
     }
 
     pub(super) fn frame_name(&self, at: &At) -> String {
@@ -389,6 +403,15 @@ impl Unroller<'_> {
             (PageRef::OfPte, Some(page)) => self.page_text(page),
             (frame, _) => self.frame_text(frame),
         }
+    }
+
+    /// Whether a page of a file can leave the page cache.
+    fn file_pages_can_go(&self) -> bool {
+        use crate::program::ProgramName as P;
+        let takes = |thread: &crate::explore::scenario::Thread| {
+            thread.truncates || matches!(thread.program, P::ShrinkFolioList | P::MadvisePageout)
+        };
+        self.world.threads.iter().any(takes)
     }
 
     pub(super) fn is_mkclean(&self) -> bool {
@@ -450,6 +473,7 @@ impl Unroller<'_> {
     /// One page of a truncated file leaves the page cache.
     pub(super) fn truncate_page(&mut self, frame: u8, next: OpIndex) -> OpIndex {
         self.vars.read(Var::Mapcount(frame));
+        self.vars.read(Var::Cached(frame));
         self.vars.write(Var::Refs(frame));
         let page = PageRef::Fixed(frame);
         let name = self.frame_text(page);
@@ -534,7 +558,8 @@ impl Unroller<'_> {
                     self.vars.read(Var::Pte(page));
                     let text = format!("pte_same({})", self.page_text(page));
                     next = self.op(Kind::PteSame(page), Class::Urgent, next, changed, text);
-                } else if let (true, Some(page), PageRef::Fixed(frame)) = (at.in_mapping_loop(), at.r.page, at.r.frame) {
+                } else if let (true, Some(page), PageRef::Fixed(frame)) = (at.in_mapping_loop(), at.r.page, at.r.frame)
+                {
                     let mut skipping = before;
                     skipping.held.clone_from(&at.held);
                     skipping.held.pop();

@@ -141,7 +141,7 @@ impl Unroller<'_> {
 
     /// All entries stand under one lock, so that whoever holds it sees nobody change the marks of the batch.
     fn one_table(&self) -> bool {
-        self.world.tables.iter().filter(|mm| **mm == 0).count() == 1
+        !self.world.tables.iter().skip(1).any(|mm| *mm == 0)
     }
 
     /// `flush_tlb_batched_pending()`.
@@ -178,14 +178,14 @@ impl Unroller<'_> {
         let dirty = Test::Pte { mask: pte::DIRTY, value: pte::DIRTY };
         let mark = self.op(Kind::Branch(dirty), Class::Local, writable, mark, String::new());
         let mark = self.set_local(Local::UbcRequired, 1, mark);
-        let mark = if self.vars.is_read(Var::TlbGen(0)) {
+        let mark = if self.kernel.constants.pending_tracking == PendingTracking::Mm {
+            mark
+        } else {
             let tlb_gen = self.vars.read(Var::TlbGen(0));
             self.op(Kind::Add(tlb_gen, 1), Class::Visible, mark, 0, "inc_mm_tlb_gen()".to_owned())
-        } else {
-            mark
         };
-        let (test, class) = self.pte_accessible();
-        self.op(Kind::Branch(test), class, mark, next, "pte_accessible()".to_owned())
+        let (accessible, class) = self.pte_accessible();
+        self.op(Kind::Branch(accessible), class, mark, next, "pte_accessible()".to_owned())
     }
 
     /// `try_to_unmap_flush()` and `try_to_unmap_flush_dirty()`: the batch flushes all that its CPUs have.
@@ -226,7 +226,7 @@ impl Unroller<'_> {
         let frame = self.fixed(at, "add_to_swap")?;
         let page = PageRef::Fixed(frame);
         let name = self.frame_text(page);
-        let (cache, refs) = (self.by_frame(Var::SwapCache, false), self.by_frame(Var::Refs, false));
+        let (cache, refs) = (self.by_frame(Var::Cached, false), self.by_frame(Var::Refs, false));
         self.by_frame(Var::Dirty, false);
         let next = self.op(Kind::SetDirty(page), Class::Visible, next, 0, format!("folio_mark_dirty({name})"));
         let kind = Kind::AddFrame { vars: refs, frame: page, by: 1 };
@@ -237,7 +237,7 @@ impl Unroller<'_> {
 
     pub(super) fn remove_mapping(&mut self, at: &At, next: OpIndex) -> Result<OpIndex> {
         let frame = self.fixed(at, "remove_mapping_and_free")?;
-        for var in [Var::Mapcount(frame), Var::Dirty(frame), Var::SwapCache(frame), Var::Refs(frame)] {
+        for var in [Var::Mapcount(frame), Var::Dirty(frame), Var::Cached(frame), Var::Refs(frame)] {
             self.vars.read(var);
         }
         let text = format!("__remove_mapping({})", self.frame_text(PageRef::Fixed(frame)));
@@ -245,7 +245,7 @@ impl Unroller<'_> {
     }
 
     pub(super) fn swap_in(&mut self, next: OpIndex) -> OpIndex {
-        let cached = self.by_frame(Var::SwapCache, true);
+        let cached = self.by_frame(Var::Cached, true);
         let refs = self.by_frame(Var::Refs, false);
         self.read_local(Local::NewFrame);
         let read = self.op(Kind::Alloc, Class::Visible, next, 0, "swap_readpage(new page)".to_owned());
@@ -258,15 +258,15 @@ impl Unroller<'_> {
 
     pub(super) fn migrate_copy(&mut self, at: &At, next: OpIndex) -> OpIndex {
         let PageRef::Fixed(frame) = at.r.frame else { return next };
-        for var in [Var::Dirty, Var::SwapCache, Var::Refs, Var::Lazyfree] {
+        for var in [Var::Dirty, Var::Refs, Var::Lazyfree] {
             self.by_frame(var, false);
         }
+        self.by_frame(Var::Cached, true);
         self.read_local(Local::NewFrame);
         let page = PageRef::Fixed(frame);
         let name = self.frame_text(page);
         let copy = self.op(Kind::Copy(page), Class::Visible, next, 0, format!("folio_copy({name})"));
-        let replace =
-            self.op(Kind::Replace(frame), Class::Visible, copy, 0, format!("folio_migrate_mapping({name})"));
+        let replace = self.op(Kind::Replace(frame), Class::Visible, copy, 0, format!("folio_migrate_mapping({name})"));
         self.op(Kind::Alloc, Class::Visible, replace, 0, "alloc_migration_target()".to_owned())
     }
 

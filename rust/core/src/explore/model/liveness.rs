@@ -1,7 +1,7 @@
 //! Which registers of a thread still matter at each of its steps.
 
 use super::NO_WAIT;
-use super::op::{Kind, Op, PageRef, Scope, Test};
+use super::op::{Kind, Op, PageRef, Test};
 use super::vars::Local;
 
 /// Registers whose last use the steps tell; ghosts and the IPIs' answers are kept.
@@ -35,16 +35,20 @@ fn uses(kind: &Kind) -> (u8, u8) {
         | Kind::Isolate(page)
         | Kind::Copy(page) => (of_page(*page), 0),
         Kind::ReadPte(_) | Kind::Xchg { .. } => (0, PTE | NEW),
-        Kind::ReadIfMaps(..) | Kind::Modify(_) | Kind::Mkwrite { .. } | Kind::ClearNewBits(_) => (NEW, 0),
-        Kind::PteSame(_) | Kind::SetSwap(_) | Kind::SetMigration(_) | Kind::UseOld => (PTE, 0),
-        Kind::SetPte(_) => (NEW, 0),
+        Kind::ReadIfMaps(..) | Kind::Modify(_) | Kind::Mkwrite { .. } | Kind::ClearNewBits(_) | Kind::SetPte(_) => {
+            (NEW, 0)
+        }
+        Kind::PteSame(_)
+        | Kind::SetSwap(_)
+        | Kind::SetMigration(_)
+        | Kind::UseOld
+        | Kind::Queue(_)
+        | Kind::DelayRmap(_) => (PTE, 0),
         Kind::ClearPteBits(..) | Kind::SetPteBits(..) => (0, NEW),
         Kind::SetPteAs { of_new, .. } => (if *of_new { NEW } else { PTE }, 0),
         Kind::MapPage { frame, .. } | Kind::AddFrame { frame, .. } | Kind::SetFrame { frame, .. } => {
             (of_page(*frame), 0)
         }
-        Kind::Queue(_) | Kind::DelayRmap(_) => (PTE, 0),
-        Kind::Send { scope: Scope::Pages(_), .. } => (0, 0),
         _ => (0, 0),
     }
 }

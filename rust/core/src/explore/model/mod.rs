@@ -98,7 +98,7 @@ struct FrameFields<const W: usize> {
     refs: Field,
     lock: Field,
     lazyfree: Field,
-    swap_cache: Field,
+    cached: Field,
     lru: Field,
     newer: Field,
     late: Field,

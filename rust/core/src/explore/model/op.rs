@@ -253,6 +253,8 @@ pub enum Kind {
     RemoveMapping(u8),
     /// Takes the page out of the page cache (truncation), if nothing maps it.
     Truncate(u8),
+    /// Reads the page of a file back if it is not in the page cache.
+    FindPage(u8),
     /// Puts the frame on the list, with a reference, if it is on the LRU list.
     Isolate(PageRef),
     /// Drops the references of the list.

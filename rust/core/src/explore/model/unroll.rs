@@ -170,7 +170,7 @@ impl<'a> Unroller<'a> {
             }
         }
         self.end = end;
-        let at = self.start(spec);
+        let at = Self::start(spec);
         let start = self.emit(program, 0, at)?;
         Ok(self.isolation(start))
     }
@@ -188,7 +188,7 @@ impl<'a> Unroller<'a> {
                 self.memo.clear();
                 self.fault = Some((page, write));
                 self.end = if spec.is_faulter { idle } else { done };
-                let mut at = self.start(spec);
+                let mut at = Self::start(spec);
                 let info = &self.world.pages[usize::from(page)];
                 at.r = Registers {
                     vma: Some(info.vma),
@@ -223,7 +223,7 @@ impl<'a> Unroller<'a> {
             })
     }
 
-    fn start(&self, spec: &Thread) -> At {
+    fn start(spec: &Thread) -> At {
         At {
             r: Registers { vma: None, table: None, target_table: None, page: None, frame: PageRef::None },
             range: spec.range.clone(),
@@ -328,11 +328,11 @@ impl<'a> Unroller<'a> {
                 match test {
                     Test::Const(true) => self.emit(program, pc + 1, at)?,
                     Test::Const(false) => self.emit(program, *target, at)?,
-                    test => {
-                        let text = self.test_text(&test, &at);
+                    open => {
+                        let words = self.test_text(&open, &at);
                         let then = self.emit(program, pc + 1, at.clone())?;
                         let otherwise = self.emit(program, *target, at)?;
-                        self.op(Kind::Branch(test), class, then, otherwise, text)
+                        self.op(Kind::Branch(open), class, then, otherwise, words)
                     }
                 }
             }
@@ -369,7 +369,9 @@ impl<'a> Unroller<'a> {
                 let mapping = frames.iter().flat_map(|frame| self.pages_of(*frame));
                 let mut vmas: Vec<u8> = mapping.map(|page| pages[usize::from(page)].vma).collect();
                 vmas.sort_unstable();
-                vmas.iter().for_each(|vma| push(Item::Vma(*vma)));
+                for vma in vmas {
+                    push(Item::Vma(vma));
+                }
                 LoopKindKey::RmapVma
             }
             LoopKind::Table => {
@@ -396,7 +398,9 @@ impl<'a> Unroller<'a> {
                 } else {
                     self.frames_of(&self.spec().range)
                 };
-                frames.iter().for_each(|frame| push(Item::Frame(*frame)));
+                for frame in frames {
+                    push(Item::Frame(frame));
+                }
                 at.keeps_folios_locked = keep && self.spec().program == ProgramName::MigratePages;
                 LoopKindKey::Page { keep }
             }
@@ -427,10 +431,9 @@ impl<'a> Unroller<'a> {
             let info = &self.world.pages[usize::from(*page)];
             let in_vma = at.r.vma.is_none_or(|vma| vma == info.vma);
             let in_table = at.r.table.is_none_or(|table| table == info.table);
-            let to_table = at
-                .r
-                .target_table
-                .is_none_or(|table| self.world.pages[usize::from(self.target_of(*page))].table == table);
+            let to_table =
+                at.r.target_table
+                    .is_none_or(|table| self.world.pages[usize::from(self.target_of(*page))].table == table);
             in_vma && in_table && to_table
         };
         candidates.into_iter().filter(fits).collect()
@@ -505,13 +508,7 @@ impl<'a> Unroller<'a> {
                 let (force, delay) = (self.local(Local::ForceFlush), self.local(Local::DelayRmap));
                 let first = self.op(Kind::Set(force, 0), Class::Local, first, 0, String::new());
                 let first = self.op(Kind::Set(delay, 0), Class::Local, first, 0, String::new());
-                if !self.tables_can_go() {
-                    return Ok(first);
-                }
-                let skip = self.emit(program, state.next, skipping)?;
-                let gone = self.vars.read(Var::TableGone(table));
-                let text = "pmd_none()".to_owned();
-                Ok(self.op(Kind::Branch(Test::Above(gone, 0)), Class::Visible, skip, first, text))
+                Ok(first)
             }
             Item::Extent(old, new) => {
                 at.r.table = Some(old);
@@ -534,7 +531,7 @@ impl<'a> Unroller<'a> {
                 skipping.r = at.r.clone();
                 let skip = self.emit(program, state.next, skipping)?;
                 let only_present = matches!(state.kind, LoopKindKey::Pte { only_present: true });
-                let test = if only_present {
+                let wanted = if only_present {
                     Test::PteMaps
                 } else {
                     Test::Not(Box::new(Test::Pte { mask: super::pte::PRESENT | 0x30, value: 0 }))
@@ -542,7 +539,7 @@ impl<'a> Unroller<'a> {
                 let delay = self.local(Local::DelayRmap);
                 let first = self.op(Kind::Set(delay, 0), Class::Local, first, 0, String::new());
                 self.read_local(Local::Pte);
-                let branch = self.op(Kind::Branch(test), Class::Local, first, skip, String::new());
+                let branch = self.op(Kind::Branch(wanted), Class::Local, first, skip, String::new());
                 let text = format!("ptep_get({})", self.page_text(page));
                 self.vars.read(Var::Pte(page));
                 // Under the lock only the hardware's A and D can change, and these might as well have changed before it.
@@ -570,11 +567,6 @@ impl<'a> Unroller<'a> {
                 matches!(thread.program, ProgramName::Munmap | ProgramName::Mmap | ProgramName::Mremap)
                     && thread.range.iter().any(|page| self.world.pages[usize::from(*page)].vma == vma)
             })
-    }
-
-    /// Whether any thread frees page tables.
-    pub fn tables_can_go(&self) -> bool {
-        false
     }
 
     /// The thread works on a list of pages that it isolates.

@@ -80,8 +80,8 @@ pub enum Var {
     FolioLock(u8),
     /// MADV_FREE took it.
     Lazyfree(u8),
-    /// It is in the swap cache.
-    SwapCache(u8),
+    /// It is in the page cache (of a file), or in the swap cache (anonymous).
+    Cached(u8),
     /// It is on the LRU list, so that somebody can isolate it.
     Lru(u8),
     /// Ghost: its content is newer than what was written out.
@@ -98,8 +98,6 @@ pub enum Var {
     Protected(u8),
     /// The page-table lock of a PTE table.
     Ptl(u8),
-    /// The PTE table is out of the tree.
-    TableGone(u8),
     /// The page-table lock of a PMD table, by address space.
     Pml(u8),
     /// `mmap_lock`: readers.
@@ -177,7 +175,7 @@ impl Field {
 #[derive(Clone, Debug, Default)]
 pub struct Vars {
     ids: BTreeMap<Var, VarId>,
-    vars: Vec<Var>,
+    all: Vec<Var>,
     is_read: Vec<bool>,
 }
 
@@ -187,9 +185,9 @@ impl Vars {
         if let Some(id) = self.ids.get(&var) {
             return *id;
         }
-        let id = VarId(self.vars.len() as u16);
+        let id = VarId(self.all.len() as u16);
         self.ids.insert(var, id);
-        self.vars.push(var);
+        self.all.push(var);
         self.is_read.push(false);
         id
     }
@@ -213,7 +211,7 @@ impl Vars {
 
     /// The variables in the order of their numbers.
     pub fn all(&self) -> &[Var] {
-        &self.vars
+        &self.all
     }
 
     /// The number of a variable that is known.
@@ -224,7 +222,7 @@ impl Vars {
     /// Gives each variable that is read its place; `width` says how many bits it takes. Those of one CPU lie together in
     /// a column, which is within one word. Returns the fields, the columns and the number of words.
     pub fn place(&self, users: u8, width: impl Fn(Var) -> u32) -> (Vec<Field>, Vec<Field>, usize) {
-        let mut fields = vec![Field::default(); self.vars.len()];
+        let mut fields = vec![Field::default(); self.all.len()];
         let mut used: Vec<u32> = Vec::new();
         let mut reserve = |bits: u32| {
             let word = used.iter().position(|taken| taken + bits <= 64).unwrap_or_else(|| {
@@ -234,16 +232,16 @@ impl Vars {
             used[word] += bits;
             (word as u8, (used[word] - bits) as u8)
         };
-        let takes_room = |index: usize| self.is_read[index] && width(self.vars[index]) > 0;
+        let takes_room = |index: usize| self.is_read[index] && width(self.all[index]) > 0;
         let mut columns = Vec::new();
         for cpu in 0..users {
             let members: Vec<usize> =
-                (0..self.vars.len()).filter(|i| takes_room(*i) && cpu_of(self.vars[*i]) == Some(cpu)).collect();
-            let total: u32 = members.iter().map(|i| width(self.vars[*i])).sum();
+                (0..self.all.len()).filter(|i| takes_room(*i) && cpu_of(self.all[*i]) == Some(cpu)).collect();
+            let total: u32 = members.iter().map(|i| width(self.all[*i])).sum();
             if total > 64 {
                 // Not one column: these CPUs cannot be sorted, but all else works.
                 for index in members {
-                    let bits = width(self.vars[index]);
+                    let bits = width(self.all[index]);
                     let (word, shift) = reserve(bits);
                     fields[index] = Field { word, shift, mask: ones(bits) };
                 }
@@ -252,7 +250,7 @@ impl Vars {
             let (word, mut shift) = reserve(total);
             columns.push(Field { word, shift, mask: ones(total) });
             for index in members {
-                let bits = width(self.vars[index]);
+                let bits = width(self.all[index]);
                 fields[index] = Field { word, shift, mask: ones(bits) };
                 shift += bits as u8;
             }
@@ -261,10 +259,10 @@ impl Vars {
             columns.clear();
         }
         let mut rest: Vec<usize> =
-            (0..self.vars.len()).filter(|i| takes_room(*i) && cpu_of(self.vars[*i]).is_none()).collect();
-        rest.sort_by_key(|i| std::cmp::Reverse(width(self.vars[*i])));
+            (0..self.all.len()).filter(|i| takes_room(*i) && cpu_of(self.all[*i]).is_none()).collect();
+        rest.sort_by_key(|i| std::cmp::Reverse(width(self.all[*i])));
         for index in rest {
-            let bits = width(self.vars[index]);
+            let bits = width(self.all[index]);
             let (word, shift) = reserve(bits);
             fields[index] = Field { word, shift, mask: ones(bits) };
         }
