@@ -53,8 +53,8 @@ def replayed(kernel: str, kind: str, mapped: list[str], operations: list[dict[st
     file = sim.file(len(mapped)) if kind == "file" else None
     for index, how in enumerate(mapped):
         addr = BASE + index * PAGE
-        offset = {"offset": index * PAGE} if file else {}
-        process.mmap(PAGE, "rw", addr=addr, file=file, shared=file is not None, **offset)
+        offset = index * PAGE if file else 0
+        process.mmap(PAGE, "rw", addr=addr, file=file, shared=file is not None, offset=offset)
         if how == "dirty":
             process.write(addr)
         elif how == "read":
