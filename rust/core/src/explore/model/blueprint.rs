@@ -290,8 +290,8 @@ impl Blueprint {
             kept: self.place_of(Var::Kept(frame)),
             freer: self.place_of(Var::Freer(frame)),
             is_truncated: self.world.threads.iter().any(|thread| {
-                thread.program == ProgramName::UnmapMappingRange
-                    && thread.range.iter().any(|page| self.world.pages[usize::from(*page)].frames[0] == frame)
+                let maps = |page: &u8| self.world.pages[usize::from(*page)].frames.contains(&frame);
+                thread.program == ProgramName::UnmapMappingRange && thread.range.iter().any(maps)
             }),
             tlb_mask: to_frame(0b111),
             tlb_dirty_mask: to_frame(0b100),
