@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -174,3 +175,41 @@ def test_the_kernels_programs_can_all_be_explored_but_for_huge_pages() -> None:
             if program == "collapse_huge_page":
                 continue
             tlbcore.check(name, [program], kind=kind, states=100_000)
+
+
+def test_every_pair_of_operations_of_the_newest_kernel() -> None:
+    # What is found is a finding about the model. The first: reclaim defers the flush of a dirty file page, unlocks it;
+    # writeback, which finds no mapping, writes it out while a CPU can still store. The others: mapping_dirty_helpers
+    # does not ask what reclaim and migration left unflushed.
+    of_files = (
+        "munmap",
+        "madvise_dontneed",
+        "mprotect",
+        "mremap",
+        "page_mkclean",
+        "wp_shared_mapping_range",
+        "truncate",
+    )
+    of_files += ("shrink_folio_list", "madvise_cold", "clear_refs_soft_dirty", "exit_mmap", "migrate_pages")
+    of_memory = (
+        "munmap",
+        "madvise_dontneed",
+        "madvise_free",
+        "mprotect",
+        "mremap",
+        "shrink_folio_list",
+        "madvise_pageout",
+    )
+    of_memory += ("madvise_cold", "clear_refs_soft_dirty", "fork", "migrate_pages", "change_prot_numa", "exit_mmap")
+    found = {}
+    for kind, operations in (("file", of_files), ("anon", of_memory)):
+        for pair in itertools.combinations_with_replacement(operations, 2):
+            verdict = tlbcore.check("linux-6.18", pair, kind=kind, states=1_000_000)
+            assert verdict.stopped is None
+            if not verdict.safe:
+                found[pair] = verdict.violated
+    assert found == {
+        ("page_mkclean", "shrink_folio_list"): ("I4",),
+        ("wp_shared_mapping_range", "shrink_folio_list"): ("I3",),
+        ("wp_shared_mapping_range", "migrate_pages"): ("I3",),
+    }

@@ -112,7 +112,8 @@ macro_rules! with_words {
             2 => $function::<2>(&$blueprint, $($argument),*),
             3..=4 => $function::<4>(&$blueprint, $($argument),*),
             5..=6 => $function::<6>(&$blueprint, $($argument),*),
-            words => Err(Error::Value(format!("scenario: states take {words} words, expected at most 6"))),
+            7..=8 => $function::<8>(&$blueprint, $($argument),*),
+            words => Err(Error::Value(format!("scenario: states take {words} words, expected at most 8"))),
         }
     };
 }

@@ -10,8 +10,10 @@ use crate::program::ProgramName;
 
 /// At most this many virtual pages; their sets are words of 32 bits.
 pub const MAX_VIRTUAL_PAGES: usize = 16;
+/// At most this many pages in a scenario.
+pub const MAX_PAGES: usize = 8;
 /// At most this many page frames.
-pub const MAX_FRAMES: usize = 8;
+pub const MAX_FRAMES: usize = 16;
 /// At most this many user CPUs.
 pub const MAX_USERS: usize = 8;
 
@@ -215,8 +217,8 @@ impl Scenario {
     /// One line: what cannot be.
     pub fn world(&self) -> Result<World> {
         let nr_pages = self.pages.len();
-        if nr_pages == 0 || nr_pages > MAX_FRAMES {
-            return Err(bad(format!("found {nr_pages} pages, expected 1 to {MAX_FRAMES}")));
+        if nr_pages == 0 || nr_pages > MAX_PAGES {
+            return Err(bad(format!("found {nr_pages} pages, expected 1 to {MAX_PAGES}")));
         }
         if usize::from(self.users) > MAX_USERS {
             return Err(bad(format!("found {} users, expected at most {MAX_USERS}", self.users)));
@@ -323,28 +325,39 @@ impl Scenario {
         Ok(())
     }
 
-    /// One spare frame for each page that can get a new one.
+    /// Spare frames for pages that can get a new one: one of its own for each page that migrates, one for each fault; or so
+    /// many as the scenario says, for whoever comes first.
     fn add_spare_frames(&self, world: &mut World) -> Result<()> {
-        let needed: usize = world
-            .threads
-            .iter()
-            .map(|thread| match thread.program {
-                ProgramName::MigratePages => thread.range.len(),
-                ProgramName::Fault if self.pages.iter().any(|page| page.kind == Kind::Anon) => 1,
-                _ => 0,
-            })
-            .sum();
-        let nr_spare = self.spare_frames.map_or(needed, usize::from);
-        if world.frames.len() + nr_spare > MAX_FRAMES {
-            let nr_frames = world.frames.len() + nr_spare;
+        let all: Vec<u8> = (0..self.pages.len() as u8).collect();
+        let has_anon = self.pages.iter().any(|page| page.kind == Kind::Anon);
+        let mut wanted: Vec<Vec<u8>> = Vec::new();
+        for thread in &world.threads {
+            match thread.program {
+                ProgramName::MigratePages => wanted.extend(thread.range.iter().map(|page| vec![*page])),
+                ProgramName::Fault if has_anon => wanted.push(thread.range.clone()),
+                _ => {}
+            }
+        }
+        if has_anon {
+            wanted.extend((0..self.faults).map(|_| all.clone()));
+        }
+        if let Some(nr_spare) = self.spare_frames {
+            wanted = vec![all; usize::from(nr_spare)];
+        }
+        if world.frames.len() + wanted.len() > MAX_FRAMES {
+            let nr_frames = world.frames.len() + wanted.len();
             return Err(bad(format!("found {nr_frames} frames, expected at most {MAX_FRAMES}")));
         }
-        let first = world.frames.len() as u8;
-        let kind = if self.pages.iter().all(|page| page.kind == Kind::File) { Kind::File } else { Kind::Anon };
-        for spare in first..first + nr_spare as u8 {
+        for users in wanted {
+            let spare = world.frames.len() as u8;
+            let kind = self.pages[usize::from(users[0])].kind;
             world.frames.push(Frame { kind, is_spare: true });
+            let own: Vec<u8> = users.iter().map(|page| world.pages[usize::from(*page)].frames[0]).collect();
+            // Whoever else maps the same page maps the new one too.
             for page in &mut world.pages {
-                page.frames.push(spare);
+                if own.contains(&page.frames[0]) {
+                    page.frames.push(spare);
+                }
             }
         }
         Ok(())

@@ -353,8 +353,9 @@ impl<const W: usize> KernelModel<W> {
                 }
                 thread.listed.set(state, 0);
             }
-            Kind::Alloc => {
-                let free = self.frames.iter().position(|f| f.is_spare && f.refs.get(state) == 0)?;
+            Kind::Alloc(allowed) => {
+                let is_free = |index: &usize| allowed >> index & 1 != 0 && self.frames[*index].refs.get(state) == 0;
+                let free = (0..self.frames.len()).find(is_free)?;
                 self.frames[free].refs.set(state, 1);
                 self.frames[free].lru.set(state, 1);
                 thread.new_frame.set(state, free as u64);

@@ -59,9 +59,12 @@ impl Unroller<'_> {
                 }
                 let next = self.emit(program, pc + 1, after)?;
                 return Ok(match leaf {
-                    Leaf::SwapIn => self.swap_in(next),
+                    Leaf::SwapIn => self.swap_in(&at, next)?,
                     Leaf::MigrateCopy => self.migrate_copy(&at, next),
-                    _ => self.op(Kind::Alloc, Class::Visible, next, 0, "alloc_page()".to_owned()),
+                    _ => {
+                        let spare = self.spare_of(&[self.page(&at)?]);
+                        self.op(Kind::Alloc(spare), Class::Visible, next, 0, "alloc_page()".to_owned())
+                    }
                 });
             }
             Leaf::FindGetPage => {
@@ -403,6 +406,12 @@ impl Unroller<'_> {
             (PageRef::OfPte, Some(page)) => self.page_text(page),
             (frame, _) => self.frame_text(frame),
         }
+    }
+
+    /// The spare frames that any of these pages can get.
+    pub(super) fn spare_of(&self, pages: &[u8]) -> u32 {
+        let frames = pages.iter().flat_map(|page| &self.world.pages[usize::from(*page)].frames);
+        frames.filter(|f| self.world.frames[usize::from(**f)].is_spare).fold(0, |mask, f| mask | 1 << f)
     }
 
     /// Whether a page of a file can leave the page cache.

@@ -244,16 +244,17 @@ impl Unroller<'_> {
         Ok(self.op(Kind::RemoveMapping(frame), Class::Visible, next, 0, text))
     }
 
-    pub(super) fn swap_in(&mut self, next: OpIndex) -> OpIndex {
+    pub(super) fn swap_in(&mut self, at: &At, next: OpIndex) -> Result<OpIndex> {
+        let spare = self.spare_of(&[self.page(at)?]);
         let cached = self.by_frame(Var::Cached, true);
         let refs = self.by_frame(Var::Refs, false);
         self.read_local(Local::NewFrame);
-        let read = self.op(Kind::Alloc, Class::Visible, next, 0, "swap_readpage(new page)".to_owned());
+        let read = self.op(Kind::Alloc(spare), Class::Visible, next, 0, "swap_readpage(new page)".to_owned());
         let kind = Kind::AddFrame { vars: refs, frame: PageRef::New, by: 1 };
         let get = self.op(kind, Class::Urgent, next, 0, "folio_get()".to_owned());
         let found = self.op(Kind::UseOld, Class::Local, get, 0, String::new());
         let test = Test::FrameAbove(cached, 0);
-        self.op(Kind::Branch(test), Class::Visible, found, read, "swap_cache_get_folio()".to_owned())
+        Ok(self.op(Kind::Branch(test), Class::Visible, found, read, "swap_cache_get_folio()".to_owned()))
     }
 
     pub(super) fn migrate_copy(&mut self, at: &At, next: OpIndex) -> OpIndex {
@@ -267,7 +268,8 @@ impl Unroller<'_> {
         let name = self.frame_text(page);
         let copy = self.op(Kind::Copy(page), Class::Visible, next, 0, format!("folio_copy({name})"));
         let replace = self.op(Kind::Replace(frame), Class::Visible, copy, 0, format!("folio_migrate_mapping({name})"));
-        self.op(Kind::Alloc, Class::Visible, replace, 0, "alloc_migration_target()".to_owned())
+        let spare = self.spare_of(&self.pages_of(frame));
+        self.op(Kind::Alloc(spare), Class::Visible, replace, 0, "alloc_migration_target()".to_owned())
     }
 
     /// `remove_migration_pte()` for each entry, under its lock.

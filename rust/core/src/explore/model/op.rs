@@ -259,8 +259,8 @@ pub enum Kind {
     Isolate(PageRef),
     /// Drops the references of the list.
     DropList,
-    /// Allocates a frame; waits if there is none.
-    Alloc,
+    /// Allocates one of these frames (one bit each); waits if there is none.
+    Alloc(u32),
     /// The content of a frame is copied to the new one.
     Copy(PageRef),
     /// The copy is in use: stores to the source since then are lost.
