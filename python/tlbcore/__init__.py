@@ -10,9 +10,21 @@ import warnings
 
 from tlbcore import _core
 from tlbcore._core import CpuMask, __version__, build_features, build_profile
+from tlbcore.check import UnsafeError, Verdict, check
 from tlbcore.errors import InputError, ProgramError, TlbcoreError
 
-__all__ = ["CpuMask", "InputError", "ProgramError", "TlbcoreError", "__version__", "build_features", "build_profile"]
+__all__ = [
+    "CpuMask",
+    "InputError",
+    "ProgramError",
+    "TlbcoreError",
+    "UnsafeError",
+    "Verdict",
+    "__version__",
+    "build_features",
+    "build_profile",
+    "check",
+]
 
 
 def _warn_if_unoptimised(profile: str) -> None:

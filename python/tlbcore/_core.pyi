@@ -53,6 +53,21 @@ def explore_common_problem(
     each action), and of a saturated search ``maximal``.
     """
 
+def explore(kernel_json: str, scenario_json: str, options_json: str) -> str:
+    """Searches a scenario under a resolved kernel; the verdict as JSON text. Ctrl-C ends it with what it has."""
+
+def explore_audit(kernel_json: str, scenario_json: str, options_json: str) -> tuple[int, int, int, int, bool]:
+    """Holds the reductions against plain search.
+
+    Plain states, reduced states, plain states not included, reduced states not reached, same violations.
+    """
+
+def explore_in_order(kernel_json: str, scenario_json: str) -> str:
+    """Runs the threads of a scenario one after the other; what happened and the last state as JSON text."""
+
+def invariants() -> list[tuple[str, str, str]]:
+    """Each invariant of the explorer: its short name, its long name, what a violation means."""
+
 def program_names() -> list[str]:
     """The names of the programs that a kernel has."""
 

@@ -136,8 +136,10 @@ class DeferredUnmap(Scheme):
                 ),
                 remove_mapping_and_free(),
                 unlock("folio_lock"),
+                keep=True,
             ),
             try_to_unmap_flush(),
+            for_each_page(),  # free_unref_folios(): only now may the pages be used for something else
         ]
 
     def shrink_folio_list(self) -> Block:

@@ -91,6 +91,11 @@ def under_pml(*steps: Step | Block) -> Block:
     return [pmd_lock(), *steps, pmd_unlock()]
 
 
+def under_folio_lock(*steps: Step | Block) -> Block:
+    """`steps` with the page locked: from page_mkwrite on, nobody can clean it (`do_page_mkwrite()`, mm/memory.c)."""
+    return [lock("folio_lock"), *steps, unlock("folio_lock")]
+
+
 @dataclass(frozen=True)
 class Synchronous(Scheme):
     """Flush each entry as it changes (copy on write, page_mkclean), or the whole mm once (fork)."""
@@ -148,13 +153,12 @@ class Synchronous(Scheme):
         of_a_file = when(
             ~write_fault,
             find_get_page(),
-            under_ptl(map_around()),
+            under_folio_lock(under_ptl(map_around())),
             otherwise=[
                 find_get_page(),
                 when(
                     vma_shared,
-                    set_page_dirty(),
-                    under_ptl(set_pte_file(write=True)),
+                    under_folio_lock(set_page_dirty(), under_ptl(set_pte_file(write=True))),
                     otherwise=[alloc_anon_page(), copy_user_page(), under_ptl(set_pte_anon())],
                 ),
             ],
@@ -166,8 +170,7 @@ class Synchronous(Scheme):
         return [
             when(
                 vma_shared,
-                set_page_dirty(),
-                under_ptl(wp_page_reuse()),
+                under_folio_lock(set_page_dirty(), under_ptl(wp_page_reuse())),
                 otherwise=[when(anon & ~page_shared & ~zero_page, under_ptl(wp_page_reuse()), otherwise=self.copy())],
             ),
         ]

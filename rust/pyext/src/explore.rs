@@ -1,117 +1,143 @@
-//! The explorer for Python: for now the common problem, by which its engines are measured.
+//! The explorer: one call, JSON text in and out. Ctrl-C stops a running search, which then answers for what it has
+//! searched.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
+use serde::Deserialize;
 use tlbcore::error::Error;
-use tlbcore::explore::common_problem::{Clean, INVARIANTS, Options, Report, Unmap, explore};
-use tlbcore::explore::search::{Bounds, Control, Progress, Reductions};
+use tlbcore::explore::check::{Request, audit_scenario, check, run_in_order};
+use tlbcore::explore::model::Invariant;
+use tlbcore::explore::scenario::Scenario;
+use tlbcore::explore::search::{Bounds, Reductions};
+use tlbcore::program::CompiledKernel;
 
 use crate::errors::Result;
 
-/// Searches the common problem.
-#[pyfunction]
-#[pyo3(signature = (
-    unmap, clean, users, pages, *, without = Vec::new(), reductions = Vec::new(), threads = 1, to_first = false,
-    max_states = None, max_memory_bytes = 4_294_967_296, max_seconds = None,
-))]
-#[expect(clippy::too_many_arguments, reason = "named in Python")]
-#[expect(clippy::needless_pass_by_value, reason = "pyo3 makes them")]
-pub fn explore_common_problem<'py>(
-    py: Python<'py>,
-    unmap: &str,
-    clean: &str,
-    users: usize,
-    pages: usize,
-    without: Vec<String>,
+/// The options of a search as Python writes them; what is missing is not bounded.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Options {
+    invariants: Vec<String>,
     reductions: Vec<String>,
+    states: Option<u64>,
+    memory_bytes: Option<usize>,
+    seconds: Option<f64>,
+    depth: Option<u32>,
     threads: usize,
-    to_first: bool,
-    max_states: Option<u64>,
-    max_memory_bytes: usize,
-    max_seconds: Option<f64>,
-) -> Result<Bound<'py, PyDict>> {
-    let options = options(unmap, clean, users, pages, &without)?;
-    let reductions = Reductions::from_names(reductions.iter().map(String::as_str))?;
-    if !(1..=64).contains(&threads) {
-        return Err(Error::Value(format!("threads: found {threads}, expected 1 to 64")).into());
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            invariants: Vec::new(),
+            reductions: Vec::new(),
+            states: None,
+            memory_bytes: None,
+            seconds: None,
+            depth: None,
+            threads: 1,
+        }
     }
-    let mut bounds = Bounds { memory_bytes: max_memory_bytes, ..Bounds::default() };
-    bounds.states = max_states.unwrap_or(bounds.states);
-    if let Some(seconds) = max_seconds {
-        bounds.time = Duration::try_from_secs_f64(seconds)
-            .map_err(|_| Error::Value(format!("max_seconds: found {seconds}, expected a time that is not negative")))?;
+}
+
+fn bad(what: &str, found: &str, expected: &[&str]) -> Error {
+    Error::Value(format!("{what}: found {found}, expected one of {}", expected.join(", ")))
+}
+
+impl Options {
+    fn request(&self) -> tlbcore::error::Result<Request> {
+        let mut checked = 0;
+        for name in &self.invariants {
+            let known: Vec<&str> = Invariant::ALL.iter().map(|i| i.id()).collect();
+            checked |= Invariant::parse(name).ok_or_else(|| bad("invariants", name, &known))?.bit();
+        }
+        let mut reductions = Reductions::NONE;
+        for name in &self.reductions {
+            match name.as_str() {
+                "saturate" => reductions.saturate = true,
+                "urgent" => reductions.urgent = true,
+                "symmetry" => reductions.symmetry = true,
+                "retired" => reductions.retired = true,
+                "dead" => reductions.dead = true,
+                "eager_stores" => reductions.eager_stores = true,
+                other => {
+                    let known = ["saturate", "urgent", "symmetry", "retired", "dead", "eager_stores"];
+                    return Err(bad("reductions", other, &known));
+                }
+            }
+        }
+        let mut bounds = Bounds::default();
+        if let Some(states) = self.states {
+            bounds.states = states;
+        }
+        if let Some(bytes) = self.memory_bytes {
+            bounds.memory_bytes = bytes;
+        }
+        if let Some(seconds) = self.seconds {
+            bounds.time = Duration::try_from_secs_f64(seconds)
+                .map_err(|_| Error::Value(format!("seconds: found {seconds}, expected a number from 0 on")))?;
+        }
+        if let Some(depth) = self.depth {
+            bounds.depth = depth;
+        }
+        Ok(Request { checked, reductions, bounds, threads: self.threads })
     }
+}
+
+/// Searches a scenario under a resolved kernel; the verdict as JSON text.
+#[pyfunction]
+pub fn explore(py: Python<'_>, kernel_json: &str, scenario_json: &str, options_json: &str) -> Result<String> {
     let stop = AtomicBool::new(false);
-    let mut interrupted = None;
-    let report = py.detach(|| {
-        let mut look = |_: Progress| {
-            if let Err(error) = Python::attach(|py| py.check_signals()) {
-                interrupted = Some(error);
+    py.detach(|| {
+        let kernel = CompiledKernel::from_json(kernel_json)?;
+        let scenario = Scenario::from_json(scenario_json)?;
+        let options: Options =
+            serde_json::from_str(options_json).map_err(|error| Error::Value(format!("options: {error}")))?;
+        let request = options.request()?;
+        let mut watch = |_| {
+            if Python::attach(|py| py.check_signals().is_err()) {
                 stop.store(true, Ordering::Relaxed);
             }
         };
-        let mut control = Control { bounds, stop: &stop, progress: Some(&mut look) };
-        explore(options, reductions, threads, to_first, &mut control)
-    });
-    if let Some(error) = interrupted {
-        return Err(error.into());
-    }
-    Ok(as_dict(py, &report?)?)
+        let verdict = check(&kernel, &scenario, &request, &stop, Some(&mut watch))?;
+        Ok(serde_json::to_string(&verdict).map_err(|error| Error::Value(error.to_string()))?)
+    })
 }
 
-fn options(unmap: &str, clean: &str, users: usize, pages: usize, without: &[String]) -> Result<Options> {
-    let unmap = match unmap {
-        "zap" => Unmap::Zap,
-        "mprotect" => Unmap::Mprotect,
-        _ => return Err(Error::Value(format!("unmap: found {unmap:?}, expected zap or mprotect")).into()),
-    };
-    let clean = match clean {
-        "cleaner" => Clean::Cleaner,
-        "reclaim" => Clean::Reclaim,
-        _ => return Err(Error::Value(format!("clean: found {clean:?}, expected cleaner or reclaim")).into()),
-    };
-    let mut options = Options::fixed(unmap, clean, users, pages);
-    for fix in without {
-        match fix.as_str() {
-            "flush_under_lock" => options.flush_under_lock = false,
-            "delay_rmap" => options.delay_rmap = false,
-            "flush_batched" => options.flush_batched = false,
-            _ => {
-                let expected = "expected flush_under_lock, delay_rmap or flush_batched";
-                return Err(Error::Value(format!("without: found {fix:?}, {expected}")).into());
-            }
-        }
-    }
-    Ok(options)
+/// Holds the reductions against plain search on a scenario: (plain states, reduced states, plain states not included,
+/// reduced states not reached, whether both find the same violations).
+#[pyfunction]
+pub fn explore_audit(
+    py: Python<'_>,
+    kernel_json: &str,
+    scenario_json: &str,
+    options_json: &str,
+) -> Result<(u64, u64, u64, u64, bool)> {
+    py.detach(|| {
+        let kernel = CompiledKernel::from_json(kernel_json)?;
+        let scenario = Scenario::from_json(scenario_json)?;
+        let options: Options =
+            serde_json::from_str(options_json).map_err(|error| Error::Value(format!("options: {error}")))?;
+        let found = audit_scenario(&kernel, &scenario, &options.request()?)?;
+        let agree = found.plain_violations == found.reduced_violations;
+        Ok((found.plain_states, found.reduced_states, found.undominated, found.unreachable, agree))
+    })
 }
 
-fn as_dict<'py>(py: Python<'py>, report: &Report) -> PyResult<Bound<'py, PyDict>> {
-    let dict = PyDict::new(py);
-    let violations: Vec<_> = INVARIANTS
-        .iter()
-        .enumerate()
-        .filter(|(bit, _)| report.violations() >> bit & 1 != 0)
-        .map(|(_, text)| text)
-        .collect();
-    dict.set_item("safe", report.is_proof())?;
-    dict.set_item("violations", violations)?;
-    dict.set_item("stopped", report.stopped().map(|stopped| stopped.to_string()))?;
-    dict.set_item("seconds", report.elapsed().as_secs_f64())?;
-    dict.set_item("trace", &report.trace)?;
-    if let Some(saturated) = &report.saturated {
-        dict.set_item("maximal", saturated.maximal)?;
-        dict.set_item("states", saturated.stored)?;
-        dict.set_item("transitions", saturated.transitions)?;
-        dict.set_item("depth", saturated.rounds)?;
-        dict.set_item("memory_bytes", saturated.memory_bytes)?;
-    } else if let Some(plain) = &report.plain {
-        dict.set_item("states", plain.states)?;
-        dict.set_item("transitions", plain.transitions)?;
-        dict.set_item("depth", plain.depth)?;
-        dict.set_item("memory_bytes", plain.memory_bytes)?;
-    }
-    Ok(dict)
+/// Runs the threads of a scenario one after the other; what happened and the last state as JSON text.
+#[pyfunction]
+pub fn explore_in_order(py: Python<'_>, kernel_json: &str, scenario_json: &str) -> Result<String> {
+    py.detach(|| {
+        let kernel = CompiledKernel::from_json(kernel_json)?;
+        let ran = run_in_order(&kernel, &Scenario::from_json(scenario_json)?)?;
+        Ok(serde_json::to_string(&ran).map_err(|error| Error::Value(error.to_string()))?)
+    })
+}
+
+/// Each invariant: its short name, its long name, what a violation means.
+#[pyfunction]
+pub fn invariants() -> Vec<(&'static str, &'static str, &'static str)> {
+    Invariant::ALL.iter().map(|i| (i.id(), i.name(), i.says())).collect()
 }

@@ -1,6 +1,7 @@
 //! The binding `tlbcore._core`: converts, releases the interpreter lock, maps errors; no semantics live here.
 
 pub mod build_info;
+mod common_problem;
 mod cpumask;
 pub mod errors;
 mod explore;
@@ -18,9 +19,10 @@ mod _core {
     #[pymodule_export]
     use crate::build_info::{build_features, build_profile};
     #[pymodule_export]
-    use crate::cpumask::PyCpuMask;
+    use crate::common_problem::explore_common_problem;
     #[pymodule_export]
-    use crate::explore::explore_common_problem;
+    use crate::cpumask::PyCpuMask;
+    use crate::explore::{explore, explore_audit, explore_in_order, invariants};
     #[pymodule_export]
     use crate::machine::PyMachine;
     #[pymodule_export]

@@ -1,0 +1,209 @@
+"""Is a kernel safe? Every interleaving of a few operations on a few CPUs.
+
+>>> import tlbcore
+>>> verdict = tlbcore.check("linux-6.18", ["munmap", "page_mkclean"])
+>>> verdict.safe
+True
+>>> tlbcore.check("linux-5.10", ["munmap", "page_mkclean"]).violated
+('I4',)
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from tlbcore import _core, kernels
+from tlbcore.errors import InputError
+from tlbcore.report.columns import columns
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from tlbcore.kernel import Kernel
+
+__all__ = ["INVARIANTS", "Event", "UnsafeError", "Verdict", "check"]
+
+#: The invariants by their short names: what a violation of each means.
+INVARIANTS: dict[str, str] = {name: says for name, _, says in _core.invariants()}
+
+#: What `check` looks for unless told.
+DEFAULT_INVARIANTS = ("I1", "I2", "I3", "I4", "I5")
+
+#: Reductions that keep shortest counterexamples; each can be switched off.
+DEFAULT_REDUCTIONS = ("saturate", "urgent", "symmetry", "dead")
+
+
+class UnsafeError(AssertionError):
+    """`Verdict.assert_safe` found a violation, or a search that was not through."""
+
+
+@dataclass(frozen=True)
+class Event:
+    """One step of a counterexample."""
+
+    #: The CPU on which it happens: kernel threads come first, then user CPUs.
+    cpu: int
+    #: What runs there.
+    who: str
+    #: What happens, in the kernel's words.
+    text: str
+    #: The hardware does it.
+    hardware: bool
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a search found, and how far it went."""
+
+    kernel: str
+    safe: bool
+    #: The short names of the invariants that the last state of the counterexample violates.
+    violated: tuple[str, ...]
+    #: The short names of the invariants that were looked at.
+    checked: tuple[str, ...]
+    counterexample: tuple[Event, ...]
+    #: The numbers of the actions: the counterexample for a machine.
+    path: tuple[int, ...]
+    #: What each state of the counterexample looks like, the first one before any event.
+    snapshots: tuple[dict[str, Any], ...]
+    states: int
+    transitions: int
+    depth: int
+    #: Why the search ended early; None: it was through.
+    stopped: str | None
+    #: The bounds within which the verdict holds.
+    bounds: dict[str, object]
+    #: The locks that the programs take, which the verdict relies on.
+    locks: tuple[str, ...]
+    cpus: tuple[str, ...]
+    seconds: float
+    #: `saturating` (its states are maximal ones) or `plain`.
+    engine: str = "plain"
+    state_bits: int = field(compare=False, default=0)
+
+    def diagram(self, width: int = 75) -> str:
+        """The counterexample in columns, one for each CPU, as in commit messages."""
+        ends = [INVARIANTS[name] for name in self.violated]
+        return columns(self.cpus, [(event.cpu, event.text) for event in self.counterexample], ends, width)
+
+    def assert_safe(self) -> None:
+        """Nothing.
+
+        Raises:
+            UnsafeError: Something is violated (the message has the counterexample), or not everything was searched.
+
+        """
+        if self.violated:
+            raise UnsafeError(f"{self}\n\n{self.diagram()}")
+        if not self.safe:
+            raise UnsafeError(str(self))
+
+    def __str__(self) -> str:
+        """One line."""
+        if self.violated:
+            says = "; ".join(f"{name}: {INVARIANTS[name]}" for name in self.violated)
+            return f"{self.kernel}: UNSAFE after {len(self.counterexample)} steps ({says})"
+        size = f"{self.states:,} states, {self.seconds:.2f} s"
+        bounds = ", ".join(f"{name} {value}" for name, value in self.bounds.items())
+        if not self.safe:
+            return f"{self.kernel}: undecided, stopped by {self.stopped} after {size} ({bounds})"
+        return f"{self.kernel}: safe for {' '.join(self.checked)} within {bounds} ({size})"
+
+
+def _threads(operations: Sequence[str | Mapping[str, object]]) -> list[dict[str, object]]:
+    return [{"operation": item} if isinstance(item, str) else dict(item) for item in operations]
+
+
+def check(  # noqa: PLR0913  # what to run, on what, how far
+    kernel: str | Kernel,
+    operations: Sequence[str | Mapping[str, object]],
+    *,
+    users: int = 1,
+    pages: int | Sequence[Mapping[str, object]] = 1,
+    kind: str = "file",
+    faults: int = 0,
+    spare_frames: int | None = None,
+    engine: Mapping[str, bool] | None = None,
+    invariants: Sequence[str] = DEFAULT_INVARIANTS,
+    reductions: Sequence[str] = DEFAULT_REDUCTIONS,
+    states: int | None = None,
+    seconds: float | None = None,
+    memory_bytes: int | None = None,
+    depth: int | None = None,
+    threads: int = 1,
+) -> Verdict:
+    """Run operations of a kernel against each other in every order.
+
+    Args:
+        kernel: A kernel or its name, as `kernels.get` takes it.
+        operations: One kernel thread each: the name of a program, or a dictionary with `operation` and `first`, `count`
+            (its pages), `write`, `other_table`.
+        users: CPUs that load and store at will.
+        pages: So many pages of one VMA in one page table, or one dictionary for each: `kind` (file, anon), `table`,
+            `vma`, `mapped` (none, read, write, dirty), `frame`.
+        kind: What `pages` hold, if it is a number.
+        faults: Threads that take a page fault wherever the hardware would raise one, again and again.
+        spare_frames: Page frames that can be allocated.
+        engine: Bugs of the flush engine that it once had: `gen_zero_is_old`, `tlb_flush_pending_is_bool`.
+        invariants: What to look for, by short names.
+        reductions: `urgent`, `symmetry`, `dead`: each keeps verdicts and shortest counterexamples.
+        states: At most so many states.
+        seconds: At most so much wall time.
+        memory_bytes: At most so much memory.
+        depth: At most so many steps.
+        threads: Threads of the search.
+
+    Raises:
+        InputError: A scenario that cannot be, or a step that the explorer cannot run.
+
+    """
+    found = kernels.get(kernel) if isinstance(kernel, str) else kernel
+    if isinstance(operations, str):
+        raise InputError(f"operations: found the text {operations!r}, expected a list of operations")
+    specs = [{"kind": kind}] * pages if isinstance(pages, int) else [dict(page) for page in pages]
+    scenario = {
+        "users": users,
+        "pages": specs,
+        "threads": _threads(operations),
+        "faults": faults,
+        "spare_frames": spare_frames,
+        "engine": dict(engine or {}),
+    }
+    options = {
+        "invariants": list(invariants),
+        "reductions": list(reductions),
+        "states": states,
+        "seconds": seconds,
+        "memory_bytes": memory_bytes,
+        "depth": depth,
+        "threads": threads,
+    }
+    answer = json.loads(_core.explore(found.to_json(), json.dumps(scenario), json.dumps(options)))
+    trace = answer["counterexample"] or {"events": [], "path": [], "states": []}
+    bounds: dict[str, object] = {"users": users, "pages": len(specs), "faulting threads": faults}
+    bounds |= {
+        name: value
+        for name, value in (("states", states), ("seconds", seconds), ("memory", memory_bytes), ("depth", depth))
+        if value is not None
+    }
+    return Verdict(
+        kernel=found.name,
+        safe=answer["safe"],
+        violated=tuple(answer["violated"]),
+        checked=tuple(answer["checked"]),
+        counterexample=tuple(Event(**event) for event in trace["events"]),
+        path=tuple(trace["path"]),
+        snapshots=tuple(trace["states"]),
+        states=answer["states"],
+        transitions=answer["transitions"],
+        depth=answer["depth"],
+        stopped=answer["stopped"],
+        bounds=bounds,
+        locks=tuple(answer["locks"]),
+        cpus=tuple(answer["cpus"]),
+        seconds=answer["seconds"],
+        engine=answer["engine"],
+        state_bits=answer["state_bits"],
+    )

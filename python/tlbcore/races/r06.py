@@ -1,0 +1,27 @@
+"""R06: mm/rmap: fix potential batched TLB flush race."""
+
+from __future__ import annotations
+
+from tlbcore import kernels
+from tlbcore.races.race import Race
+
+RACE = Race(
+    id="R06",
+    title="mm/rmap: fix potential batched TLB flush race",
+    commit="5ee2fa2f0636",
+    fixed_in="v5.17",
+    scheme="5",
+    invariant="I3",
+    story=(
+        "One flag tells that reclaim left flushes in the address space, but each page table has a lock of its "
+        "own. mprotect sees the flag in one table, flushes, and clears it, while reclaim clears an entry in "
+        "another table in between. In that table mprotect then finds neither entry nor flag."
+    ),
+    buggy=kernels.get("linux-6.18").derive("linux-5.16 batch", constants={"batched_pending": "flag"}),
+    fixed=kernels.get("linux-6.18"),
+    scenario={
+        "operations": ["mprotect", "shrink_folio_list"],
+        "users": 1,
+        "pages": [{"kind": "anon", "table": 0}, {"kind": "anon", "table": 1}],
+    },
+)

@@ -1,0 +1,28 @@
+"""R13: mm/userfaultfd: fix memory corruption due to writeprotect."""
+
+from __future__ import annotations
+
+from tlbcore import kernels
+from tlbcore.races.race import Race
+from tlbcore.races.variants import ReadLockedClearRefs
+
+RACE = Race(
+    id="R13",
+    title="mm/userfaultfd: fix memory corruption due to writeprotect",
+    commit="6ce64428d620",
+    fixed_in="v5.12",
+    scheme="2",
+    invariant="I5",
+    story=(
+        "userfaultfd write-protects an entry with mmap_lock held for reading only and flushes at its end. A "
+        "write fault on it copies the page meanwhile; a store through the stale translation goes to the old "
+        "page after the copy and is lost."
+    ),
+    buggy=kernels.get("linux-6.18").derive("linux-5.11 uffd", clear_refs_soft_dirty=ReadLockedClearRefs()),
+    fixed=kernels.get("linux-6.18"),
+    scenario={
+        "operations": ["clear_refs_soft_dirty", {"operation": "fault", "first": 0, "count": 1, "write": True}],
+        "users": 1,
+        "pages": [{"kind": "anon"}, {"kind": "anon", "frame": 0, "mapped": "read"}],
+    },
+)

@@ -1,0 +1,618 @@
+//! From a kernel and a scenario to a model: unrolls, drops what nobody can see, lays the state out.
+
+use std::collections::BTreeSet;
+
+use crate::error::{Error, Result};
+use crate::explore::scenario::{Kind as Content, Mapped, Scenario, World};
+use crate::program::{CompiledKernel, LazyMmu, ProgramName};
+
+use super::invariant::Invariant;
+use super::op::{Class, Kind, Op, OpIndex, PageRef, Promise, Test};
+use super::unroll::Unroller;
+use super::vars::{Field, Local, Var, VarId, Vars, bits_for};
+use super::{FrameFields, KernelModel, NO_WAIT, PageFields, ThreadFields, liveness, pte};
+
+/// Everything about a model but the size of its states.
+#[derive(Clone, Debug)]
+pub struct Blueprint {
+    /// The scenario, every choice made.
+    pub world: World,
+    /// The kernel's name.
+    pub kernel: String,
+    /// Invariants asked for, one bit each.
+    pub checked: u32,
+    /// 64-bit words of a state.
+    pub nr_words: usize,
+    /// Bits of them in use.
+    pub nr_bits: u32,
+    /// The locks that the programs take, by the names of the language.
+    pub locks: Vec<&'static str>,
+    ops: Vec<Op>,
+    starts: Vec<OpIndex>,
+    vars: Vars,
+    fields: Vec<Field>,
+    columns: Vec<Field>,
+    waiting: Vec<Vec<OpIndex>>,
+    waits: Vec<u32>,
+    slots: Vec<(u8, u8)>,
+    can_be_freed: Vec<bool>,
+    pte_bits: u64,
+}
+
+impl Blueprint {
+    /// Unrolls the programs of a kernel for a scenario.
+    ///
+    /// # Errors
+    /// What the scenario cannot be, or which step of a program cannot be explored.
+    pub fn new(kernel: &CompiledKernel, scenario: &Scenario, checked: u32) -> Result<Self> {
+        if kernel.constants.lazy_mmu != LazyMmu::None {
+            let message = "the explorer models native x86, expected lazy_mmu none";
+            return Err(Error::Value(format!("kernel {}: {message}", kernel.name)));
+        }
+        let world = scenario.world()?;
+        let mut unroller = Unroller::new(kernel, &world);
+        let mut starts = Vec::new();
+        for thread in 0..world.threads.len() as u8 {
+            starts.push(unroller.thread_code(thread)?);
+        }
+        let young_matters = unroller.young_matters;
+        let (mut ops, mut vars) = (unroller.ops, unroller.vars);
+        let locks = locks_taken(kernel, &world);
+        drop_private_locks(&mut ops, &mut vars);
+
+        let mut slots = Vec::new();
+        for (index, page) in world.pages.iter().enumerate() {
+            if page.mm == 0 {
+                slots.extend(page.frames.iter().map(|frame| (index as u8, *frame)));
+            }
+        }
+        let can_be_freed: Vec<bool> = (0..world.frames.len()).map(|frame| can_be_freed(&world, frame)).collect();
+        declare(&world, &slots, &can_be_freed, checked, &mut vars);
+
+        drop_unseen_writes(&mut ops, &vars);
+        start_visibly(&mut ops, &starts);
+        let (waiting, waits) = number(&ops, &starts, world.threads.len());
+        let nr_words;
+        let (fields, columns);
+        let nr_adds = |wanted: Var| {
+            let id = vars.find(wanted);
+            let adds = |op: &&Op| match &op.kind {
+                Kind::Add(var, by) => Some(*var) == id && *by > 0,
+                Kind::Send { .. } => wanted == Var::TlbGen(0),
+                _ => false,
+            };
+            ops.iter().filter(adds).count() as u64
+        };
+        let nr_batched = nr_adds(Var::BatchPending(0)).max(1);
+        let nr_gens = nr_adds(Var::TlbGen(0)) + 1;
+        {
+            let width = |var: Var| width(var, &world, &slots, &waiting, nr_batched, nr_gens);
+            let (placed, cpu_columns, words) = vars.place(world.users, width);
+            fields = placed;
+            columns = cpu_columns;
+            nr_words = words;
+        }
+        let nr_bits = fields.iter().map(|field| field.mask.count_ones()).sum();
+        let pte_bits = if young_matters { u64::MAX } else { !pte::YOUNG };
+        Ok(Self {
+            world,
+            kernel: kernel.name.clone(),
+            checked,
+            nr_words,
+            nr_bits,
+            locks,
+            ops,
+            starts,
+            vars,
+            fields,
+            columns,
+            waiting,
+            waits,
+            slots,
+            can_be_freed,
+            pte_bits,
+        })
+    }
+
+    /// What a thread promises by returning.
+    fn promised(&self, thread: usize) -> Promise {
+        let own = |op: &&Op| usize::from(op.thread) == thread;
+        let promise = |op: &Op| if let Kind::Return(promise) = op.kind { Some(promise) } else { None };
+        self.ops.iter().filter(own).find_map(promise).unwrap_or_default()
+    }
+
+    /// The variables that are in the state, with their places.
+    pub(super) fn variables(&self) -> impl Iterator<Item = (Var, Field)> + '_ {
+        self.vars.all().iter().copied().zip(self.fields.iter().copied()).filter(|(_, field)| field.mask != 0)
+    }
+
+    fn place_of(&self, var: Var) -> Field {
+        self.vars.find(var).map_or(Field::default(), |id| self.fields[usize::from(id.0)])
+    }
+
+    /// The model on states of `W` words.
+    ///
+    /// # Errors
+    /// States take more words than that.
+    pub fn model<const W: usize>(&self) -> Result<KernelModel<W>> {
+        if self.nr_words > W {
+            let message = format!("states take {} words, expected at most {W}", self.nr_words);
+            return Err(Error::Value(format!("scenario: {message}")));
+        }
+        let threads: Vec<ThreadFields> = (0..self.world.threads.len()).map(|index| self.thread(index)).collect();
+        let is_register = |local: Local| !matches!(local, Local::Pc | Local::Pending(_));
+        let register_masks: Vec<[u64; W]> = (0..threads.len() as u8)
+            .map(|thread| self.mask(|var| matches!(var, Var::Thread(of, local) if of == thread && is_register(local))))
+            .collect();
+        let keep = liveness::keep_masks(&self.ops, &self.waits, |thread, local| {
+            self.place_of(Var::Thread(thread, local)).bits::<W>()
+        });
+        let pages = (0..self.world.pages.len() as u8).map(|page| self.page::<W>(page)).collect();
+        let frames = (0..self.world.frames.len() as u8).map(|frame| self.frame::<W>(frame)).collect();
+        let tlb = (0..self.world.users)
+            .map(|cpu| (0..self.slots.len() as u8).map(|slot| self.place_of(Var::Tlb(cpu, slot))).collect())
+            .collect();
+        let monotone = self.mask(|var| matches!(var, Var::Tlb(..) | Var::Newer(_) | Var::Late(_) | Var::Seen));
+        let mut model = KernelModel {
+            blueprint: self.clone(),
+            ops: self.ops.clone(),
+            waits: self.waits.clone(),
+            fields: self.fields.clone(),
+            threads,
+            register_masks,
+            keep,
+            pages,
+            frames,
+            slots: self.slots.clone(),
+            tlb,
+            columns: self.columns.clone(),
+            monotone,
+            tlb_gen: self.place_of(Var::TlbGen(0)),
+            batch_pending: self.place_of(Var::BatchPending(0)),
+            batch_flushed: self.place_of(Var::BatchFlushed(0)),
+            seen: self.place_of(Var::Seen),
+            checked: self.checked,
+            pte_bits: self.pte_bits,
+            start: [0; W],
+        };
+        model.start = self.start(&model);
+        for thread in &mut model.threads {
+            thread.start = thread.pc.get(&model.start);
+        }
+        Ok(model)
+    }
+
+    fn mask<const W: usize>(&self, wanted: impl Fn(Var) -> bool) -> [u64; W] {
+        let mut mask = [0; W];
+        for (var, field) in self.vars.all().iter().zip(&self.fields) {
+            if wanted(*var) {
+                field.set(&mut mask, u64::MAX);
+            }
+        }
+        mask
+    }
+
+    fn thread(&self, index: usize) -> ThreadFields {
+        let spec = &self.world.threads[index];
+        let at = |local: Local| self.place_of(Var::Thread(index as u8, local));
+        let unmaps = spec.range.iter().fold(0, |mask, page| mask | 1 << page);
+        let changes = match spec.program {
+            ProgramName::Munmap
+            | ProgramName::Mmap
+            | ProgramName::MadviseDontneed
+            | ProgramName::MadviseFree
+            | ProgramName::Mremap
+            | ProgramName::ExitMmap => unmaps,
+            ProgramName::UnmapMappingRange => u32::MAX,
+            _ => 0,
+        };
+        ThreadFields {
+            pc: at(Local::Pc),
+            pte: at(Local::Pte),
+            new: at(Local::New),
+            range: at(Local::Range),
+            full_mm: at(Local::FullMm),
+            queued: at(Local::Queued),
+            delayed: at(Local::Delayed),
+            pending: (0..self.world.users).map(|cpu| at(Local::Pending(cpu))).collect(),
+            batch_pending: at(Local::BatchPending),
+            batch_flushed: at(Local::BatchFlushed),
+            listed: at(Local::Listed),
+            new_frame: at(Local::NewFrame),
+            cleaned: at(Local::Cleaned),
+            tracked: at(Local::Tracked),
+            hold: at(Local::Hold),
+            writing: at(Local::Writing),
+            copying: at(Local::Copying),
+            migrated: at(Local::Migrated),
+            waiting: self.waiting[index].clone(),
+            keeps_hold: spec.program == ProgramName::PageMkclean,
+            visited: at(Local::Visited),
+            changes,
+            unmaps: self.promised(index).unmaps,
+            protects: self.promised(index).protects,
+            start: 0,
+            index,
+        }
+    }
+
+    fn page<const W: usize>(&self, page: u8) -> PageFields<W> {
+        let of_page = |wanted: u64| {
+            let mut mask = [0; W];
+            for cpu in 0..self.world.users {
+                for (slot, (of, _)) in self.slots.iter().enumerate() {
+                    if *of == page {
+                        let field = self.place_of(Var::Tlb(cpu, slot as u8));
+                        let known = field.get(&mask);
+                        field.set(&mut mask, known | wanted);
+                    }
+                }
+            }
+            mask
+        };
+        PageFields {
+            pte: self.place_of(Var::Pte(page)),
+            unmapped: self.place_of(Var::Unmapped(page)),
+            protected: self.place_of(Var::Protected(page)),
+            tlb_mask: of_page(0b111),
+            tlb_dirty_mask: of_page(0b100),
+        }
+    }
+
+    fn frame<const W: usize>(&self, frame: u8) -> FrameFields<W> {
+        let to_frame = |wanted: u64| {
+            let mut mask = [0; W];
+            for cpu in 0..self.world.users {
+                for (slot, (_, to)) in self.slots.iter().enumerate() {
+                    if *to == frame {
+                        let field = self.place_of(Var::Tlb(cpu, slot as u8));
+                        let known = field.get(&mask);
+                        field.set(&mut mask, known | wanted);
+                    }
+                }
+            }
+            mask
+        };
+        let info = self.world.frames[usize::from(frame)];
+        FrameFields {
+            content: info.kind,
+            is_spare: info.is_spare,
+            can_be_freed: self.can_be_freed[usize::from(frame)],
+            dirty: self.place_of(Var::Dirty(frame)),
+            mapcount: self.place_of(Var::Mapcount(frame)),
+            refs: self.place_of(Var::Refs(frame)),
+            lock: self.place_of(Var::FolioLock(frame)),
+            lazyfree: self.place_of(Var::Lazyfree(frame)),
+            cached: self.place_of(Var::Cached(frame)),
+            lru: self.place_of(Var::Lru(frame)),
+            newer: self.place_of(Var::Newer(frame)),
+            late: self.place_of(Var::Late(frame)),
+            kept: self.place_of(Var::Kept(frame)),
+            freer: self.place_of(Var::Freer(frame)),
+            is_truncated: self.world.threads.iter().any(|thread| {
+                let maps = |page: &u8| self.world.pages[usize::from(*page)].frames.contains(&frame);
+                thread.program == ProgramName::UnmapMappingRange && thread.range.iter().any(maps)
+            }),
+            tlb_mask: to_frame(0b111),
+            tlb_dirty_mask: to_frame(0b100),
+        }
+    }
+
+    fn start<const W: usize>(&self, model: &KernelModel<W>) -> [u64; W] {
+        let mut state = [0; W];
+        self.place_of(Var::One).set(&mut state, 1);
+        for (index, page) in self.world.pages.iter().enumerate() {
+            let frame = page.frames[0];
+            let flags = match page.mapped {
+                Mapped::None => continue,
+                Mapped::Read => 0,
+                Mapped::Write => pte::WRITE,
+                Mapped::Dirty => pte::WRITE | pte::DIRTY,
+            };
+            let entry = pte::present(frame, (flags | pte::YOUNG) & self.pte_bits);
+            model.pages[index].pte.set(&mut state, entry);
+            for counter in [model.frames[usize::from(frame)].mapcount, model.frames[usize::from(frame)].refs] {
+                let count = counter.get(&state);
+                counter.set(&mut state, count + 1);
+            }
+        }
+        for fields in model.frames.iter().filter(|fields| !fields.is_spare) {
+            fields.lru.set(&mut state, 1);
+            if fields.content == Content::File {
+                // In the page cache, which holds a reference.
+                fields.cached.set(&mut state, 1);
+                let count = fields.refs.get(&state);
+                fields.refs.set(&mut state, count + 1);
+            }
+        }
+        for vma in &self.world.vmas {
+            for page in &vma.pages {
+                self.place_of(Var::VmaWrite(*page)).set(&mut state, 1);
+            }
+            if !vma.exists {
+                for page in &vma.pages {
+                    self.place_of(Var::VmaGone(*page)).set(&mut state, 1);
+                }
+            }
+        }
+        for (thread, start) in model.threads.iter().zip(&self.starts) {
+            let wait = self.waits[*start as usize];
+            if wait == NO_WAIT {
+                model.run(&mut state, thread.index, *start);
+            } else {
+                thread.pc.set(&mut state, u64::from(wait));
+            }
+        }
+        state
+    }
+}
+
+/// The locks of the programs, by name, for the verdict.
+fn locks_taken(kernel: &CompiledKernel, world: &World) -> Vec<&'static str> {
+    use crate::program::{Instr, Leaf};
+    let mut names = BTreeSet::new();
+    for thread in &world.threads {
+        for instr in &kernel.program(thread.program).code {
+            if let Instr::Leaf(Leaf::Lock { lock, .. }) = instr {
+                names.insert(lock.name());
+            }
+        }
+    }
+    names.into_iter().collect()
+}
+
+/// Whether the last reference of a frame can go.
+fn can_be_freed(world: &World, frame: usize) -> bool {
+    let info = world.frames[frame];
+    info.kind == Content::Anon
+        || info.is_spare
+        || world.threads.iter().any(|thread| {
+            thread.truncates
+                || matches!(
+                    thread.program,
+                    ProgramName::ShrinkFolioList | ProgramName::MadvisePageout | ProgramName::MigratePages
+                )
+        })
+}
+
+/// A lock that only one thread takes keeps nobody out.
+fn drop_private_locks(ops: &mut [Op], vars: &mut Vars) {
+    let users_of = |ops: &[Op], wanted: &dyn Fn(&Kind) -> bool| {
+        let threads: BTreeSet<u8> = ops.iter().filter(|op| wanted(&op.kind)).map(|op| op.thread).collect();
+        threads.len()
+    };
+    let is_lock = |var: Var| {
+        matches!(
+            var,
+            Var::Ptl(_)
+                | Var::Pml(_)
+                | Var::MmapReaders(_)
+                | Var::MmapWriter(_)
+                | Var::VmaReaders(_)
+                | Var::VmaWriter(_)
+                | Var::RmapReaders
+                | Var::RmapWriter
+        )
+    };
+    let names: Vec<(VarId, Var)> =
+        vars.all().iter().enumerate().map(|(index, var)| (VarId(index as u16), *var)).collect();
+    let mut private: BTreeSet<VarId> = BTreeSet::new();
+    for (id, _) in names.iter().filter(|(_, var)| is_lock(*var)) {
+        let takes = |kind: &Kind| match kind {
+            Kind::Acquire(var) | Kind::Set(var, _) | Kind::Add(var, _) => var == id,
+            Kind::AcquireRead { readers, writer }
+            | Kind::AcquireWrite { readers, writer }
+            | Kind::Downgrade { readers, writer } => readers == id || writer == id,
+            _ => false,
+        };
+        // Readers keep nobody out if nobody writes.
+        let excludes = |kind: &Kind| takes(kind) && matches!(kind, Kind::Acquire(_) | Kind::AcquireWrite { .. });
+        if users_of(ops, &takes) <= 1 || !ops.iter().any(|op| excludes(&op.kind)) {
+            private.insert(*id);
+        }
+    }
+    // A lock for reading and writing is private as a whole or not at all.
+    let folio_users =
+        users_of(ops, &|kind| matches!(kind, Kind::AcquireFolio(PageRef::Fixed(_) | PageRef::OfPte | PageRef::New)));
+    for op in ops.iter_mut() {
+        let passes = match &op.kind {
+            Kind::Acquire(var) | Kind::Set(var, _) | Kind::Add(var, _) => private.contains(var),
+            Kind::AcquireRead { readers, writer }
+            | Kind::AcquireWrite { readers, writer }
+            | Kind::Downgrade { readers, writer } => private.contains(readers) && private.contains(writer),
+            Kind::AcquireFolio(_) | Kind::ReleaseFolio(_) => folio_users <= 1,
+            _ => false,
+        };
+        if passes {
+            op.kind = Kind::Branch(Test::Const(true));
+            op.class = Class::Local;
+        }
+    }
+    for id in private {
+        vars.forget(id);
+    }
+    if folio_users <= 1 {
+        for (id, var) in names {
+            if matches!(var, Var::FolioLock(_)) {
+                vars.forget(id);
+            }
+        }
+    }
+}
+
+/// A step that only writes what nobody reads is none.
+fn drop_unseen_writes(ops: &mut [Op], vars: &Vars) {
+    let is_unseen = |id: &VarId| !vars.is_read(vars.all()[usize::from(id.0)]);
+    for op in ops {
+        let passes = match &op.kind {
+            Kind::Set(var, _) | Kind::SetBits(var, _) | Kind::Add(var, _) => is_unseen(var),
+            Kind::AddFrame { vars, .. } | Kind::SetFrame { vars, .. } => vars.iter().all(is_unseen),
+            Kind::CopyVar { to, .. } => is_unseen(to),
+            _ => false,
+        };
+        if passes {
+            op.kind = Kind::Branch(Test::Const(true));
+            op.class = Class::Local;
+        }
+    }
+}
+
+/// A step is urgent because what others do before it they might as well do before the step that leads to it. Before the
+/// first one there is none.
+fn start_visibly(ops: &mut [Op], starts: &[OpIndex]) {
+    let mut todo = starts.to_vec();
+    while let Some(at) = todo.pop() {
+        let op = &mut ops[at as usize];
+        match (&op.kind, op.class) {
+            (Kind::Branch(test), Class::Local) => {
+                let both = *test != Test::Const(true);
+                todo.push(op.next);
+                if both {
+                    todo.push(op.other);
+                }
+            }
+            (_, Class::Local) => todo.push(op.next),
+            (_, Class::Urgent) => op.class = Class::Visible,
+            (_, Class::Visible) => {}
+        }
+    }
+}
+
+/// The variables that the hardware and the invariants look at.
+fn declare(world: &World, slots: &[(u8, u8)], can_be_freed: &[bool], checked: u32, vars: &mut Vars) {
+    let asks = |invariant: Invariant| checked & invariant.bit() != 0;
+    for cpu in 0..world.users {
+        for slot in 0..slots.len() as u8 {
+            vars.read(Var::Tlb(cpu, slot));
+        }
+    }
+    for page in 0..world.pages.len() as u8 {
+        vars.read(Var::Pte(page));
+        if asks(Invariant::UnmapSync) {
+            vars.read(Var::Unmapped(page));
+        }
+        if asks(Invariant::WpSync) {
+            vars.read(Var::Protected(page));
+        }
+    }
+    for frame in 0..world.frames.len() as u8 {
+        if asks(Invariant::NoUseAfterFree) && can_be_freed[usize::from(frame)] {
+            vars.read(Var::Refs(frame));
+        }
+        if world.frames[usize::from(frame)].is_spare {
+            vars.read(Var::Refs(frame));
+        }
+        if asks(Invariant::NoLostWrite) {
+            vars.read(Var::Newer(frame));
+            vars.read(Var::Dirty(frame));
+        }
+        if asks(Invariant::RmapLife) {
+            vars.read(Var::Mapcount(frame));
+        }
+        if asks(Invariant::StableCopy) && world.frames.iter().any(|frame| frame.is_spare) {
+            vars.read(Var::Late(frame));
+        }
+        if world.threads.iter().any(|thread| thread.program == ProgramName::MadviseFree) {
+            vars.read(Var::Lazyfree(frame));
+            vars.read(Var::Kept(frame));
+            vars.read(Var::Freer(frame));
+        }
+    }
+    for (index, thread) in world.threads.iter().enumerate() {
+        let of = index as u8;
+        vars.read(Var::Thread(of, Local::Pc));
+        let promises = !matches!(
+            thread.program,
+            ProgramName::Fault
+                | ProgramName::ShrinkFolioList
+                | ProgramName::MigratePages
+                | ProgramName::ChangeProtNuma
+                | ProgramName::MadviseCold
+                | ProgramName::MadviseFree
+                | ProgramName::MadvisePageout
+        );
+        if promises && (asks(Invariant::UnmapSync) || asks(Invariant::WpSync)) {
+            vars.read(Var::Thread(of, Local::Visited));
+        }
+        if asks(Invariant::NoLostWrite) {
+            vars.read(Var::Thread(of, Local::Hold));
+            if matches!(
+                thread.program,
+                ProgramName::PageMkclean | ProgramName::ShrinkFolioList | ProgramName::MadvisePageout
+            ) {
+                vars.read(Var::Thread(of, Local::Writing));
+            }
+        }
+        if asks(Invariant::StableCopy) && matches!(thread.program, ProgramName::Fault | ProgramName::MigratePages) {
+            vars.read(Var::Thread(of, Local::Copying));
+        }
+    }
+    if asks(Invariant::UnmapSync) || asks(Invariant::StableCopy) || asks(Invariant::OneFrame) {
+        vars.read(Var::Seen);
+    }
+}
+
+/// The steps at which threads wait, by thread, and each step's number among them. Steps that nothing leads to have none.
+fn number(ops: &[Op], starts: &[OpIndex], nr_threads: usize) -> (Vec<Vec<OpIndex>>, Vec<u32>) {
+    let mut waiting = vec![Vec::new(); nr_threads];
+    let mut waits = vec![NO_WAIT; ops.len()];
+    let mut reached = vec![false; ops.len()];
+    let mut todo: Vec<OpIndex> = starts.to_vec();
+    while let Some(at) = todo.pop() {
+        if std::mem::replace(&mut reached[at as usize], true) {
+            continue;
+        }
+        let op = &ops[at as usize];
+        if op.class != Class::Local {
+            let own = &mut waiting[usize::from(op.thread)];
+            waits[at as usize] = own.len() as u32;
+            own.push(at);
+        }
+        match &op.kind {
+            Kind::Done => {}
+            Kind::Idle(choices) => todo.extend(choices.iter().map(|(_, _, target)| *target)),
+            Kind::Branch(test) => {
+                todo.push(op.next);
+                if *test != Test::Const(true) {
+                    todo.push(op.other);
+                }
+            }
+            Kind::PteSame(_) | Kind::ReadIfMaps(..) | Kind::TestClearDirty(_) => todo.extend([op.next, op.other]),
+            _ => todo.push(op.next),
+        }
+    }
+    (waiting, waits)
+}
+
+/// How many bits a variable takes.
+fn width(var: Var, world: &World, slots: &[(u8, u8)], waiting: &[Vec<OpIndex>], nr_batched: u64, nr_gens: u64) -> u32 {
+    let nr_threads = world.threads.len() as u64;
+    let nr_pages = world.pages.len() as u32;
+    let nr_frames = world.frames.len();
+    let mappings = |frame: u8| world.pages.iter().filter(|page| page.frames.contains(&frame)).count() as u64;
+    let frame_name = bits_for(nr_frames as u64);
+    match var {
+        Var::Pte(_) => pte::width(nr_frames),
+        Var::Tlb(..) | Var::Seen => 3,
+        // A mapping more while an entry moves; references of caches, lists and threads too.
+        Var::Mapcount(frame) => bits_for(mappings(frame) + nr_threads),
+        Var::Refs(frame) => bits_for(mappings(frame) + 2 + 2 * nr_threads),
+        Var::MmapReaders(_) | Var::VmaReaders(_) | Var::RmapReaders | Var::FlushPending(_) | Var::Freer(_) => {
+            bits_for(nr_threads)
+        }
+        Var::BatchPending(_) | Var::BatchFlushed(_) => bits_for(nr_batched),
+        Var::TlbGen(_) | Var::GenCompleted(_) | Var::DeferGen(_) => bits_for(nr_gens + 1),
+        Var::Thread(thread, local) => match local {
+            Local::Pc => bits_for(waiting[usize::from(thread)].len().max(2) as u64 - 1),
+            Local::Pte | Local::New => pte::width(nr_frames),
+            Local::Range | Local::Tracked | Local::Migrated | Local::Visited => nr_pages,
+            Local::Queued | Local::Delayed => slots.len() as u32,
+            Local::Listed => nr_frames as u32,
+            Local::NewFrame => bits_for(nr_frames as u64 - 1),
+            Local::Hold | Local::Writing | Local::Copying => frame_name,
+            Local::BatchPending | Local::BatchFlushed => bits_for(nr_batched),
+            _ => 1,
+        },
+        _ => 1,
+    }
+}

@@ -1,0 +1,601 @@
+//! What each small step does to a packed state.
+
+use crate::explore::scenario::Kind as Content;
+use crate::program::{MkWriteRule, ProtSource};
+
+use super::invariant::Invariant;
+use super::op::{Kind, Op, OpIndex, PageRef, Promise, Scope, Test};
+use super::pte;
+use super::vars::{Field, VarId};
+use super::{KernelModel, ThreadFields};
+
+impl<const W: usize> KernelModel<W> {
+    #[inline]
+    pub(super) fn field(&self, var: VarId) -> Field {
+        self.fields[usize::from(var.0)]
+    }
+
+    #[inline]
+    fn value(&self, state: &[u64; W], var: VarId) -> u64 {
+        self.field(var).get(state)
+    }
+
+    /// The frame that a step of the thread acts on.
+    #[inline]
+    fn frame_of(&self, state: &[u64; W], thread: &ThreadFields, page: PageRef) -> usize {
+        usize::from(match page {
+            PageRef::Fixed(frame) => frame,
+            PageRef::MappedAt(page) => pte::frame(self.pages[usize::from(page)].pte.get(state)),
+            PageRef::New => thread.new_frame.get(state) as u8,
+            PageRef::OfPte | PageRef::None => pte::frame(thread.pte.get(state)),
+        })
+    }
+
+    /// Whether a test holds for a thread.
+    pub(super) fn holds(&self, state: &[u64; W], thread: &ThreadFields, test: &Test) -> bool {
+        let entry = || thread.pte.get(state);
+        match test {
+            Test::Const(value) => *value,
+            Test::Pte { mask, value } => entry() & mask == *value,
+            Test::PteMaps => pte::maps(entry()),
+            Test::PteAccessible { pending } => {
+                pte::is_present(entry()) || pte::is_protnone(entry()) && self.value(state, *pending) > 0
+            }
+            Test::PteNeedsFlush => needs_flush(entry(), thread.new.get(state)),
+            Test::PteDemoted => demoted(entry(), thread.new.get(state)),
+            Test::PteChanged => entry() != thread.new.get(state),
+            Test::FrameIn(mask) => mask >> pte::frame(entry()) & 1 != 0,
+            Test::Above(var, above) => self.value(state, *var) > *above,
+            Test::FrameAbove(vars, above) => self.value(state, vars[usize::from(pte::frame(entry()))]) > *above,
+            Test::Bit(var, bit) => self.value(state, *var) >> bit & 1 != 0,
+            Test::Differ(a, b) => self.value(state, *a) != self.value(state, *b),
+            Test::Exceeds(a, b) => self.value(state, *a) > self.value(state, *b),
+            Test::Not(inner) => !self.holds(state, thread, inner),
+            Test::All(list) => list.iter().all(|test| self.holds(state, thread, test)),
+            Test::Any(list) => list.iter().any(|test| self.holds(state, thread, test)),
+        }
+    }
+
+    /// Takes a step and all local ones after it; false if it has to wait.
+    pub(super) fn run(&self, state: &mut [u64; W], thread_index: usize, mut at: OpIndex) -> bool {
+        let thread = &self.threads[thread_index];
+        loop {
+            let op = &self.ops[at as usize];
+            match self.exec(state, thread, op) {
+                None => return false,
+                Some(next) => at = next,
+            }
+            if self.waits[at as usize] != super::NO_WAIT {
+                break;
+            }
+        }
+        thread.pc.set(state, u64::from(self.waits[at as usize]));
+        if matches!(self.ops[at as usize].kind, Kind::Done | Kind::Idle(_)) {
+            for (word, registers) in state.iter_mut().zip(thread.registers_mask(&self.register_masks)) {
+                *word &= !registers;
+            }
+        }
+        true
+    }
+
+    #[expect(clippy::too_many_lines, reason = "one arm for each small step")]
+    fn exec(&self, state: &mut [u64; W], thread: &ThreadFields, op: &Op) -> Option<OpIndex> {
+        match &op.kind {
+            Kind::Done | Kind::Idle(_) => return None,
+            Kind::Branch(test) => {
+                return Some(if self.holds(state, thread, test) { op.next } else { op.other });
+            }
+            Kind::Set(var, value) => self.field(*var).set(state, *value),
+            Kind::SetBits(var, bits) => {
+                let field = self.field(*var);
+                field.set(state, field.get(state) | bits);
+            }
+            Kind::Add(var, by) => Self::add(state, self.field(*var), *by),
+            Kind::Acquire(var) => {
+                let field = self.field(*var);
+                if field.get(state) != 0 {
+                    return None;
+                }
+                field.set(state, 1);
+            }
+            Kind::AcquireFolio(page) => {
+                let field = self.frames[self.frame_of(state, thread, *page)].lock;
+                if field.get(state) != 0 {
+                    return None;
+                }
+                field.set(state, 1);
+            }
+            Kind::ReleaseFolio(page) => self.frames[self.frame_of(state, thread, *page)].lock.set(state, 0),
+            Kind::AcquireRead { readers, writer } => {
+                if self.value(state, *writer) != 0 {
+                    return None;
+                }
+                Self::add(state, self.field(*readers), 1);
+            }
+            Kind::AcquireWrite { readers, writer } => {
+                if self.value(state, *writer) != 0 || self.value(state, *readers) != 0 {
+                    return None;
+                }
+                self.field(*writer).set(state, 1);
+            }
+            Kind::Downgrade { readers, writer } => {
+                self.field(*writer).set(state, 0);
+                Self::add(state, self.field(*readers), 1);
+            }
+
+            Kind::ReadPte(page) => self.load(state, thread, *page),
+            Kind::PteSame(page) => {
+                let same = self.pages[usize::from(*page)].pte.get(state) == thread.pte.get(state);
+                return Some(if same { op.next } else { op.other });
+            }
+            Kind::ReadIfMaps(page, frame) => {
+                let entry = self.pages[usize::from(*page)].pte.get(state);
+                if !pte::maps(entry) || pte::frame(entry) != *frame {
+                    return Some(op.other);
+                }
+                self.load(state, thread, *page);
+            }
+            Kind::Xchg { page, discards } => self.xchg(state, thread, *page, *discards),
+            Kind::ClearPte(page) => self.write_pte(state, *page, 0),
+            Kind::Modify(prot) => {
+                let entry = thread.new.get(state);
+                let modified = match prot {
+                    ProtSource::None if pte::is_present(entry) => pte::absent(entry & !pte::WRITE, pte::PROTNONE),
+                    ProtSource::None => entry,
+                    ProtSource::Vma => {
+                        let entry = if pte::is_protnone(entry) { pte::revive(entry) } else { entry };
+                        // Private pages, and shared file pages whose writes are tracked: vm_page_prot has no W.
+                        entry & !pte::WRITE
+                    }
+                };
+                thread.new.set(state, modified);
+            }
+            Kind::Mkwrite { rule, vma_write, shared, mapcounts } => {
+                let entry = thread.new.get(state);
+                let writable = self.value(state, *vma_write) != 0 && pte::is_present(entry);
+                let dirty = entry & pte::DIRTY != 0;
+                let single = || {
+                    mapcounts.get(usize::from(pte::frame(entry))).is_some_and(|count| self.value(state, *count) == 1)
+                };
+                let allowed = match rule {
+                    MkWriteRule::Always => true,
+                    MkWriteRule::CanChangePteWritable => writable && if *shared { dirty } else { single() },
+                    MkWriteRule::DirtyAccountable => writable && *shared && dirty,
+                };
+                if allowed {
+                    thread.new.set(state, entry | pte::WRITE);
+                }
+            }
+            Kind::ClearNewBits(bits) => {
+                let entry = thread.new.get(state);
+                thread.new.set(state, entry & !bits);
+            }
+            Kind::SetPte(page) => {
+                let entry = thread.new.get(state);
+                Self::settle_hold(state, thread, entry);
+                self.write_pte(state, *page, entry);
+            }
+            Kind::ClearPteBits(page, bits) => {
+                let entry = self.pages[usize::from(*page)].pte.get(state) & !bits;
+                thread.new.set(state, entry);
+                self.write_pte(state, *page, entry);
+            }
+            Kind::SetPteBits(page, bits) => {
+                let bits = bits & self.pte_bits;
+                let entry = self.pages[usize::from(*page)].pte.get(state) | bits;
+                thread.new.set(state, entry);
+                self.write_pte(state, *page, entry);
+            }
+            Kind::Unhint(page, vma_write) => {
+                let mut entry = pte::revive(self.pages[usize::from(*page)].pte.get(state));
+                entry |= pte::YOUNG & self.pte_bits;
+                if self.value(state, *vma_write) != 0 {
+                    entry |= pte::WRITE;
+                }
+                self.write_pte(state, *page, entry);
+            }
+            Kind::UseOld => {
+                let frame = pte::frame(thread.pte.get(state));
+                thread.new_frame.set(state, u64::from(frame));
+            }
+            Kind::SetPteAs { page, clears, of_new } => {
+                let entry = if *of_new { thread.new.get(state) } else { thread.pte.get(state) } & !clears;
+                Self::settle_hold(state, thread, entry);
+                self.write_pte(state, *page, entry);
+            }
+            Kind::MapPage { page, frame, write, dirty } => {
+                let mut entry = pte::present(self.frame_of(state, thread, *frame) as u8, pte::YOUNG & self.pte_bits);
+                if write.is_some_and(|var| self.value(state, var) != 0) {
+                    entry |= pte::WRITE | if *dirty { pte::DIRTY } else { 0 };
+                }
+                self.install(state, thread, *page, entry);
+            }
+            Kind::SetSwap(page) => {
+                let entry = pte::absent(thread.pte.get(state), pte::SWAP) & !(pte::WRITE | pte::DIRTY | pte::YOUNG);
+                self.write_pte(state, *page, entry);
+            }
+            Kind::SetMigration(page) => {
+                let entry = pte::absent(thread.pte.get(state), pte::MIGRATION);
+                Self::settle_hold(state, thread, entry);
+                self.write_pte(state, *page, entry);
+                let migrated = thread.migrated.get(state);
+                thread.migrated.set(state, migrated | 1 << page);
+            }
+            Kind::RemoveMigration { page, from } => {
+                let entry = self.pages[usize::from(*page)].pte.get(state);
+                if pte::is_migration(entry) && pte::frame(entry) == *from {
+                    let new = self.frame_of(state, thread, PageRef::New);
+                    Self::add(state, self.frames[new].mapcount, 1);
+                    Self::add(state, self.frames[new].refs, 1);
+                    self.install(state, thread, *page, pte::revive(pte::with_frame(entry, new as u8)));
+                }
+            }
+
+            Kind::AddFrame { vars, frame, by } => {
+                let frame = self.frame_of(state, thread, *frame);
+                Self::add(state, self.field(vars[frame]), *by);
+            }
+            Kind::SetFrame { vars, frame, value } => {
+                let frame = self.frame_of(state, thread, *frame);
+                self.field(vars[frame]).set(state, *value);
+            }
+            Kind::SetDirty(page) => {
+                let frame = self.frame_of(state, thread, *page);
+                self.frames[frame].dirty.set(state, 1);
+                if thread.hold.get(state) == frame as u64 + 1 {
+                    thread.hold.set(state, 0);
+                }
+            }
+            Kind::TestClearDirty(frame) => {
+                let fields = &self.frames[usize::from(*frame)];
+                let writes = fields.dirty.get(state) != 0 || thread.cleaned.get(state) != 0;
+                fields.dirty.set(state, 0);
+                thread.cleaned.set(state, 0);
+                thread.hold.set(state, 0);
+                if !writes {
+                    return Some(op.other);
+                }
+                thread.writing.set(state, u64::from(*frame) + 1);
+            }
+            Kind::WriteOut(frame) => {
+                self.frames[usize::from(*frame)].newer.set(state, 0);
+                thread.writing.set(state, 0);
+            }
+            Kind::MarkLazyfree(page) => {
+                let fields = self.frames[self.frame_of(state, thread, *page)];
+                fields.lazyfree.set(state, 1);
+                fields.dirty.set(state, 0);
+                fields.newer.set(state, 0);
+                fields.kept.set(state, 0);
+                fields.freer.set(state, thread.index as u64 + 1);
+                thread.hold.set(state, 0);
+            }
+            Kind::Queue(page) => {
+                if let Some(slot) = self.slot(*page, pte::frame(thread.pte.get(state))) {
+                    let queued = thread.queued.get(state);
+                    thread.queued.set(state, queued | 1 << slot);
+                }
+            }
+            Kind::DelayRmap(page) => {
+                if let Some(slot) = self.slot(*page, pte::frame(thread.pte.get(state))) {
+                    let delayed = thread.delayed.get(state);
+                    thread.delayed.set(state, delayed | 1 << slot);
+                }
+            }
+            Kind::FlushRmaps => {
+                let delayed = thread.delayed.get(state);
+                for (slot, (_, frame)) in self.slots.iter().enumerate() {
+                    if delayed >> slot & 1 != 0 {
+                        Self::add(state, self.frames[usize::from(*frame)].mapcount, -1);
+                    }
+                }
+                thread.delayed.set(state, 0);
+            }
+            Kind::FreeQueued => {
+                let queued = thread.queued.get(state);
+                for (slot, (_, frame)) in self.slots.iter().enumerate() {
+                    if queued >> slot & 1 != 0 {
+                        Self::add(state, self.frames[usize::from(*frame)].refs, -1);
+                    }
+                }
+                thread.queued.set(state, 0);
+            }
+            Kind::RemoveMapping(frame) => {
+                let fields = &self.frames[usize::from(*frame)];
+                // The references of the list and of the cache only.
+                let expected = 1 + fields.cached.get(state);
+                let is_free = fields.mapcount.get(state) == 0
+                    && fields.dirty.get(state) == 0
+                    && fields.refs.get(state) == expected;
+                if is_free {
+                    fields.refs.set(state, 1);
+                    fields.cached.set(state, 0);
+                }
+            }
+            Kind::Truncate(frame) => {
+                let fields = &self.frames[usize::from(*frame)];
+                if fields.mapcount.get(state) == 0 && fields.cached.get(state) != 0 {
+                    fields.cached.set(state, 0);
+                    Self::add(state, fields.refs, -1);
+                    fields.newer.set(state, 0);
+                    fields.dirty.set(state, 0);
+                }
+            }
+            Kind::FindPage(frame) => {
+                let fields = &self.frames[usize::from(*frame)];
+                if fields.cached.get(state) == 0 {
+                    fields.cached.set(state, 1);
+                    Self::add(state, fields.refs, 1);
+                }
+            }
+            Kind::Isolate(page) => {
+                if let PageRef::MappedAt(page) = page
+                    && !pte::maps(self.pages[usize::from(*page)].pte.get(state))
+                {
+                    return Some(op.next);
+                }
+                let frame = self.frame_of(state, thread, *page);
+                let fields = &self.frames[frame];
+                if fields.lru.get(state) != 0 && fields.refs.get(state) != 0 {
+                    fields.lru.set(state, 0);
+                    Self::add(state, fields.refs, 1);
+                    let listed = thread.listed.get(state);
+                    thread.listed.set(state, listed | 1 << frame);
+                }
+            }
+            Kind::DropList => {
+                let listed = thread.listed.get(state);
+                for (frame, fields) in self.frames.iter().enumerate() {
+                    if listed >> frame & 1 != 0 {
+                        Self::add(state, fields.refs, -1);
+                        fields.lru.set(state, 1);
+                    }
+                }
+                thread.listed.set(state, 0);
+            }
+            Kind::Alloc(allowed) => {
+                let is_free = |index: &usize| allowed >> index & 1 != 0 && self.frames[*index].refs.get(state) == 0;
+                let free = (0..self.frames.len()).find(is_free)?;
+                self.frames[free].refs.set(state, 1);
+                self.frames[free].lru.set(state, 1);
+                thread.new_frame.set(state, free as u64);
+            }
+            Kind::Copy(page) => {
+                let frame = self.frame_of(state, thread, *page);
+                self.frames[frame].late.set(state, 0);
+                thread.copying.set(state, frame as u64 + 1);
+            }
+            Kind::CopyDone => thread.copying.set(state, 0),
+            Kind::Replace(frame) => {
+                let new = self.frame_of(state, thread, PageRef::New);
+                let (old, new) = (self.frames[usize::from(*frame)], self.frames[new]);
+                for (from, to) in [(old.dirty, new.dirty), (old.newer, new.newer), (old.lazyfree, new.lazyfree)] {
+                    to.set(state, from.get(state));
+                    from.set(state, 0);
+                }
+                let cached = old.cached.get(state);
+                let references = cached as i8;
+                Self::add(state, old.refs, -references);
+                Self::add(state, new.refs, references);
+                new.cached.set(state, cached);
+                old.cached.set(state, 0);
+            }
+
+            Kind::Record(var, page) => {
+                let field = self.field(*var);
+                field.set(state, hull(field.get(state) | 1 << page));
+            }
+            Kind::Send { .. } => {
+                for pending in &thread.pending {
+                    pending.set(state, 1);
+                }
+                if self.tlb_gen.mask != 0 {
+                    Self::add(state, self.tlb_gen, 1);
+                }
+            }
+            Kind::Wait(_) => {
+                if thread.pending.iter().any(|pending| pending.get(state) != 0) {
+                    return None;
+                }
+            }
+            Kind::ReadBatched(_) => {
+                let (pending, flushed) = (self.batch_pending.get(state), self.batch_flushed.get(state));
+                thread.batch_pending.set(state, pending);
+                thread.batch_flushed.set(state, flushed);
+            }
+            Kind::StoreBatched(_) => {
+                let mine = (thread.batch_pending.get(state), thread.batch_flushed.get(state));
+                if mine == (self.batch_pending.get(state), self.batch_flushed.get(state)) {
+                    self.batch_flushed.set(state, mine.0);
+                }
+            }
+            Kind::NoteGen { defer, tlb_gen } => {
+                let next = self.value(state, *tlb_gen) + 1;
+                self.field(*defer).set(state, next);
+            }
+            Kind::CopyVar { from, to } => {
+                let value = self.value(state, *from);
+                self.field(*to).set(state, value);
+            }
+            Kind::Return(promise) => self.promise(state, thread, *promise),
+        }
+        Some(op.next)
+    }
+
+    #[inline]
+    fn add(state: &mut [u64; W], field: Field, by: i8) {
+        let value = field.get(state).wrapping_add_signed(i64::from(by));
+        debug_assert!(field.mask == 0 || value <= field.mask, "a counter left its field");
+        field.set(state, value);
+    }
+
+    #[inline]
+    fn load(&self, state: &mut [u64; W], thread: &ThreadFields, page: u8) {
+        if (thread.unmaps | thread.protects) >> page & 1 != 0 {
+            let visited = thread.visited.get(state);
+            thread.visited.set(state, visited | 1 << page);
+        }
+        let entry = self.pages[usize::from(page)].pte.get(state);
+        thread.pte.set(state, entry);
+        thread.new.set(state, entry);
+        if !thread.keeps_hold {
+            thread.hold.set(state, 0);
+        }
+    }
+
+    fn xchg(&self, state: &mut [u64; W], thread: &ThreadFields, page: u8, discards: u8) {
+        self.load(state, thread, page);
+        let entry = thread.pte.get(state);
+        self.write_pte(state, page, 0);
+        if !pte::maps(entry) {
+            return;
+        }
+        let frame = usize::from(pte::frame(entry));
+        let kind = if self.frames[frame].content == Content::Anon { 1 } else { 2 };
+        if discards & kind != 0 {
+            self.frames[frame].newer.set(state, 0);
+        } else if entry & pte::DIRTY != 0 {
+            thread.hold.set(state, frame as u64 + 1);
+        }
+    }
+
+    /// An entry that keeps D tells the dirty information on.
+    #[inline]
+    fn settle_hold(state: &mut [u64; W], thread: &ThreadFields, entry: u64) {
+        if entry & pte::DIRTY != 0 {
+            thread.hold.set(state, 0);
+        }
+    }
+
+    /// Stores an entry; what was promised about the page ends when it can be used again.
+    #[inline]
+    pub(super) fn write_pte(&self, state: &mut [u64; W], page: u8, entry: u64) {
+        let fields = &self.pages[usize::from(page)];
+        fields.pte.set(state, entry);
+        if pte::is_present(entry) {
+            let is_writable = entry & pte::WRITE != 0;
+            fields.unmapped.set(state, 0);
+            if is_writable {
+                fields.protected.set(state, 0);
+            }
+            for thread in self.threads.iter().filter(|thread| thread.visited.mask != 0) {
+                if thread.unmaps >> page & 1 != 0 || is_writable && thread.protects >> page & 1 != 0 {
+                    let visited = thread.visited.get(state);
+                    thread.visited.set(state, visited & !(1 << page));
+                }
+            }
+        }
+    }
+
+    /// Stores an entry that maps another frame than before: nobody may use the old one any more (I12), and what was
+    /// stored to it since it was copied is lost (I5).
+    fn install(&self, state: &mut [u64; W], thread: &ThreadFields, page: u8, entry: u64) {
+        let copied = thread.copying.get(state);
+        if copied != 0 && self.frames[copied as usize - 1].late.get(state) != 0 {
+            self.saw(state, Invariant::StableCopy);
+        }
+        if self.checks(Invariant::OneFrame)
+            && !self.is_expected(state, page)
+            && self.maps_another(state, page, pte::frame(entry))
+        {
+            self.saw(state, Invariant::OneFrame);
+        }
+        self.write_pte(state, page, entry);
+    }
+
+    /// A call that changes what the application sees at the page is on its way.
+    fn is_expected(&self, state: &[u64; W], page: u8) -> bool {
+        self.threads
+            .iter()
+            .filter(|thread| thread.changes >> page & 1 != 0 && thread.pc.get(state) != thread.start)
+            .any(|thread| !matches!(self.op_of(state, thread).kind, Kind::Done))
+    }
+
+    /// Some CPU has the page translated to another frame.
+    pub(super) fn maps_another(&self, state: &[u64; W], page: u8, frame: u8) -> bool {
+        self.slots
+            .iter()
+            .enumerate()
+            .any(|(slot, (of, to))| *of == page && *to != frame && self.tlb.iter().any(|cpu| cpu[slot].get(state) != 0))
+    }
+
+    pub(super) fn saw(&self, state: &mut [u64; W], invariant: Invariant) {
+        if self.checks(invariant) {
+            let seen = self.seen.get(state) | 1 << invariant.event_bit();
+            self.seen.set(state, seen);
+        }
+    }
+
+    fn promise(&self, state: &mut [u64; W], thread: &ThreadFields, promise: Promise) {
+        let visited = thread.visited.get(state) as u32;
+        for (index, fields) in self.pages.iter().enumerate() {
+            if (promise.unmaps & visited) >> index & 1 != 0 {
+                fields.unmapped.set(state, 1);
+            }
+            if (promise.protects & visited) >> index & 1 != 0 {
+                fields.protected.set(state, 1);
+            }
+        }
+        for (index, fields) in self.frames.iter().enumerate() {
+            // If another gave the content up since, that call is still on its way and takes later stores along.
+            if promise.frees >> index & 1 != 0 && fields.freer.get(state) == thread.index as u64 + 1 {
+                fields.kept.set(state, 1);
+            }
+        }
+    }
+
+    /// The step that a thread is at.
+    #[inline]
+    pub(super) fn op_of(&self, state: &[u64; W], thread: &ThreadFields) -> &Op {
+        &self.ops[thread.waiting[thread.pc.get(state) as usize] as usize]
+    }
+
+    /// The virtual pages that a flush of the thread covers.
+    pub(super) fn covered(state: &[u64; W], thread: &ThreadFields, scope: Scope) -> u32 {
+        match scope {
+            Scope::Pages(mask) => mask,
+            Scope::Gather(all) => {
+                if thread.full_mm.get(state) != 0 {
+                    all
+                } else {
+                    thread.range.get(state) as u32
+                }
+            }
+            Scope::Tracked => thread.tracked.get(state) as u32,
+        }
+    }
+
+    pub(super) fn slot(&self, page: u8, frame: u8) -> Option<usize> {
+        self.slots.iter().position(|slot| *slot == (page, frame))
+    }
+}
+
+/// All bits from the lowest to the highest that is set: a range has no holes.
+fn hull(bits: u64) -> u64 {
+    let high = 64 - bits.leading_zeros();
+    let low = bits.trailing_zeros();
+    super::vars::ones(high) & !super::vars::ones(low)
+}
+
+/// x86's `pte_needs_flush`, as [`crate::machine`] has it.
+fn needs_flush(old: u64, new: u64) -> bool {
+    if !pte::is_present(old) {
+        return false;
+    }
+    if !pte::is_present(new) || pte::frame(old) != pte::frame(new) {
+        return true;
+    }
+    old & pte::DIRTY != 0 && new & pte::DIRTY == 0 || (old ^ new) & pte::WRITE != 0
+}
+
+/// The series' rule: only what takes a right away.
+fn demoted(old: u64, new: u64) -> bool {
+    if !pte::is_present(old) {
+        return false;
+    }
+    if !pte::is_present(new) || pte::frame(old) != pte::frame(new) {
+        return true;
+    }
+    let lost = |bit: u64| old & bit != 0 && new & bit == 0;
+    lost(pte::DIRTY) || lost(pte::WRITE) && old & pte::DIRTY != 0
+}

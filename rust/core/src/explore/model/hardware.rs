@@ -1,0 +1,224 @@
+//! What the hardware and user threads do at any time: fill and drop TLB entries, set A and D, store, answer IPIs.
+
+use super::op::Kind;
+use super::pte;
+use super::{Class, KernelModel};
+use crate::explore::search::Action;
+
+/// A TLB entry that allows reading.
+pub(super) const READ: u64 = 0b001;
+/// One that allows writing after a walk that sets D.
+pub(super) const WRITE: u64 = 0b011;
+/// One through which stores leave no trace.
+pub(super) const WRITE_DIRTY: u64 = 0b111;
+
+/// What a user CPU does with one TLB entry.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub(super) enum Deed {
+    Fill = 0,
+    Evict = 1,
+    SetDirty = 2,
+    Store = 3,
+    /// Evict and fill.
+    Refill = 4,
+    /// Evict, fill and set D.
+    RefillDirty = 5,
+}
+
+const DEEDS: [Deed; 6] = [Deed::Fill, Deed::Evict, Deed::SetDirty, Deed::Store, Deed::Refill, Deed::RefillDirty];
+
+const OF_HARDWARE: u32 = 1 << 16;
+const OF_IPI: u32 = 1 << 17;
+
+/// An action, taken apart.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Actor {
+    /// A kernel thread takes its next step, or one of several.
+    Thread { thread: usize, choice: usize },
+    /// A user CPU does something with a TLB entry.
+    User { cpu: usize, slot: usize, deed: Deed },
+    /// A user CPU answers a thread's IPI.
+    Ipi { cpu: usize, thread: usize },
+}
+
+pub(super) fn thread_action(thread: usize, choice: usize) -> Action {
+    Action((thread << 8 | choice) as u32)
+}
+
+pub(super) fn user_action(cpu: usize, slot: usize, deed: Deed) -> Action {
+    Action(OF_HARDWARE | (cpu << 12 | slot << 4 | deed as usize) as u32)
+}
+
+fn ipi_action(cpu: usize, thread: usize) -> Action {
+    Action(OF_IPI | (thread << 8 | cpu) as u32)
+}
+
+pub(super) fn actor(action: Action) -> Actor {
+    let n = action.0 as usize;
+    if action.0 & OF_IPI != 0 {
+        Actor::Ipi { cpu: n & 0xff, thread: n >> 8 & 0xff }
+    } else if action.0 & OF_HARDWARE != 0 {
+        Actor::User { cpu: n >> 12 & 0xf, slot: n >> 4 & 0xff, deed: DEEDS[n & 0xf] }
+    } else {
+        Actor::Thread { thread: n >> 8, choice: n & 0xff }
+    }
+}
+
+impl<const W: usize> KernelModel<W> {
+    /// What a walk of the slot's page would cache: 0 if it does not lead to the slot's frame.
+    #[inline]
+    fn walked(&self, state: &[u64; W], page: u8, frame: u8) -> u64 {
+        let entry = self.pages[usize::from(page)].pte.get(state);
+        if !pte::is_present(entry) || pte::frame(entry) != frame {
+            return 0;
+        }
+        match entry & (pte::WRITE | pte::DIRTY) {
+            pte::WRITE => WRITE,
+            bits if bits == pte::WRITE | pte::DIRTY => WRITE_DIRTY,
+            _ => READ,
+        }
+    }
+
+    #[inline]
+    fn is_old(&self, state: &[u64; W], page: u8) -> bool {
+        self.pte_bits & pte::YOUNG != 0 && self.pages[usize::from(page)].pte.get(state) & pte::YOUNG == 0
+    }
+
+    #[inline]
+    fn set_bits(&self, state: &mut [u64; W], page: u8, bits: u64) {
+        let field = self.pages[usize::from(page)].pte;
+        field.set(state, field.get(state) | bits & self.pte_bits);
+    }
+
+    /// A store through the slot's entry: what it changes.
+    #[inline]
+    fn store(&self, state: &mut [u64; W], frame: u8) {
+        let fields = &self.frames[usize::from(frame)];
+        if fields.lazyfree.get(state) == 0 || fields.kept.get(state) != 0 {
+            fields.newer.set(state, 1);
+        }
+        if fields.late.mask != 0 && self.threads.iter().any(|t| t.copying.get(state) == u64::from(frame) + 1) {
+            fields.late.set(state, 1);
+        }
+    }
+
+    /// Everything that user CPUs can do.
+    pub(super) fn user_steps(&self, state: &[u64; W], mut emit: impl FnMut(Action, [u64; W])) {
+        for (cpu, entries) in self.tlb.iter().enumerate() {
+            for (slot, field) in entries.iter().enumerate() {
+                let (page, frame) = self.slots[slot];
+                let held = field.get(state);
+                let walked = self.walked(state, page, frame);
+                if held == 0 {
+                    if walked != 0 {
+                        let mut next = *state;
+                        field.set(&mut next, walked);
+                        self.set_bits(&mut next, page, pte::YOUNG);
+                        emit(user_action(cpu, slot, Deed::Fill), next);
+                    }
+                    continue;
+                }
+                let mut next = *state;
+                field.set(&mut next, 0);
+                emit(user_action(cpu, slot, Deed::Evict), next);
+                if held == WRITE && walked >= WRITE {
+                    let mut next = *state;
+                    field.set(&mut next, WRITE_DIRTY);
+                    self.set_bits(&mut next, page, pte::YOUNG | pte::DIRTY);
+                    emit(user_action(cpu, slot, Deed::SetDirty), next);
+                }
+                if held == WRITE_DIRTY {
+                    let mut next = *state;
+                    self.store(&mut next, frame);
+                    if next != *state {
+                        emit(user_action(cpu, slot, Deed::Store), next);
+                    }
+                }
+            }
+        }
+        self.answers(state, emit);
+    }
+
+    /// CPUs answer IPIs.
+    fn answers(&self, state: &[u64; W], mut emit: impl FnMut(Action, [u64; W])) {
+        for (index, thread) in self.threads.iter().enumerate() {
+            for (cpu, pending) in thread.pending.iter().enumerate() {
+                if pending.get(state) == 0 {
+                    continue;
+                }
+                let mut next = *state;
+                pending.set(&mut next, 0);
+                if let Kind::Wait(scope) = self.op_of(state, thread).kind {
+                    let covered = Self::covered(state, thread, scope);
+                    for (slot, (page, _)) in self.slots.iter().enumerate() {
+                        if covered >> page & 1 != 0 {
+                            self.tlb[cpu][slot].set(&mut next, 0);
+                        }
+                    }
+                }
+                emit(ipi_action(cpu, index), next);
+            }
+        }
+    }
+
+    /// The same for the saturating engine: entries are never just dropped, and are dropped, filled and made dirty in one
+    /// step.
+    pub(super) fn saturated_user_steps(&self, state: &[u64; W], mut emit: impl FnMut(Action, [u64; W], Class)) {
+        for (cpu, entries) in self.tlb.iter().enumerate() {
+            for (slot, field) in entries.iter().enumerate() {
+                let (page, frame) = self.slots[slot];
+                let held = field.get(state);
+                let walked = self.walked(state, page, frame);
+                if walked > held || walked != 0 && self.is_old(state, page) {
+                    let mut next = *state;
+                    field.set(&mut next, walked);
+                    self.set_bits(&mut next, page, pte::YOUNG);
+                    emit(user_action(cpu, slot, Deed::Refill), next, Class::Fill);
+                }
+                if walked == WRITE {
+                    let mut next = *state;
+                    field.set(&mut next, WRITE_DIRTY);
+                    self.set_bits(&mut next, page, pte::YOUNG | pte::DIRTY);
+                    emit(user_action(cpu, slot, Deed::RefillDirty), next, Class::Fill);
+                }
+                if held == WRITE_DIRTY {
+                    let mut next = *state;
+                    self.store(&mut next, frame);
+                    if next != *state {
+                        emit(user_action(cpu, slot, Deed::Store), next, Class::Step);
+                    }
+                }
+            }
+        }
+        self.answers(state, |action, next| emit(action, next, Class::Step));
+    }
+
+    /// Every store that changes only monotone bits: all of them do.
+    pub(super) fn all_stores(&self, state: &[u64; W]) -> [u64; W] {
+        let mut next = *state;
+        for entries in &self.tlb {
+            for (slot, field) in entries.iter().enumerate() {
+                if field.get(state) == WRITE_DIRTY {
+                    self.store(&mut next, self.slots[slot].1);
+                }
+            }
+        }
+        next
+    }
+
+    /// Every fill that changes only monotone bits.
+    pub(super) fn all_fills(&self, state: &[u64; W]) -> [u64; W] {
+        let mut next = *state;
+        for entries in &self.tlb {
+            for (slot, field) in entries.iter().enumerate() {
+                let (page, frame) = self.slots[slot];
+                let walked = self.walked(state, page, frame);
+                if walked > field.get(state) && !self.is_old(state, page) {
+                    field.set(&mut next, walked);
+                }
+            }
+        }
+        next
+    }
+}

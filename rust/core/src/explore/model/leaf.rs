@@ -1,0 +1,819 @@
+//! What each leaf step of the language means when others run beside it. Every leaf has an arm; one that does nothing says
+//! why, one that cannot be explored is an error that says what is missing.
+
+use crate::error::Result;
+use crate::program::{BatchedPending, FlushScope, Leaf, LockMode, LockName, Pc, PendingTracking, Program, RangeArg};
+
+use super::op::{Class, Kind, OpIndex, PageRef, Scope, Test};
+use super::pte;
+use super::unroll::{At, Held, Unroller};
+use super::vars::{Local, Var, VarId};
+use crate::explore::scenario::Kind as Content;
+
+/// Where a leaf stands: the program and its instruction.
+#[derive(Clone, Copy)]
+pub(super) struct Here<'p> {
+    pub program: &'p Program,
+    pub pc: Pc,
+}
+
+impl Unroller<'_> {
+    /// The code of a leaf and all that follows it.
+    pub(super) fn leaf(&mut self, program: &Program, pc: Pc, leaf: Leaf, at: At) -> Result<OpIndex> {
+        let here = Here { program, pc };
+        match leaf {
+            Leaf::Lock { lock, mode } => return self.lock(here, lock, mode, at),
+            Leaf::Unlock { lock } => return self.unlock(here, lock, at),
+            Leaf::Downgrade { .. } => return self.downgrade(here, at),
+            Leaf::SelectRange { range } => {
+                let mut at = at;
+                let spec = self.spec();
+                at.range = match range {
+                    RangeArg::Args | RangeArg::Old => spec.range.clone(),
+                    RangeArg::New => spec.target.clone(),
+                    RangeArg::Tail => Vec::new(),
+                };
+                at.detached = false;
+                return self.emit(program, pc + 1, at);
+            }
+            Leaf::PmdpHugeGetAndClear
+            | Leaf::PmdpInvalidate
+            | Leaf::PmdpInvalidateAd
+            | Leaf::SetPmdAt
+            | Leaf::SplitHugePmd
+            | Leaf::PmdpCollapseFlush
+            | Leaf::CollapseCopy
+            | Leaf::SetPmdHuge
+            | Leaf::DoHugePmdAnonymousPage
+            | Leaf::SetPmdAtChild
+            | Leaf::MoveNormalPmd
+            | Leaf::MoveHugePmd => return Err(self.error(&format!("{}: huge entries are not modelled", leaf.name()))),
+            Leaf::SelectRangeAt { .. } => {
+                return Err(self.error("select_range_at: a scenario chooses its ranges itself"));
+            }
+            Leaf::AllocAnonPage | Leaf::SwapIn | Leaf::MigrateCopy => {
+                let mut after = at.clone();
+                after.allocated = true;
+                if leaf == Leaf::SwapIn {
+                    after.r.frame = PageRef::New;
+                }
+                let next = self.emit(program, pc + 1, after)?;
+                return Ok(match leaf {
+                    Leaf::SwapIn => self.swap_in(&at, next)?,
+                    Leaf::MigrateCopy => self.migrate_copy(&at, next),
+                    _ => {
+                        let spare = self.spare_of(&[self.page(&at)?]);
+                        self.op(Kind::Alloc(spare), Class::Visible, next, 0, "alloc_page()".to_owned())
+                    }
+                });
+            }
+            Leaf::FindGetPage => {
+                let mut after = at.clone();
+                let page = self.page(&at)?;
+                let frame = self.world.pages[usize::from(page)].frames[0];
+                after.r.frame = PageRef::Fixed(frame);
+                let next = self.emit(program, pc + 1, after)?;
+                self.vars.write(Var::Refs(frame));
+                let text = format!("filemap_get_folio({})", self.page_text(page));
+                let kind = Kind::FindPage(frame);
+                if !self.file_pages_can_go() {
+                    return Ok(next);
+                }
+                self.vars.read(Var::Cached(frame));
+                return Ok(self.op(kind, Class::Visible, next, 0, text));
+            }
+            Leaf::VmsGatherMunmapVmas => {
+                let mut after = at.clone();
+                after.detached = true;
+                let locked = self.vma_start_write(&mut after);
+                let pages = after.range.clone();
+                let mut next = self.emit(program, pc + 1, after)?;
+                for page in pages {
+                    if self.vma_can_go(self.world.pages[usize::from(page)].vma) {
+                        let gone = self.vars.write(Var::VmaGone(page));
+                        let text = format!("detach the VMA of {}", self.page_text(page));
+                        next = self.op(Kind::Set(gone, 1), Class::Visible, next, 0, text);
+                    }
+                }
+                return Ok(self.vma_locks(&locked, next));
+            }
+            Leaf::MprotectFixup | Leaf::ClearVmaSoftDirty | Leaf::CopyVma | Leaf::DupVma | Leaf::MmapRegion => {
+                let mut after = at.clone();
+                let locked = self.vma_start_write(&mut after);
+                let next = self.emit(program, pc + 1, after)?;
+                let next = self.vma_changed(leaf, &at, next);
+                return Ok(self.vma_locks(&locked, next));
+            }
+            _ => {}
+        }
+        let next = self.emit(program, pc + 1, at.clone())?;
+        self.plain(leaf, &at, next)
+    }
+
+    #[expect(clippy::too_many_lines, reason = "one arm for each step of the language")]
+    fn plain(&mut self, leaf: Leaf, at: &At, next: OpIndex) -> Result<OpIndex> {
+        let name = leaf.name();
+        let text = |s: &Self, page: u8| format!("{name}({})", s.page_text(page));
+        Ok(match leaf {
+            // Handled before.
+            Leaf::Lock { .. }
+            | Leaf::Unlock { .. }
+            | Leaf::Downgrade { .. }
+            | Leaf::SelectRange { .. }
+            | Leaf::SelectRangeAt { .. }
+            | Leaf::PmdpHugeGetAndClear
+            | Leaf::PmdpInvalidate
+            | Leaf::PmdpInvalidateAd
+            | Leaf::SetPmdAt
+            | Leaf::SplitHugePmd
+            | Leaf::PmdpCollapseFlush
+            | Leaf::CollapseCopy
+            | Leaf::SetPmdHuge
+            | Leaf::DoHugePmdAnonymousPage
+            | Leaf::SetPmdAtChild
+            | Leaf::MoveNormalPmd
+            | Leaf::MoveHugePmd
+            | Leaf::AllocAnonPage
+            | Leaf::SwapIn
+            | Leaf::MigrateCopy
+            | Leaf::FindGetPage
+            | Leaf::VmsGatherMunmapVmas
+            | Leaf::MprotectFixup
+            | Leaf::ClearVmaSoftDirty
+            | Leaf::CopyVma
+            | Leaf::DupVma
+            | Leaf::MmapRegion
+            // Native x86 batches nothing in lazy-MMU mode, and other architectures are refused by the model.
+            | Leaf::ArchEnterLazyMmuMode
+            | Leaf::ArchLeaveLazyMmuMode
+            // The write protection beside it is what tracks stores.
+            | Leaf::PteClearSoftDirty
+            // The child's address space is in the scenario from the start; no CPU runs it.
+            | Leaf::DupMm
+            // The VMA was never taken out of the tree.
+            | Leaf::VmaDontunmap
+            // Nothing in a scenario grows.
+            | Leaf::VmaExpand
+            // The zero page holds nothing that can be lost or seen by others.
+            | Leaf::SetPteZero
+            // A scenario keeps its page tables: other pages around the range hold them.
+            | Leaf::FreePgtables => next,
+
+            Leaf::PtepGetAndClear => self.xchg(self.page(at)?, next),
+            Leaf::PtepClearFlush => {
+                let page = self.page(at)?;
+                let next = if self.is_mkclean() {
+                    let cleaned = self.local(Local::Cleaned);
+                    self.op(Kind::Set(cleaned, 1), Class::Local, next, 0, String::new())
+                } else {
+                    next
+                };
+                let what = format!("flush_tlb_page({})", self.page_text(page));
+                let flush = self.flush(Scope::Pages(1 << page), &what, next);
+                let (accessible, class) = self.pte_accessible();
+                let branch = self.op(Kind::Branch(accessible), class, flush, next, "pte_accessible()".to_owned());
+                self.xchg(page, branch)
+            }
+            Leaf::PteClear => {
+                let page = self.page(at)?;
+                self.op(Kind::ClearPte(page), Class::Visible, next, 0, text(self, page))
+            }
+            Leaf::PteModify { prot } => {
+                self.read_local(Local::New);
+                self.op(Kind::Modify(prot), Class::Local, next, 0, String::new())
+            }
+            Leaf::PteMkwrite { only_if } => {
+                let vma = at.r.vma.unwrap_or(0);
+                let shared = self.world.vmas[usize::from(vma)].kind == Content::File;
+                let vma_write = self.vars.read(Var::VmaWrite(self.page(at)?));
+                let mapcounts = if shared { Vec::new() } else { self.by_frame(Var::Mapcount, true) };
+                self.read_local(Local::New);
+                let kind = Kind::Mkwrite { rule: only_if, vma_write, shared, mapcounts };
+                self.op(kind, Class::Local, next, 0, String::new())
+            }
+            Leaf::PteWrprotect => self.new_bits(pte::WRITE, next),
+            Leaf::PteMkclean => self.new_bits(pte::DIRTY, next),
+            Leaf::PteMkold => self.new_bits(pte::YOUNG, next),
+            Leaf::SetPteAt => {
+                let page = self.page(at)?;
+                self.read_local(Local::New);
+                self.op(Kind::SetPte(page), Class::Visible, next, 0, text(self, page))
+            }
+            Leaf::PtepSetWrprotect => self.clear_bits(self.page(at)?, pte::WRITE, name, next),
+            Leaf::PtepClearYoung => self.clear_bits(self.page(at)?, pte::YOUNG, name, next),
+            Leaf::ClearYoungDirty => self.clear_bits(self.page(at)?, pte::YOUNG | pte::DIRTY, name, next),
+            Leaf::CountChanged => self.set_local(Local::Changed, 1, next),
+            Leaf::SetForceFlush => self.set_local(Local::ForceFlush, 1, next),
+            Leaf::SetDelayRmap => self.set_local(Local::DelayRmap, 1, next),
+
+            Leaf::IncTlbFlushPending => self.flush_pending(1, next),
+            Leaf::DecTlbFlushPending => self.flush_pending(-1, next),
+            Leaf::FlushTlbMm => {
+                let all = self.pages_of_mm(0);
+                self.flush(Scope::Pages(all), "flush_tlb_mm()", next)
+            }
+            Leaf::FlushTlbRange { range } => {
+                let mut wide = at.clone();
+                if range == FlushScope::Vma {
+                    wide.r.table = None;
+                }
+                let pages = match range {
+                    FlushScope::Page => vec![self.page(at)?],
+                    FlushScope::Vma | FlushScope::Table | FlushScope::Extent => self.pages_here(&wide),
+                    FlushScope::Pmd => return Err(self.error("flush_tlb_range of a PMD: huge entries are not modelled")),
+                };
+                let mask = pages.iter().fold(0, |mask, page| mask | 1 << page);
+                let names: Vec<String> = pages.iter().map(|page| self.page_text(*page)).collect();
+                self.flush(Scope::Pages(mask), &format!("flush_tlb_range({})", names.join(" ")), next)
+            }
+            Leaf::FlushTlbBatchedPending => self.flush_batched(next),
+            Leaf::SetTlbUbcFlushPending => self.set_ubc(next),
+            Leaf::TryToUnmapFlush => self.unmap_flush(Local::UbcRequired, name, next),
+            Leaf::TryToUnmapFlushDirty => self.unmap_flush(Local::UbcWritable, name, next),
+            Leaf::TrackFlushRange => {
+                let tracked = self.read_local(Local::Tracked);
+                let page = self.page(at)?;
+                self.op(Kind::Record(tracked, page), Class::Local, next, 0, String::new())
+            }
+            Leaf::FlushTrackedRange => self.flush_tracked(at, next),
+
+            Leaf::TlbGatherMmu { fullmm, .. } => {
+                let mut first = next;
+                for (local, value) in
+                    [(Local::Range, 0), (Local::FreedTables, 0), (Local::FullMm, u64::from(fullmm)), (Local::Queued, 0)]
+                {
+                    first = self.set_local(local, value, first);
+                }
+                self.flush_pending(1, first)
+            }
+            Leaf::TlbRemoveTlbEntry | Leaf::TlbFlushPteRange => {
+                let range = self.read_local(Local::Range);
+                let page = self.page(at)?;
+                self.op(Kind::Record(range, page), Class::Local, next, 0, String::new())
+            }
+            Leaf::TlbRemovePmdTlbEntry | Leaf::TlbFlushPmdRange => {
+                return Err(self.error(&format!("{name}: huge entries are not modelled")));
+            }
+            Leaf::TlbRemovePage => {
+                let page = self.page(at)?;
+                self.read_local(Local::Queued);
+                self.op(Kind::Queue(page), Class::Local, next, 0, String::new())
+            }
+            Leaf::TlbFlushMmuTlbonly => self.tlbonly(name, next),
+            Leaf::TlbFlushRmaps => self.flush_rmaps(next),
+            Leaf::TlbFlushMmu => {
+                let next = self.free_queued(next);
+                self.tlbonly(name, next)
+            }
+            Leaf::TlbFinishMmu => self.finish_mmu(next),
+
+            Leaf::NoteDeferredFlush => self.note_deferred(at, next)?,
+            Leaf::CheckDeferredFlush => self.check_deferred(at, next)?,
+            Leaf::MarkTlbGenDone => {
+                let (from, to) = (self.vars.read(Var::TlbGen(0)), self.vars.write(Var::GenCompleted(0)));
+                self.op(Kind::CopyVar { from, to }, Class::Visible, next, 0, name.to_owned())
+            }
+
+            Leaf::PageRemoveRmap => {
+                let vars = self.by_frame(Var::Mapcount, false);
+                let frame = self.frame(at)?;
+                let what = format!("folio_remove_rmap({})", self.frame_name(at));
+                let now = self.op(Kind::AddFrame { vars, frame, by: -1 }, Class::Visible, next, 0, what);
+                if !self.delays_rmap() {
+                    return Ok(now);
+                }
+                let page = self.page(at)?;
+                self.read_local(Local::Delayed);
+                let later = self.op(Kind::DelayRmap(page), Class::Local, next, 0, String::new());
+                let delay = self.read_local(Local::DelayRmap);
+                self.op(Kind::Branch(Test::Above(delay, 0)), Class::Local, later, now, String::new())
+            }
+            Leaf::PutPage | Leaf::PutOldPage => {
+                let vars = self.by_frame(Var::Refs, false);
+                let frame = self.frame(at)?;
+                let what = format!("folio_put({})", self.frame_name(at));
+                self.op(Kind::AddFrame { vars, frame, by: -1 }, Class::Visible, next, 0, what)
+            }
+            Leaf::SetPageDirty => {
+                self.by_frame(Var::Dirty, false);
+                let frame = self.frame(at)?;
+                let what = format!("folio_mark_dirty({})", self.frame_name(at));
+                self.op(Kind::SetDirty(frame), Class::Visible, next, 0, what)
+            }
+            Leaf::ClearPageDirty | Leaf::Pageout => self.write_out(at, name, next)?,
+            Leaf::MarkLazyfree => {
+                self.by_frame(Var::Dirty, false);
+                self.by_frame(Var::Lazyfree, false);
+                let frame = self.frame(at)?;
+                let what = format!("folio_mark_lazyfree({})", self.frame_name(at));
+                self.op(Kind::MarkLazyfree(frame), Class::Visible, next, 0, what)
+            }
+            Leaf::IsolateFolio => {
+                let what = format!("folio_isolate_lru({})", self.frame_name(at));
+                self.isolate(self.frame(at)?, next, what)
+            }
+            Leaf::AddToSwap => self.add_to_swap(at, next)?,
+            Leaf::SetSwapPte => {
+                let page = self.page(at)?;
+                self.op(Kind::SetSwap(page), Class::Visible, next, 0, format!("set_pte_at({}, swap)", self.page_text(page)))
+            }
+            Leaf::RemoveMappingAndFree => self.remove_mapping(at, next)?,
+            Leaf::SetMigrationEntry => {
+                let page = self.page(at)?;
+                self.read_local(Local::Migrated);
+                let what = format!("set_pte_at({}, migration)", self.page_text(page));
+                self.op(Kind::SetMigration(page), Class::Visible, next, 0, what)
+            }
+            Leaf::RemoveMigrationPtes => self.remove_migration(at, next)?,
+
+            Leaf::PteAlloc => {
+                let page = self.page(at)?;
+                self.read_local(Local::Pte);
+                self.vars.read(Var::Pte(page));
+                self.op(Kind::ReadPte(page), Class::Visible, next, 0, format!("ptep_get({})", self.page_text(page)))
+            }
+            Leaf::CopyUserPage => {
+                let frame = self.frame(at)?;
+                self.op(Kind::Copy(frame), Class::Visible, next, 0, format!("copy_user_page({})", self.frame_name(at)))
+            }
+            Leaf::SetPteAnon => {
+                let write = self.vars.read(Var::VmaWrite(self.page(at)?));
+                self.map_page(at, PageRef::New, Some(write), true, false, next)?
+            }
+            Leaf::MapAround => self.map_page(at, self.frame(at)?, None, false, true, next)?,
+            Leaf::SetPteFile { write } => {
+                let vma_write = self.vars.read(Var::VmaWrite(self.page(at)?));
+                self.map_page(at, self.frame(at)?, write.then_some(vma_write), write, true, next)?
+            }
+            Leaf::SetPteSwapIn => {
+                let write = self.vars.read(Var::VmaWrite(self.page(at)?));
+                let dirty = self.is_write_fault();
+                self.map_page(at, PageRef::New, Some(write), dirty, false, next)?
+            }
+            Leaf::WpPageReuse => {
+                let page = self.page(at)?;
+                let bits = pte::WRITE | pte::DIRTY | pte::YOUNG;
+                self.op(Kind::SetPteBits(page, bits), Class::Visible, next, 0, text(self, page))
+            }
+            Leaf::PtepSetAccessFlags => {
+                let page = self.page(at)?;
+                self.op(Kind::SetPteBits(page, pte::YOUNG), Class::Visible, next, 0, text(self, page))
+            }
+            Leaf::SetPteNuma => {
+                let page = self.page(at)?;
+                let vma_write = self.vars.read(Var::VmaWrite(self.page(at)?));
+                self.op(Kind::Unhint(page, vma_write), Class::Visible, next, 0, text(self, page))
+            }
+
+            Leaf::PageDupRmap => {
+                let (counts, refs) = (self.by_frame(Var::Mapcount, false), self.by_frame(Var::Refs, false));
+                let frame = self.frame(at)?;
+                let kind = Kind::AddFrame { vars: counts, frame, by: 1 };
+                let next = self.op(kind, Class::Visible, next, 0, "folio_try_dup_anon_rmap()".to_owned());
+                self.op(Kind::AddFrame { vars: refs, frame, by: 1 }, Class::Visible, next, 0, "folio_get()".to_owned())
+            }
+            Leaf::SetPteAtChild => {
+                let page = self.target_of(self.page(at)?);
+                let dirty = if self.content_of_page(page) == Content::File { pte::DIRTY } else { 0 };
+                let kind = Kind::SetPteAs { page, clears: pte::YOUNG | dirty, of_new: true };
+                self.read_local(Local::New);
+                self.op(kind, Class::Visible, next, 0, text(self, page))
+            }
+            Leaf::SwapDuplicate | Leaf::SetPteAtNew => {
+                let page = self.target_of(self.page(at)?);
+                let kind = Kind::SetPteAs { page, clears: 0, of_new: false };
+                self.op(kind, Class::Visible, next, 0, format!("set_pte_at({})", self.page_text(page)))
+            }
+        })
+    }
+
+    // --- what several arms share -------------------------------------------------------------------------------------
+
+    pub(super) fn page(&self, at: &At) -> Result<u8> {
+        at.r.page.ok_or_else(|| self.error("a step on an entry outside a loop over entries"))
+    }
+
+    pub(super) fn frame(&self, at: &At) -> Result<PageRef> {
+        if at.r.frame == PageRef::None {
+            Err(self.error("a step on a page outside a loop over pages"))
+        } else {
+            Ok(at.r.frame)
+        }
+    }
+
+    pub(super) fn frame_name(&self, at: &At) -> String {
+        match (at.r.frame, at.r.page) {
+            (PageRef::OfPte, Some(page)) => self.page_text(page),
+            (frame, _) => self.frame_text(frame),
+        }
+    }
+
+    /// The spare frames that any of these pages can get.
+    pub(super) fn spare_of(&self, pages: &[u8]) -> u32 {
+        let frames = pages.iter().flat_map(|page| &self.world.pages[usize::from(*page)].frames);
+        frames.filter(|f| self.world.frames[usize::from(**f)].is_spare).fold(0, |mask, f| mask | 1 << f)
+    }
+
+    /// Whether a page of a file can leave the page cache.
+    fn file_pages_can_go(&self) -> bool {
+        use crate::program::ProgramName as P;
+        let takes = |thread: &crate::explore::scenario::Thread| {
+            thread.truncates || matches!(thread.program, P::ShrinkFolioList | P::MadvisePageout)
+        };
+        self.world.threads.iter().any(takes)
+    }
+
+    pub(super) fn is_mkclean(&self) -> bool {
+        self.spec().program == crate::program::ProgramName::PageMkclean
+    }
+
+    fn is_write_fault(&self) -> bool {
+        self.fault.is_some_and(|(_, write)| write)
+    }
+
+    /// One variable for each frame.
+    pub(super) fn by_frame(&mut self, var: impl Fn(u8) -> Var, reads: bool) -> Vec<VarId> {
+        (0..self.world.frames.len() as u8)
+            .map(|frame| if reads { self.vars.read(var(frame)) } else { self.vars.write(var(frame)) })
+            .collect()
+    }
+
+    pub(super) fn pages_of_mm(&self, mm: u8) -> u32 {
+        let pages = self.world.pages.iter().enumerate();
+        pages.filter(|(_, page)| page.mm == mm).fold(0, |mask, (index, _)| mask | 1 << index)
+    }
+
+    pub(super) fn set_local(&mut self, local: Local, value: u64, next: OpIndex) -> OpIndex {
+        let var = self.local(local);
+        self.op(Kind::Set(var, value), Class::Local, next, 0, String::new())
+    }
+
+    fn new_bits(&mut self, bits: u64, next: OpIndex) -> OpIndex {
+        self.read_local(Local::New);
+        self.op(Kind::ClearNewBits(bits), Class::Local, next, 0, String::new())
+    }
+
+    fn clear_bits(&mut self, page: u8, bits: u64, name: &str, next: OpIndex) -> OpIndex {
+        let text = format!("{name}({})", self.page_text(page));
+        self.vars.read(Var::Pte(page));
+        self.op(Kind::ClearPteBits(page, bits), Class::Visible, next, 0, text)
+    }
+
+    fn xchg(&mut self, page: u8, next: OpIndex) -> OpIndex {
+        use crate::program::ProgramName as P;
+        let discards = match self.spec().program {
+            P::Munmap | P::Mmap | P::MadviseDontneed | P::ExitMmap => 1,
+            P::UnmapMappingRange => 3,
+            _ => 0,
+        };
+        self.read_local(Local::Pte);
+        self.vars.read(Var::Pte(page));
+        let text = format!("ptep_get_and_clear({})", self.page_text(page));
+        self.op(Kind::Xchg { page, discards }, Class::Visible, next, 0, text)
+    }
+
+    pub(super) fn isolate(&mut self, frame: PageRef, next: OpIndex, text: String) -> OpIndex {
+        self.by_frame(Var::Lru, true);
+        self.by_frame(Var::Refs, true);
+        self.read_local(Local::Listed);
+        self.op(Kind::Isolate(frame), Class::Visible, next, 0, text)
+    }
+
+    /// One page of a truncated file leaves the page cache.
+    pub(super) fn truncate_page(&mut self, frame: u8, next: OpIndex) -> OpIndex {
+        self.vars.read(Var::Mapcount(frame));
+        self.vars.read(Var::Cached(frame));
+        self.vars.write(Var::Refs(frame));
+        let page = PageRef::Fixed(frame);
+        let name = self.frame_text(page);
+        let next = self.release_folio(page, next);
+        let text = format!("filemap_remove_folio({name})");
+        let next = self.op(Kind::Truncate(frame), Class::Visible, next, 0, text);
+        self.acquire_folio(page, next)
+    }
+
+    // --- locks -------------------------------------------------------------------------------------------------------
+
+    fn acquire_folio(&mut self, frame: PageRef, next: OpIndex) -> OpIndex {
+        self.by_frame(Var::FolioLock, true);
+        let text = format!("folio_lock({})", self.frame_text(frame));
+        self.op(Kind::AcquireFolio(frame), Class::Visible, next, 0, text)
+    }
+
+    fn release_folio(&mut self, frame: PageRef, next: OpIndex) -> OpIndex {
+        let text = format!("folio_unlock({})", self.frame_text(frame));
+        self.op(Kind::ReleaseFolio(frame), Class::Urgent, next, 0, text)
+    }
+
+    fn acquire_bit(&mut self, lock: Var, text: &str, next: OpIndex) -> OpIndex {
+        let var = self.vars.read(lock);
+        self.op(Kind::Acquire(var), Class::Visible, next, 0, text.to_owned())
+    }
+
+    fn rw(&mut self, lock: LockName, which: u8) -> (VarId, VarId) {
+        let (readers, writer) = match lock {
+            LockName::MmapLock => (Var::MmapReaders(0), Var::MmapWriter(0)),
+            LockName::VmaLock => (Var::VmaReaders(which), Var::VmaWriter(which)),
+            _ => (Var::RmapReaders, Var::RmapWriter),
+        };
+        (self.vars.read(readers), self.vars.read(writer))
+    }
+
+    fn lock(&mut self, here: Here<'_>, lock: LockName, mode: LockMode, mut at: At) -> Result<OpIndex> {
+        let Here { program, pc } = here;
+        let before = at.clone();
+        let what = format!("{}_lock()", lock.name().trim_end_matches("_lock"));
+        Ok(match lock {
+            LockName::MmapLock | LockName::RmapLock => {
+                at.held.push(if lock == LockName::MmapLock { Held::Mmap(mode) } else { Held::Rmap(mode) });
+                let next = self.emit(program, pc + 1, at)?;
+                let (readers, writer) = self.rw(lock, 0);
+                let verb = if mode == LockMode::Read { "read" } else { "write" };
+                let text = match lock {
+                    LockName::MmapLock => format!("mmap_{verb}_lock()"),
+                    _ => format!("i_mmap_lock_{verb}()"),
+                };
+                let kind = if mode == LockMode::Read {
+                    Kind::AcquireRead { readers, writer }
+                } else {
+                    Kind::AcquireWrite { readers, writer }
+                };
+                self.op(kind, Class::Visible, next, 0, text)
+            }
+            LockName::VmaLock => {
+                let vma = at.r.vma.unwrap_or(0);
+                at.held.push(Held::Vma(vma));
+                let mut next = self.emit(program, pc + 1, at.clone())?;
+                if let Some((page, write)) = self.fault {
+                    let abort = self.give_up(&at);
+                    if write && self.world.threads.iter().any(|t| t.program == crate::program::ProgramName::Mprotect) {
+                        let allowed = self.vars.read(Var::VmaWrite(page));
+                        next = self.op(Kind::Branch(Test::Above(allowed, 0)), Class::Local, next, abort, String::new());
+                    }
+                    if self.vma_can_go(vma) {
+                        let gone = self.vars.read(Var::VmaGone(page));
+                        next = self.op(Kind::Branch(Test::Above(gone, 0)), Class::Local, abort, next, String::new());
+                    }
+                }
+                let (readers, writer) = self.rw(lock, vma);
+                self.op(Kind::AcquireRead { readers, writer }, Class::Visible, next, 0, "vma_start_read()".to_owned())
+            }
+            LockName::Ptl => {
+                let Some(table) = at.r.table else { return Err(self.error("ptl outside a table")) };
+                at.held.push(Held::Ptl(table));
+                let mut next = self.emit(program, pc + 1, at.clone())?;
+                if let Some((page, _)) = self.fault {
+                    let changed = self.give_up(&at);
+                    self.vars.read(Var::Pte(page));
+                    let text = format!("pte_same({})", self.page_text(page));
+                    next = self.op(Kind::PteSame(page), Class::Urgent, next, changed, text);
+                } else if let (true, Some(page), PageRef::Fixed(frame)) = (at.in_mapping_loop(), at.r.page, at.r.frame)
+                {
+                    let mut skipping = before;
+                    skipping.held.clone_from(&at.held);
+                    skipping.held.pop();
+                    let loop_next = at.loops[at.loops.len() - 1].next;
+                    let skip = self.emit(program, loop_next, skipping)?;
+                    let skip = self.release(Var::Ptl(table), "pte_unmap_unlock()", skip);
+                    self.read_local(Local::Pte);
+                    self.vars.read(Var::Pte(page));
+                    let text = format!("page_vma_mapped_walk({})", self.page_text(page));
+                    next = self.op(Kind::ReadIfMaps(page, frame), Class::Urgent, next, skip, text);
+                }
+                self.acquire_bit(Var::Ptl(table), "pte_offset_map_lock()", next)
+            }
+            LockName::NewPtl => {
+                let new = at.r.target_table.filter(|new| Some(*new) != at.r.table);
+                at.held.push(Held::NewPtl(new));
+                let next = self.emit(program, pc + 1, at)?;
+                match new {
+                    Some(table) => self.acquire_bit(Var::Ptl(table), "spin_lock(new_ptl)", next),
+                    None => next,
+                }
+            }
+            LockName::Pml => {
+                at.held.push(Held::Pml(0));
+                let next = self.emit(program, pc + 1, at)?;
+                self.acquire_bit(Var::Pml(0), "pmd_lock()", next)
+            }
+            LockName::NewPml => {
+                at.held.push(Held::NewPml);
+                self.emit(program, pc + 1, at)?
+            }
+            LockName::FolioLock => {
+                let frame = self.frame(&at).map_err(|_| self.error(&what))?;
+                if at.held.contains(&Held::Folio(frame)) {
+                    return self.emit(program, pc + 1, at);
+                }
+                at.held.push(Held::Folio(frame));
+                let next = self.emit(program, pc + 1, at)?;
+                self.acquire_folio(frame, next)
+            }
+        })
+    }
+
+    fn release(&mut self, lock: Var, text: &str, next: OpIndex) -> OpIndex {
+        let var = self.vars.read(lock);
+        self.op(Kind::Set(var, 0), Class::Urgent, next, 0, text.to_owned())
+    }
+
+    fn release_held(&mut self, held: Held, next: OpIndex) -> OpIndex {
+        match held {
+            Held::Mmap(LockMode::Read) => self.drop_reader(LockName::MmapLock, 0, "mmap_read_unlock()", next),
+            Held::Mmap(LockMode::Write) => self.release(Var::MmapWriter(0), "mmap_write_unlock()", next),
+            Held::Vma(vma) => self.drop_reader(LockName::VmaLock, vma, "vma_end_read()", next),
+            Held::VmaWrite(vma) => self.release(Var::VmaWriter(vma), "vma_end_write()", next),
+            Held::Rmap(LockMode::Read) => self.drop_reader(LockName::RmapLock, 0, "i_mmap_unlock_read()", next),
+            Held::Rmap(LockMode::Write) => self.release(Var::RmapWriter, "i_mmap_unlock_write()", next),
+            Held::Ptl(table) => self.release(Var::Ptl(table), "pte_unmap_unlock()", next),
+            Held::NewPtl(Some(table)) => self.release(Var::Ptl(table), "spin_unlock(new_ptl)", next),
+            Held::NewPtl(None) | Held::NewPml => next,
+            Held::Pml(mm) => self.release(Var::Pml(mm), "spin_unlock(pml)", next),
+            Held::Folio(frame) => self.release_folio(frame, next),
+        }
+    }
+
+    fn drop_reader(&mut self, lock: LockName, which: u8, text: &str, next: OpIndex) -> OpIndex {
+        let (readers, _) = self.rw(lock, which);
+        self.op(Kind::Add(readers, -1), Class::Urgent, next, 0, text.to_owned())
+    }
+
+    fn unlock(&mut self, here: Here<'_>, lock: LockName, mut at: At) -> Result<OpIndex> {
+        let is_it = |held: &Held| match held {
+            Held::Folio(frame) => lock == LockName::FolioLock && *frame == at.r.frame,
+            held => held.name() == Some(lock),
+        };
+        let Some(index) = at.held.iter().rposition(is_it) else {
+            return Err(self.error(&format!("unlock of {}, which is not held", lock.name())));
+        };
+        if lock == LockName::FolioLock && at.keeps_folios_locked {
+            return self.emit(here.program, here.pc + 1, at);
+        }
+        let held = at.held.remove(index);
+        let mut vma_locks = Vec::new();
+        if lock == LockName::MmapLock {
+            at.held.retain(|held| {
+                let keeps = !matches!(held, Held::VmaWrite(_));
+                if !keeps {
+                    vma_locks.push(*held);
+                }
+                keeps
+            });
+        }
+        let mut next = self.emit(here.program, here.pc + 1, at)?;
+        next = self.release_held(held, next);
+        for held in vma_locks {
+            next = self.release_held(held, next);
+        }
+        Ok(next)
+    }
+
+    fn downgrade(&mut self, here: Here<'_>, mut at: At) -> Result<OpIndex> {
+        let mut vma_locks = Vec::new();
+        at.held.retain(|held| {
+            let keeps = !matches!(held, Held::VmaWrite(_));
+            if !keeps {
+                vma_locks.push(*held);
+            }
+            keeps
+        });
+        for held in &mut at.held {
+            if *held == Held::Mmap(LockMode::Write) {
+                *held = Held::Mmap(LockMode::Read);
+            }
+        }
+        let next = self.emit(here.program, here.pc + 1, at)?;
+        let (readers, writer) = self.rw(LockName::MmapLock, 0);
+        let kind = Kind::Downgrade { readers, writer };
+        let mut next = self.op(kind, Class::Urgent, next, 0, "mmap_write_downgrade()".to_owned());
+        for held in vma_locks {
+            next = self.release_held(held, next);
+        }
+        Ok(next)
+    }
+
+    /// `vma_start_write()` for the VMAs that a step changes; they stay locked until mmap_lock is dropped or downgraded.
+    fn vma_start_write(&self, at: &mut At) -> Vec<u8> {
+        if !at.holds(LockName::MmapLock) {
+            return Vec::new();
+        }
+        let mut vmas: Vec<u8> = match at.r.vma {
+            Some(vma) => vec![vma],
+            None => at.range.iter().map(|page| self.world.pages[usize::from(*page)].vma).collect(),
+        };
+        vmas.sort_unstable();
+        vmas.dedup();
+        vmas.retain(|vma| !at.held.contains(&Held::VmaWrite(*vma)));
+        at.held.extend(vmas.iter().map(|vma| Held::VmaWrite(*vma)));
+        vmas
+    }
+
+    fn vma_locks(&mut self, vmas: &[u8], mut next: OpIndex) -> OpIndex {
+        for vma in vmas {
+            let (readers, writer) = self.rw(LockName::VmaLock, *vma);
+            let kind = Kind::AcquireWrite { readers, writer };
+            next = self.op(kind, Class::Visible, next, 0, "vma_start_write()".to_owned());
+        }
+        next
+    }
+
+    fn vma_changed(&mut self, leaf: Leaf, at: &At, mut next: OpIndex) -> OpIndex {
+        match leaf {
+            Leaf::MprotectFixup => {
+                let write = self.spec().write;
+                // One step for all of them: faults are kept out by the VMA's lock.
+                let pages = self.pages_here(at);
+                for (index, page) in pages.into_iter().enumerate() {
+                    let var = self.vars.write(Var::VmaWrite(page));
+                    let class = if index == 0 { Class::Visible } else { Class::Urgent };
+                    next = self.op(Kind::Set(var, u64::from(write)), class, next, 0, "mprotect_fixup()".to_owned());
+                }
+                next
+            }
+            Leaf::CopyVma | Leaf::MmapRegion | Leaf::DupVma => {
+                let spec = self.spec();
+                let pages = if leaf == Leaf::MmapRegion { spec.range.clone() } else { spec.target.clone() };
+                for page in pages {
+                    let var = self.vars.write(Var::VmaGone(page));
+                    let text = format!("{}({})", leaf.name(), self.page_text(page));
+                    next = self.op(Kind::Set(var, 0), Class::Visible, next, 0, text);
+                }
+                next
+            }
+            _ => next,
+        }
+    }
+
+    /// A fault that finds the entry changed, or no VMA, drops what it has; the hardware will try again.
+    fn give_up(&mut self, at: &At) -> OpIndex {
+        let mut next = self.end;
+        if at.allocated {
+            let vars = self.by_frame(Var::Refs, false);
+            let kind = Kind::AddFrame { vars, frame: PageRef::New, by: -1 };
+            next = self.op(kind, Class::Visible, next, 0, "folio_put(new page)".to_owned());
+            next = self.set_local(Local::Copying, 0, next);
+        }
+        for held in at.held.clone() {
+            next = self.release_held(held, next);
+        }
+        next
+    }
+
+    /// Whether the scheme delays rmaps at all.
+    fn delays_rmap(&self) -> bool {
+        let program = self.kernel.program(self.spec().program);
+        program.code.iter().any(|instr| matches!(instr, crate::program::Instr::Leaf(Leaf::SetDelayRmap)))
+    }
+
+    // --- generations of the consolidated scheme ----------------------------------------------------------------------
+
+    fn defer_var(&mut self, at: &At) -> Result<Option<VarId>> {
+        let tracking = self.kernel.constants.pending_tracking;
+        let nr_vmas = self.world.vmas.len() as u8;
+        Ok(match tracking {
+            PendingTracking::Mm => None,
+            PendingTracking::MmGen => Some(self.vars.read(Var::DeferGen(0))),
+            PendingTracking::Vma => at.r.vma.map(|vma| self.vars.read(Var::DeferGen(1 + vma))),
+            PendingTracking::Table => {
+                let table = at.r.table.ok_or_else(|| self.error("a deferred flush outside a table"))?;
+                Some(self.vars.read(Var::DeferGen(1 + nr_vmas + table)))
+            }
+        })
+    }
+
+    fn note_deferred(&mut self, at: &At, next: OpIndex) -> Result<OpIndex> {
+        let Some(defer) = self.defer_var(at)? else { return Ok(next) };
+        let tlb_gen = self.vars.read(Var::TlbGen(0));
+        Ok(self.op(Kind::NoteGen { defer, tlb_gen }, Class::Visible, next, 0, "note_deferred_flush()".to_owned()))
+    }
+
+    fn check_deferred(&mut self, at: &At, next: OpIndex) -> Result<OpIndex> {
+        let Some(defer) = self.defer_var(at)? else { return Ok(next) };
+        let completed = self.vars.read(Var::GenCompleted(0));
+        let range = self.read_local(Local::Range);
+        let mut wide = at.clone();
+        let taken = match self.kernel.constants.pending_tracking {
+            PendingTracking::Vma => {
+                wide.r.table = None;
+                let pages = self.pages_here(&wide);
+                let mask = pages.iter().fold(0, |mask, page| mask | 1u64 << page);
+                self.op(Kind::SetBits(range, mask), Class::Local, next, 0, String::new())
+            }
+            PendingTracking::Table => {
+                let pages = self.pages_here(&wide);
+                let mask = pages.iter().fold(0, |mask, page| mask | 1u64 << page);
+                self.op(Kind::SetBits(range, mask), Class::Local, next, 0, String::new())
+            }
+            PendingTracking::Mm | PendingTracking::MmGen => {
+                let all = u64::from(self.pages_of_mm(0));
+                self.op(Kind::SetBits(range, all), Class::Local, next, 0, String::new())
+            }
+        };
+        let test = Test::Exceeds(defer, completed);
+        Ok(self.op(Kind::Branch(test), Class::Visible, taken, next, "check_deferred_flush()".to_owned()))
+    }
+
+    pub(super) fn uses_flag(&self) -> bool {
+        self.kernel.constants.batched_pending != BatchedPending::Counter
+    }
+}

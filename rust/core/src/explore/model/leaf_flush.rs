@@ -1,0 +1,329 @@
+//! Flushes, gathers and the batches of reclaim, unrolled to small steps.
+
+use crate::error::Result;
+use crate::program::{Instr, Leaf, PendingTracking, ProgramName};
+
+use super::op::{Class, Kind, OpIndex, PageRef, Scope, Test};
+use super::pte;
+use super::unroll::{At, Unroller};
+use super::vars::{Local, Var};
+
+impl Unroller<'_> {
+    /// Whether any thread's program has the leaf.
+    fn any_program_has(&self, wanted: impl Fn(&Leaf) -> bool) -> usize {
+        let has = |program: ProgramName| {
+            let code = &self.kernel.program(program).code;
+            code.iter().any(|instr| matches!(instr, Instr::Leaf(leaf) if wanted(leaf)))
+        };
+        self.world.threads.iter().filter(|thread| has(thread.program)).count()
+    }
+
+    /// Whether anybody can see another's `tlb_flush_pending`.
+    fn pending_matters(&self) -> bool {
+        let nr_threads =
+            self.any_program_has(|leaf| matches!(leaf, Leaf::TlbGatherMmu { .. } | Leaf::IncTlbFlushPending));
+        nr_threads > 1 || nr_threads == 1 && self.has_protnone()
+    }
+
+    /// Whether entries can be protnone.
+    pub(super) fn has_protnone(&self) -> bool {
+        self.world.threads.iter().any(|thread| thread.program == ProgramName::ChangeProtNuma)
+    }
+
+    /// A flush of all user CPUs; if there is none, nothing.
+    pub(super) fn flush(&mut self, scope: Scope, text: &str, next: OpIndex) -> OpIndex {
+        if self.world.users == 0 {
+            return next;
+        }
+        for cpu in 0..self.world.users {
+            self.read_local(Local::Pending(cpu));
+        }
+        self.vars.write(Var::TlbGen(0));
+        // Requests commute with all that others do, unless their generations are looked at.
+        let tracks_gens = self.kernel.constants.pending_tracking != PendingTracking::Mm;
+        let class = if tracks_gens { Class::Visible } else { Class::Urgent };
+        let wait = self.op(Kind::Wait(scope), Class::Urgent, next, 0, format!("{text}: all have answered"));
+        self.op(Kind::Send { scope, mm: 0 }, class, wait, 0, format!("{text}: send IPIs"))
+    }
+
+    pub(super) fn flush_pending(&mut self, by: i8, next: OpIndex) -> OpIndex {
+        if !self.pending_matters() {
+            return next;
+        }
+        let var = self.vars.write(Var::FlushPending(0));
+        let name = if by > 0 { "inc" } else { "dec" };
+        let text = format!("{name}_tlb_flush_pending()");
+        let kind = if self.world.engine.tlb_flush_pending_is_bool {
+            Kind::Set(var, u64::from(by > 0))
+        } else {
+            Kind::Add(var, by)
+        };
+        self.op(kind, Class::Visible, next, 0, text)
+    }
+
+    pub(super) fn pte_accessible(&mut self) -> (Test, Class) {
+        if self.has_protnone() && self.pending_matters() {
+            let pending = self.vars.read(Var::FlushPending(0));
+            (Test::PteAccessible { pending }, Class::Visible)
+        } else {
+            (Test::Pte { mask: pte::PRESENT, value: pte::PRESENT }, Class::Local)
+        }
+    }
+
+    /// `tlb_flush_mmu_tlbonly()`.
+    pub(super) fn tlbonly(&mut self, name: &str, next: OpIndex) -> OpIndex {
+        let (range, freed) = (self.read_local(Local::Range), self.read_local(Local::FreedTables));
+        self.read_local(Local::FullMm);
+        let all = self.pages_of_mm(0);
+        let mut done = next;
+        for local in [Local::Range, Local::FreedTables] {
+            done = self.set_local(local, 0, done);
+        }
+        let flush = self.flush(Scope::Gather(all), &format!("{name}()"), done);
+        let test = Test::Any(vec![Test::Above(range, 0), Test::Above(freed, 0)]);
+        self.op(Kind::Branch(test), Class::Local, flush, next, String::new())
+    }
+
+    pub(super) fn flush_rmaps(&mut self, next: OpIndex) -> OpIndex {
+        let delayed = self.read_local(Local::Delayed);
+        self.by_frame(Var::Mapcount, false);
+        let flush = self.op(Kind::FlushRmaps, Class::Visible, next, 0, "tlb_flush_rmaps()".to_owned());
+        self.op(Kind::Branch(Test::Above(delayed, 0)), Class::Local, flush, next, String::new())
+    }
+
+    pub(super) fn free_queued(&mut self, next: OpIndex) -> OpIndex {
+        let queued = self.read_local(Local::Queued);
+        self.by_frame(Var::Refs, false);
+        let free = self.op(Kind::FreeQueued, Class::Visible, next, 0, "free_pages_and_swap_cache()".to_owned());
+        self.op(Kind::Branch(Test::Above(queued, 0)), Class::Local, free, next, String::new())
+    }
+
+    /// `tlb_finish_mmu()`.
+    pub(super) fn finish_mmu(&mut self, next: OpIndex) -> OpIndex {
+        let end = self.flush_pending(-1, next);
+        let free = self.free_queued(end);
+        let flush = self.tlbonly("tlb_finish_mmu", free);
+        if !self.pending_matters() || self.kernel.constants.pending_tracking != PendingTracking::Mm {
+            return flush;
+        }
+        let mut nested = flush;
+        for local in [Local::FullMm, Local::FreedTables] {
+            nested = self.set_local(local, 1, nested);
+        }
+        let pending = self.vars.read(Var::FlushPending(0));
+        let text = "mm_tlb_flush_nested()".to_owned();
+        self.op(Kind::Branch(Test::Above(pending, 1)), Class::Visible, nested, flush, text)
+    }
+
+    pub(super) fn flush_tracked(&mut self, at: &At, next: OpIndex) -> OpIndex {
+        let tracked = self.read_local(Local::Tracked);
+        let mut wide = at.clone();
+        wide.r.table = None;
+        let whole = self.pages_here(&wide).iter().fold(0, |mask, page| mask | 1 << page);
+        let done = self.set_local(Local::Tracked, 0, next);
+        let part = self.flush(Scope::Tracked, "flush_tlb_range(tracked)", done);
+        let part = self.op(Kind::Branch(Test::Above(tracked, 0)), Class::Local, part, next, String::new());
+        if !self.pending_matters() {
+            return part;
+        }
+        let nested = self.flush(Scope::Pages(whole), "flush_tlb_range(vma)", done);
+        let pending = self.vars.read(Var::FlushPending(0));
+        let text = "mm_tlb_flush_nested()".to_owned();
+        self.op(Kind::Branch(Test::Above(pending, 1)), Class::Visible, nested, part, text)
+    }
+
+    // --- the batch of reclaim ----------------------------------------------------------------------------------------
+
+    /// Whether anybody leaves flushes for later in this way.
+    fn batches(&self) -> bool {
+        self.world.users > 0 && self.any_program_has(|leaf| *leaf == Leaf::SetTlbUbcFlushPending) > 0
+    }
+
+    /// All entries stand under one lock, so that whoever holds it sees nobody change the marks of the batch.
+    fn one_table(&self) -> bool {
+        !self.world.tables.iter().skip(1).any(|mm| *mm == 0)
+    }
+
+    /// `flush_tlb_batched_pending()`.
+    pub(super) fn flush_batched(&mut self, next: OpIndex) -> OpIndex {
+        if !self.batches() {
+            return next;
+        }
+        let class = if self.one_table() { Class::Urgent } else { Class::Visible };
+        let all = self.pages_of_mm(0);
+        let name = "flush_tlb_batched_pending";
+        let pending = self.vars.read(Var::BatchPending(0));
+        if self.uses_flag() {
+            let clear = self.op(Kind::Set(pending, 0), class, next, 0, "tlb_flush_batched = false".to_owned());
+            let flush = self.flush(Scope::Pages(all), name, clear);
+            return self.op(Kind::Branch(Test::Above(pending, 0)), class, flush, next, format!("{name}()"));
+        }
+        self.vars.read(Var::BatchFlushed(0));
+        let (mine, flushed) = (self.read_local(Local::BatchPending), self.read_local(Local::BatchFlushed));
+        let store = self.op(Kind::StoreBatched(0), class, next, 0, "cmpxchg(tlb_flush_batched)".to_owned());
+        let flush = self.flush(Scope::Pages(all), name, store);
+        let test = Test::Differ(mine, flushed);
+        let branch = self.op(Kind::Branch(test), Class::Local, flush, next, String::new());
+        self.op(Kind::ReadBatched(0), class, branch, 0, format!("{name}()"))
+    }
+
+    /// `set_tlb_ubc_flush_pending()`.
+    pub(super) fn set_ubc(&mut self, next: OpIndex) -> OpIndex {
+        let class = if self.one_table() { Class::Urgent } else { Class::Visible };
+        let pending = self.vars.write(Var::BatchPending(0));
+        let text = "set_tlb_ubc_flush_pending()".to_owned();
+        let kind = if self.uses_flag() { Kind::Set(pending, 1) } else { Kind::Add(pending, 1) };
+        let mark = self.op(kind, class, next, 0, text);
+        let writable = self.set_local(Local::UbcWritable, 1, mark);
+        let dirty = Test::Pte { mask: pte::DIRTY, value: pte::DIRTY };
+        let mark = self.op(Kind::Branch(dirty), Class::Local, writable, mark, String::new());
+        let mark = self.set_local(Local::UbcRequired, 1, mark);
+        let mark = if self.kernel.constants.pending_tracking == PendingTracking::Mm {
+            mark
+        } else {
+            let tlb_gen = self.vars.read(Var::TlbGen(0));
+            self.op(Kind::Add(tlb_gen, 1), Class::Visible, mark, 0, "inc_mm_tlb_gen()".to_owned())
+        };
+        let (accessible, class) = self.pte_accessible();
+        self.op(Kind::Branch(accessible), class, mark, next, "pte_accessible()".to_owned())
+    }
+
+    /// `try_to_unmap_flush()` and `try_to_unmap_flush_dirty()`: the batch flushes all that its CPUs have.
+    pub(super) fn unmap_flush(&mut self, asks: Local, name: &str, next: OpIndex) -> OpIndex {
+        let required = self.read_local(asks);
+        let mut done = next;
+        for local in [Local::UbcRequired, Local::UbcWritable] {
+            done = self.set_local(local, 0, done);
+        }
+        // Generation 0 that is taken for an old one: every CPU answers, none flushes (aa44284960d5).
+        let is_skipped = self.world.engine.gen_zero_is_old && self.kernel.constants.flush_skips_old_gen;
+        let scope = Scope::Pages(if is_skipped { 0 } else { self.pages_of_mm(0) });
+        let flush = self.flush(scope, &format!("{name}()"), done);
+        self.op(Kind::Branch(Test::Above(required, 0)), Class::Local, flush, next, String::new())
+    }
+
+    // --- pages -------------------------------------------------------------------------------------------------------
+
+    fn fixed(&self, at: &At, name: &str) -> Result<u8> {
+        match at.r.frame {
+            PageRef::Fixed(frame) => Ok(frame),
+            _ => Err(self.error(&format!("{name} outside a loop over pages"))),
+        }
+    }
+
+    /// The dirty flag is taken, then the content is written.
+    pub(super) fn write_out(&mut self, at: &At, name: &str, next: OpIndex) -> Result<OpIndex> {
+        let frame = self.fixed(at, name)?;
+        self.vars.read(Var::Dirty(frame));
+        self.read_local(Local::Cleaned);
+        let page = self.frame_text(PageRef::Fixed(frame));
+        let write = self.op(Kind::WriteOut(frame), Class::Visible, next, 0, format!("write out {page}"));
+        let text = format!("folio_test_clear_dirty({page})");
+        Ok(self.op(Kind::TestClearDirty(frame), Class::Visible, write, next, text))
+    }
+
+    pub(super) fn add_to_swap(&mut self, at: &At, next: OpIndex) -> Result<OpIndex> {
+        let frame = self.fixed(at, "add_to_swap")?;
+        let page = PageRef::Fixed(frame);
+        let name = self.frame_text(page);
+        let (cache, refs) = (self.by_frame(Var::Cached, false), self.by_frame(Var::Refs, false));
+        self.by_frame(Var::Dirty, false);
+        let next = self.op(Kind::SetDirty(page), Class::Visible, next, 0, format!("folio_mark_dirty({name})"));
+        let kind = Kind::AddFrame { vars: refs, frame: page, by: 1 };
+        let next = self.op(kind, Class::Urgent, next, 0, format!("folio_get({name})"));
+        let kind = Kind::SetFrame { vars: cache, frame: page, value: 1 };
+        Ok(self.op(kind, Class::Visible, next, 0, format!("add_to_swap({name})")))
+    }
+
+    pub(super) fn remove_mapping(&mut self, at: &At, next: OpIndex) -> Result<OpIndex> {
+        let frame = self.fixed(at, "remove_mapping_and_free")?;
+        for var in [Var::Mapcount(frame), Var::Dirty(frame), Var::Cached(frame), Var::Refs(frame)] {
+            self.vars.read(var);
+        }
+        let text = format!("__remove_mapping({})", self.frame_text(PageRef::Fixed(frame)));
+        Ok(self.op(Kind::RemoveMapping(frame), Class::Visible, next, 0, text))
+    }
+
+    pub(super) fn swap_in(&mut self, at: &At, next: OpIndex) -> Result<OpIndex> {
+        let spare = self.spare_of(&[self.page(at)?]);
+        let cached = self.by_frame(Var::Cached, true);
+        let refs = self.by_frame(Var::Refs, false);
+        self.read_local(Local::NewFrame);
+        let read = self.op(Kind::Alloc(spare), Class::Visible, next, 0, "swap_readpage(new page)".to_owned());
+        let kind = Kind::AddFrame { vars: refs, frame: PageRef::New, by: 1 };
+        let get = self.op(kind, Class::Urgent, next, 0, "folio_get()".to_owned());
+        let found = self.op(Kind::UseOld, Class::Local, get, 0, String::new());
+        let test = Test::FrameAbove(cached, 0);
+        Ok(self.op(Kind::Branch(test), Class::Visible, found, read, "swap_cache_get_folio()".to_owned()))
+    }
+
+    pub(super) fn migrate_copy(&mut self, at: &At, next: OpIndex) -> OpIndex {
+        let PageRef::Fixed(frame) = at.r.frame else { return next };
+        for var in [Var::Dirty, Var::Refs, Var::Lazyfree] {
+            self.by_frame(var, false);
+        }
+        self.by_frame(Var::Cached, true);
+        self.read_local(Local::NewFrame);
+        let page = PageRef::Fixed(frame);
+        let name = self.frame_text(page);
+        let copy = self.op(Kind::Copy(page), Class::Visible, next, 0, format!("folio_copy({name})"));
+        let replace = self.op(Kind::Replace(frame), Class::Visible, copy, 0, format!("folio_migrate_mapping({name})"));
+        let spare = self.spare_of(&self.pages_of(frame));
+        self.op(Kind::Alloc(spare), Class::Visible, replace, 0, "alloc_migration_target()".to_owned())
+    }
+
+    /// `remove_migration_pte()` for each entry, under its lock.
+    pub(super) fn remove_migration(&mut self, at: &At, next: OpIndex) -> Result<OpIndex> {
+        let from = self.fixed(at, "remove_migration_ptes")?;
+        let refs = self.by_frame(Var::Refs, false);
+        self.by_frame(Var::Mapcount, false);
+        // The ghost of the copy ends with a step of its own: stores see it, so that it must not end with an unlock.
+        let next = self.op(Kind::CopyDone, Class::Local, next, 0, String::new());
+        let kind = Kind::AddFrame { vars: refs, frame: PageRef::New, by: -1 };
+        let mut next = self.op(kind, Class::Visible, next, 0, "folio_put(new page)".to_owned());
+        let migrated = self.read_local(Local::Migrated);
+        for page in self.pages_of(from).into_iter().rev() {
+            let table = self.world.pages[usize::from(page)].table;
+            let after = next;
+            let lock = self.vars.read(Var::Ptl(table));
+            let kind = Kind::Set(lock, 0);
+            let unlock = self.op(kind, Class::Urgent, after, 0, "pte_unmap_unlock()".to_owned());
+            let text = format!("remove_migration_pte({})", self.page_text(page));
+            self.vars.read(Var::Pte(page));
+            let set = self.op(Kind::RemoveMigration { page, from }, Class::Visible, unlock, 0, text);
+            let take = self.op(Kind::Acquire(lock), Class::Visible, set, 0, "pte_offset_map_lock()".to_owned());
+            next = self.op(Kind::Branch(Test::Bit(migrated, page)), Class::Local, take, after, String::new());
+        }
+        Ok(next)
+    }
+
+    /// Maps a page at the current address: the rmap first, then the entry.
+    pub(super) fn map_page(
+        &mut self,
+        at: &At,
+        frame: PageRef,
+        write: Option<super::vars::VarId>,
+        dirty: bool,
+        takes_ref: bool,
+        next: OpIndex,
+    ) -> Result<OpIndex> {
+        let page = self.page(at)?;
+        self.vars.read(Var::Pte(page));
+        if frame == PageRef::New {
+            self.read_local(Local::NewFrame);
+        }
+        let name = self.page_text(page);
+        let next = self.op(Kind::CopyDone, Class::Local, next, 0, String::new());
+        let kind = Kind::MapPage { page, frame, write, dirty };
+        let next = self.op(kind, Class::Visible, next, 0, format!("set_pte_at({name}, {})", self.frame_text(frame)));
+        let counts = self.by_frame(Var::Mapcount, false);
+        let kind = Kind::AddFrame { vars: counts, frame, by: 1 };
+        let next = self.op(kind, Class::Visible, next, 0, format!("folio_add_rmap({})", self.frame_text(frame)));
+        if !takes_ref {
+            return Ok(next);
+        }
+        let refs = self.by_frame(Var::Refs, false);
+        let kind = Kind::AddFrame { vars: refs, frame, by: 1 };
+        Ok(self.op(kind, Class::Visible, next, 0, format!("folio_get({})", self.frame_text(frame))))
+    }
+}

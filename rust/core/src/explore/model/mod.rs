@@ -1,0 +1,298 @@
+//! The explorer's model: programs of a kernel on several CPUs, in every order, on a small packed state with adversarial
+//! hardware.
+//!
+//! [`Blueprint::new`] unrolls the programs of a scenario to small steps ([`op`]) and finds the variables that matter;
+//! [`KernelModel`] runs them on states of `W` words and is what the engines search.
+
+mod blueprint;
+mod conditions;
+mod exec;
+mod hardware;
+mod invariant;
+mod leaf;
+mod leaf_flush;
+mod liveness;
+pub mod op;
+pub mod pte;
+mod text;
+mod unroll;
+mod vars;
+
+use self::hardware::thread_action;
+use self::op::{Kind, Op, OpIndex};
+use self::vars::Field;
+use super::scenario::Kind as Content;
+use super::search::{Action, Class, Model, NotMonotone, Reductions, Sink};
+
+pub use blueprint::Blueprint;
+pub use invariant::Invariant;
+pub use text::{Event, Snapshot};
+
+/// The step is not one that a thread waits at.
+const NO_WAIT: u32 = u32::MAX;
+
+/// Where a thread's registers lie.
+#[derive(Clone, Debug, Default)]
+struct ThreadFields {
+    pc: Field,
+    pte: Field,
+    new: Field,
+    range: Field,
+    full_mm: Field,
+    queued: Field,
+    delayed: Field,
+    pending: Vec<Field>,
+    batch_pending: Field,
+    batch_flushed: Field,
+    listed: Field,
+    new_frame: Field,
+    cleaned: Field,
+    tracked: Field,
+    hold: Field,
+    writing: Field,
+    copying: Field,
+    migrated: Field,
+    /// The steps that it can be at, by the value of `pc`.
+    waiting: Vec<OpIndex>,
+    /// page_mkclean tells what it found only at the end.
+    keeps_hold: bool,
+    visited: Field,
+    /// Virtual pages that look different to the application while it runs.
+    changes: u32,
+    /// Virtual pages that it promises to have unmapped, and to have write-protected.
+    unmaps: u32,
+    protects: u32,
+    /// Its position before its first step.
+    start: u64,
+    /// Its number.
+    index: usize,
+}
+
+impl ThreadFields {
+    /// All its registers but the position and the answers to IPIs.
+    fn registers_mask<'m, const W: usize>(&self, masks: &'m [[u64; W]]) -> &'m [u64; W] {
+        &masks[self.index]
+    }
+}
+
+/// Where the variables of a virtual page lie.
+#[derive(Clone, Copy, Debug)]
+struct PageFields<const W: usize> {
+    pte: Field,
+    unmapped: Field,
+    protected: Field,
+    /// The TLB entries for it, of all CPUs.
+    tlb_mask: [u64; W],
+    /// Of these, the bits that let stores leave no trace: an entry without D has to walk first, and faults.
+    tlb_dirty_mask: [u64; W],
+}
+
+/// Where the variables of a frame lie.
+#[derive(Clone, Copy, Debug)]
+struct FrameFields<const W: usize> {
+    content: Content,
+    is_spare: bool,
+    can_be_freed: bool,
+    dirty: Field,
+    mapcount: Field,
+    refs: Field,
+    lock: Field,
+    lazyfree: Field,
+    cached: Field,
+    lru: Field,
+    newer: Field,
+    late: Field,
+    kept: Field,
+    freer: Field,
+    /// A truncation gives its content up.
+    is_truncated: bool,
+    /// The TLB entries that lead to it, of all CPUs.
+    tlb_mask: [u64; W],
+    /// Of these, the bits that let stores leave no trace.
+    tlb_dirty_mask: [u64; W],
+}
+
+/// A scenario on states of `W` words.
+#[derive(Clone, Debug)]
+pub struct KernelModel<const W: usize> {
+    blueprint: Blueprint,
+    ops: Vec<Op>,
+    /// For each step: its number among those that its thread waits at, or [`NO_WAIT`].
+    waits: Vec<u32>,
+    fields: Vec<Field>,
+    threads: Vec<ThreadFields>,
+    register_masks: Vec<[u64; W]>,
+    /// For each step, what may matter from there on of all but the other threads' registers.
+    keep: Vec<[u64; W]>,
+    pages: Vec<PageFields<W>>,
+    frames: Vec<FrameFields<W>>,
+    /// (virtual page, frame): what a TLB can hold.
+    slots: Vec<(u8, u8)>,
+    /// By CPU and slot.
+    tlb: Vec<Vec<Field>>,
+    columns: Vec<Field>,
+    monotone: [u64; W],
+    tlb_gen: Field,
+    batch_pending: Field,
+    batch_flushed: Field,
+    seen: Field,
+    checked: u32,
+    /// The bits of an entry that are modelled.
+    pte_bits: u64,
+    start: [u64; W],
+}
+
+impl<const W: usize> KernelModel<W> {
+    /// Takes one step of a thread; a faulter has several to choose from.
+    fn thread_steps(&self, state: &[u64; W], index: usize, mut emit: impl FnMut(Action, [u64; W])) {
+        let thread = &self.threads[index];
+        let at = thread.waiting[thread.pc.get(state) as usize];
+        match &self.ops[at as usize].kind {
+            Kind::Done => {}
+            Kind::Idle(choices) => {
+                for (choice, (page, write, target)) in choices.iter().enumerate() {
+                    if !self.would_fault(state, *page, *write) {
+                        continue;
+                    }
+                    let mut next = *state;
+                    if self.enter(&mut next, index, *target) {
+                        emit(thread_action(index, choice), next);
+                    }
+                }
+            }
+            _ => {
+                let mut next = *state;
+                if self.run(&mut next, index, at) {
+                    emit(thread_action(index, 0), next);
+                }
+            }
+        }
+    }
+
+    /// Takes the first step of a fault: waits there if it is one to wait at.
+    fn enter(&self, state: &mut [u64; W], index: usize, target: OpIndex) -> bool {
+        self.run(state, index, target)
+    }
+
+    /// Whether an access to the page would fault by the page tables.
+    fn would_fault(&self, state: &[u64; W], page: u8, write: bool) -> bool {
+        let entry = self.pages[usize::from(page)].pte.get(state);
+        !pte::is_present(entry) || write && entry & pte::WRITE == 0
+    }
+
+    /// The invariants that are checked, one bit each.
+    pub fn checked(&self) -> u32 {
+        self.checked
+    }
+
+    /// What it was made from.
+    pub fn blueprint(&self) -> &Blueprint {
+        &self.blueprint
+    }
+}
+
+impl<const W: usize> Model for KernelModel<W> {
+    type State = [u64; W];
+
+    fn initial(&self) -> Vec<[u64; W]> {
+        vec![self.start]
+    }
+
+    fn successors(&self, state: &[u64; W], sink: &mut impl Sink<[u64; W]>) {
+        for index in 0..self.threads.len() {
+            self.thread_steps(state, index, |action, next| sink.emit(action, next));
+        }
+        self.user_steps(state, |action, next| sink.emit(action, next));
+    }
+
+    fn violations(&self, state: &[u64; W]) -> u32 {
+        self.violated(state)
+    }
+
+    fn urgent(&self, state: &[u64; W]) -> Option<(Action, [u64; W])> {
+        for (index, thread) in self.threads.iter().enumerate() {
+            let at = thread.waiting[thread.pc.get(state) as usize];
+            if self.ops[at as usize].class == op::Class::Urgent {
+                let mut next = *state;
+                if self.run(&mut next, index, at) {
+                    return Some((thread_action(index, 0), next));
+                }
+            }
+        }
+        None
+    }
+
+    fn without_dead(&self, state: &[u64; W]) -> [u64; W] {
+        let mut next = *state;
+        for thread in &self.threads {
+            let at = thread.waiting[thread.pc.get(state) as usize];
+            for (word, keep) in next.iter_mut().zip(self.keep[at as usize]) {
+                *word &= keep;
+            }
+        }
+        next
+    }
+
+    fn with_cpus_sorted(&self, state: &[u64; W]) -> [u64; W] {
+        let mut next = *state;
+        let nr_columns = self.columns.len();
+        // Insertion by exchange: a handful of columns.
+        for end in 1..nr_columns {
+            for at in (0..end).rev() {
+                let (a, b) = (self.columns[at].get(&next), self.columns[at + 1].get(&next));
+                if a <= b {
+                    break;
+                }
+                self.columns[at].set(&mut next, b);
+                self.columns[at + 1].set(&mut next, a);
+            }
+        }
+        next
+    }
+
+    fn renamed(&self, state: &[u64; W]) -> Vec<[u64; W]> {
+        let mut orbit = vec![*state];
+        // Each column exchanged with each later one, for all found so far: all orders.
+        for at in 0..self.columns.len() {
+            for index in 0..orbit.len() {
+                for other in at + 1..self.columns.len() {
+                    let mut next = orbit[index];
+                    let (a, b) = (self.columns[at].get(&next), self.columns[other].get(&next));
+                    self.columns[at].set(&mut next, b);
+                    self.columns[other].set(&mut next, a);
+                    orbit.push(next);
+                }
+            }
+        }
+        orbit
+    }
+
+    fn with_stores(&self, state: &[u64; W]) -> [u64; W] {
+        self.all_stores(state)
+    }
+
+    fn monotone(&self) -> Result<[u64; W], NotMonotone> {
+        Ok(self.monotone)
+    }
+
+    fn saturated_successors(
+        &self,
+        state: &[u64; W],
+        _reductions: Reductions,
+        emit: &mut impl FnMut(Action, [u64; W], Class),
+    ) {
+        for index in 0..self.threads.len() {
+            self.thread_steps(state, index, |action, next| emit(action, next, Class::Step));
+        }
+        self.saturated_user_steps(state, emit);
+    }
+
+    fn with_fills(&self, state: &[u64; W], _reductions: Reductions) -> [u64; W] {
+        self.all_fills(state)
+    }
+
+    fn describe(&self, state: &[u64; W], action: Action) -> String {
+        let event = self.event(state, action);
+        format!("{}: {}", event.who, event.text)
+    }
+}

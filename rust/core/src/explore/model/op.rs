@@ -1,0 +1,319 @@
+//! The small steps that programs are unrolled to: each acts on fixed variables of the packed state.
+
+use crate::program::{MkWriteRule, ProtSource};
+
+use super::vars::VarId;
+
+/// An index into the code of a model.
+pub type OpIndex = u32;
+
+/// When a step is taken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Class {
+    /// At once, with the step before: it sees and changes nothing but registers of its thread.
+    Local,
+    /// A step of its own that commutes with all that others can do until it is taken.
+    Urgent,
+    /// A step of its own.
+    Visible,
+}
+
+/// What a flush covers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Scope {
+    /// These virtual pages.
+    Pages(u32),
+    /// What the thread's gather has recorded, or all virtual pages of the mask if it covers everything.
+    Gather(u32),
+    /// What the thread tracked.
+    Tracked,
+}
+
+/// One test on a state.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Test {
+    /// Known when the program was unrolled.
+    Const(bool),
+    /// `pte & mask == value`, of the register.
+    Pte {
+        /// The bits looked at.
+        mask: u64,
+        /// What they must be.
+        value: u64,
+    },
+    /// `pte` is present or protnone.
+    PteMaps,
+    /// `pte` is hw-present, or protnone while flushes are pending.
+    PteAccessible {
+        /// `tlb_flush_pending`.
+        pending: VarId,
+    },
+    /// x86's `pte_needs_flush`, on `pte` and the new entry.
+    PteNeedsFlush,
+    /// The series' rule.
+    PteDemoted,
+    /// The two differ.
+    PteChanged,
+    /// The frame of `pte` is one of these (one bit each).
+    FrameIn(u32),
+    /// The variable is more than that.
+    Above(VarId, u64),
+    /// The variable of the frame that `pte` names is more than that: one variable for each frame.
+    FrameAbove(Vec<VarId>, u64),
+    /// The bit of the variable is set.
+    Bit(VarId, u8),
+    /// The two variables differ.
+    Differ(VarId, VarId),
+    /// The first variable is more than the second.
+    Exceeds(VarId, VarId),
+    /// The opposite.
+    Not(Box<Test>),
+    /// All of them.
+    All(Vec<Test>),
+    /// Any of them.
+    Any(Vec<Test>),
+}
+
+/// Which page frame a step acts on.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum PageRef {
+    /// No page.
+    None,
+    /// This one.
+    Fixed(u8),
+    /// The one that `pte` names.
+    OfPte,
+    /// The one that the thread allocated.
+    New,
+    /// The one that this virtual page maps now.
+    MappedAt(u8),
+}
+
+/// What a thread promises by returning.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Promise {
+    /// Virtual pages that it unmapped.
+    pub unmaps: u32,
+    /// Virtual pages that it write-protected.
+    pub protects: u32,
+    /// Frames whose content MADV_FREE gave up.
+    pub frees: u32,
+}
+
+/// One small step of the thread that owns it. `page` is a virtual page, `frame` a page frame.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Kind {
+    /// Nothing more to do.
+    Done,
+    /// A faulter chooses: one target for each (virtual page, write).
+    Idle(Vec<(u8, bool, OpIndex)>),
+    /// Goes on at `next` if the test holds, else at `other`.
+    Branch(Test),
+    /// Stores a value.
+    Set(VarId, u64),
+    /// Sets bits.
+    SetBits(VarId, u64),
+    /// Adds to a counter.
+    Add(VarId, i8),
+    /// Waits for a lock of one bit and takes it.
+    Acquire(VarId),
+    /// Waits for the lock of a frame.
+    AcquireFolio(PageRef),
+    /// Drops it.
+    ReleaseFolio(PageRef),
+    /// Takes a lock for reading.
+    AcquireRead {
+        /// Readers.
+        readers: VarId,
+        /// The writer.
+        writer: VarId,
+    },
+    /// Takes a lock for writing.
+    AcquireWrite {
+        /// Readers.
+        readers: VarId,
+        /// The writer.
+        writer: VarId,
+    },
+    /// Turns a lock held for writing into one held for reading.
+    Downgrade {
+        /// Readers.
+        readers: VarId,
+        /// The writer.
+        writer: VarId,
+    },
+
+    /// `pte` and the new entry become the entry.
+    ReadPte(u8),
+    /// On to `next` if the entry still is `pte`, as to what it maps, else to `other`.
+    PteSame(u8),
+    /// Reads the entry; on to `next` if it maps the frame, else to `other`.
+    ReadIfMaps(u8, u8),
+    /// Takes the entry out, atomically.
+    Xchg {
+        /// The virtual page.
+        page: u8,
+        /// The content of the frames of these kinds is given up: bit 0 anonymous, bit 1 file.
+        discards: u8,
+    },
+    /// Empties the entry without looking at it.
+    ClearPte(u8),
+    /// Gives the new entry a protection.
+    Modify(ProtSource),
+    /// Makes the new entry writable.
+    Mkwrite {
+        /// On which condition.
+        rule: MkWriteRule,
+        /// The VMA's VM_WRITE.
+        vma_write: VarId,
+        /// The VMA is shared.
+        shared: bool,
+        /// The map counts by frame.
+        mapcounts: Vec<VarId>,
+    },
+    /// Takes bits from the new entry.
+    ClearNewBits(u64),
+    /// Stores the new entry.
+    SetPte(u8),
+    /// Takes bits from the entry in place.
+    ClearPteBits(u8, u64),
+    /// Adds bits to the entry in place.
+    SetPteBits(u8, u64),
+    /// A protnone entry becomes present again, writable if the variable (VM_WRITE) says so.
+    Unhint(u8, VarId),
+    /// The frame that `pte` names is taken as the new one.
+    UseOld,
+    /// Stores `pte` at another virtual page.
+    SetPteAs {
+        /// Where.
+        page: u8,
+        /// Bits taken from it.
+        clears: u64,
+        /// Not `pte` but the new entry.
+        of_new: bool,
+    },
+    /// Stores a present entry for a page.
+    MapPage {
+        /// Where.
+        page: u8,
+        /// What.
+        frame: PageRef,
+        /// Writable if the VMA is (its VM_WRITE), and dirty if so.
+        write: Option<VarId>,
+        /// Dirty too.
+        dirty: bool,
+    },
+    /// Stores a swap entry for `pte`'s page.
+    SetSwap(u8),
+    /// Stores a migration entry for `pte`.
+    SetMigration(u8),
+    /// A present entry of the new frame takes the place of the migration entry, if this thread made one there.
+    RemoveMigration {
+        /// The virtual page.
+        page: u8,
+        /// The frame that it was of.
+        from: u8,
+    },
+
+    /// A counter of a frame.
+    AddFrame {
+        /// The counter, by frame.
+        vars: Vec<VarId>,
+        /// Which frame.
+        frame: PageRef,
+        /// What is added.
+        by: i8,
+    },
+    /// A flag of a frame.
+    SetFrame {
+        /// The flag, by frame.
+        vars: Vec<VarId>,
+        /// Which frame.
+        frame: PageRef,
+        /// Its new value.
+        value: u64,
+    },
+    /// Marks the frame dirty; the dirty entry is accounted for.
+    SetDirty(PageRef),
+    /// TestClearPageDirty: on to `next` if there is something to write, else to `other`.
+    TestClearDirty(u8),
+    /// The frame's content reaches the disk.
+    WriteOut(u8),
+    /// MADV_FREE gives the content up.
+    MarkLazyfree(PageRef),
+    /// Queues the page in the gather (the slot of this virtual page and its frame).
+    Queue(u8),
+    /// Notes that the rmap of the page is to be removed later.
+    DelayRmap(u8),
+    /// Removes the delayed rmaps.
+    FlushRmaps,
+    /// Drops the references of queued pages.
+    FreeQueued,
+    /// Frees the frame from its cache if nothing maps it and it is clean.
+    RemoveMapping(u8),
+    /// Takes the page out of the page cache (truncation), if nothing maps it.
+    Truncate(u8),
+    /// Reads the page of a file back if it is not in the page cache.
+    FindPage(u8),
+    /// Puts the frame on the list, with a reference, if it is on the LRU list.
+    Isolate(PageRef),
+    /// Drops the references of the list.
+    DropList,
+    /// Allocates one of these frames (one bit each); waits if there is none.
+    Alloc(u32),
+    /// The content of a frame is copied to the new one.
+    Copy(PageRef),
+    /// The copy is in use: stores to the source since then are lost.
+    CopyDone,
+    /// Migration: what belongs to the old frame now belongs to the new one.
+    Replace(u8),
+
+    /// Widens the range of the gather to a virtual page.
+    Record(VarId, u8),
+    /// Asks all user CPUs of the address space to flush.
+    Send {
+        /// What.
+        scope: Scope,
+        /// The user CPUs run the address space.
+        mm: u8,
+    },
+    /// Waits for their answers.
+    Wait(Scope),
+    /// `flush_tlb_batched_pending` reads the two counts.
+    ReadBatched(u8),
+    /// It stores what it flushed, unless somebody changed the counts.
+    StoreBatched(u8),
+    /// note_deferred_flush: the variable becomes the generation after the present one.
+    NoteGen {
+        /// What remembers it.
+        defer: VarId,
+        /// The present generation.
+        tlb_gen: VarId,
+    },
+    /// Copies a variable.
+    CopyVar {
+        /// From.
+        from: VarId,
+        /// To.
+        to: VarId,
+    },
+    /// The system call returns.
+    Return(Promise),
+}
+
+/// A step with its successors.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Op {
+    /// What it does.
+    pub kind: Kind,
+    /// When it is taken.
+    pub class: Class,
+    /// What comes next.
+    pub next: OpIndex,
+    /// What comes next otherwise.
+    pub other: OpIndex,
+    /// What a kernel developer calls it.
+    pub text: String,
+    /// Whose it is.
+    pub thread: u8,
+}

@@ -1,0 +1,400 @@
+//! What is explored: a few pages, who maps them, which CPUs touch them, and which operations of the kernel run.
+//!
+//! A [`Scenario`] is what the caller writes (JSON); a [`World`] is the same with every choice made: address spaces, VMAs,
+//! page tables, virtual pages in address order, page frames.
+
+use serde::Deserialize;
+
+use crate::error::{Error, Result};
+use crate::program::ProgramName;
+
+/// At most this many virtual pages; their sets are words of 32 bits.
+pub const MAX_VIRTUAL_PAGES: usize = 16;
+/// At most this many pages in a scenario.
+pub const MAX_PAGES: usize = 8;
+/// At most this many page frames.
+pub const MAX_FRAMES: usize = 16;
+/// At most this many user CPUs.
+pub const MAX_USERS: usize = 8;
+
+/// What a page holds.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// A page of a file, mapped shared.
+    #[default]
+    File,
+    /// Anonymous memory.
+    Anon,
+}
+
+/// How an entry of a page table begins.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Mapped {
+    /// Nothing mapped.
+    None,
+    /// Read-only.
+    Read,
+    /// Writable, clean.
+    #[default]
+    Write,
+    /// Writable, dirty.
+    Dirty,
+}
+
+/// One virtual page of the first address space.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PageSpec {
+    /// What it holds.
+    pub kind: Kind,
+    /// Which PTE table its entry stands in.
+    pub table: u8,
+    /// Which VMA it belongs to.
+    pub vma: u8,
+    /// Its entry at the start.
+    pub mapped: Mapped,
+    /// The page frame; its own if not given.
+    pub frame: Option<u8>,
+}
+
+/// One kernel thread: an operation on a range of pages, run once.
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ThreadSpec {
+    /// The kernel's program that runs.
+    pub operation: String,
+    /// The first page of its range.
+    #[serde(default)]
+    pub first: u8,
+    /// Pages in its range; to the last if not given.
+    #[serde(default)]
+    pub count: Option<u8>,
+    /// mprotect: whether the pages stay writable.
+    #[serde(default)]
+    pub write: bool,
+    /// mremap: the destination's table is one of its own.
+    #[serde(default)]
+    pub other_table: bool,
+}
+
+/// Changes of the flush engine that stand for bugs that it once had.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EngineSpec {
+    /// A flush request with generation 0 (reclaim's batch) counts as an old one and is skipped (aa44284960d5).
+    pub gen_zero_is_old: bool,
+    /// `tlb_flush_pending` is a bool, not a count (before 16af97dc5a89).
+    pub tlb_flush_pending_is_bool: bool,
+}
+
+/// What to explore.
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Scenario {
+    /// CPUs on which threads of the process load and store at will.
+    pub users: u8,
+    /// The virtual pages, by address.
+    pub pages: Vec<PageSpec>,
+    /// The kernel threads.
+    pub threads: Vec<ThreadSpec>,
+    /// Threads that take page faults again and again, wherever the hardware would raise one.
+    #[serde(default)]
+    pub faults: u8,
+    /// Page frames that can be allocated; what the operations need if not given.
+    #[serde(default)]
+    pub spare_frames: Option<u8>,
+    /// Bugs of the flush engine.
+    #[serde(default)]
+    pub engine: EngineSpec,
+}
+
+/// A VMA.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct VmaInfo {
+    /// Its address space.
+    pub mm: u8,
+    /// Anonymous or of a file.
+    pub kind: Kind,
+    /// Its virtual pages.
+    pub pages: Vec<u8>,
+    /// It is there at the start (a child's and a moved one are not).
+    pub exists: bool,
+}
+
+/// A virtual page.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct VirtualPage {
+    /// Its address space.
+    pub mm: u8,
+    /// Its VMA.
+    pub vma: u8,
+    /// Its PTE table.
+    pub table: u8,
+    /// Its entry at the start.
+    pub mapped: Mapped,
+    /// The frames that it can map; the first is its own at the start, if any.
+    pub frames: Vec<u8>,
+    /// What it is called in traces.
+    pub name: String,
+}
+
+/// A page frame.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Frame {
+    /// What it holds.
+    pub kind: Kind,
+    /// Free at the start.
+    pub is_spare: bool,
+}
+
+/// What a thread works on.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Thread {
+    /// The program.
+    pub program: ProgramName,
+    /// What the caller called it.
+    pub operation: String,
+    /// Its virtual pages.
+    pub range: Vec<u8>,
+    /// mremap: where each goes; fork: the child's.
+    pub target: Vec<u8>,
+    /// mprotect: the pages stay writable. fault: a write.
+    pub write: bool,
+    /// It takes faults, for ever.
+    pub is_faulter: bool,
+    /// After the program the pages leave the page cache (truncation).
+    pub truncates: bool,
+}
+
+/// A scenario with every choice made.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct World {
+    /// User CPUs.
+    pub users: u8,
+    /// VMAs.
+    pub vmas: Vec<VmaInfo>,
+    /// The address space of each PTE table.
+    pub tables: Vec<u8>,
+    /// Virtual pages, in address order within an address space.
+    pub pages: Vec<VirtualPage>,
+    /// Page frames.
+    pub frames: Vec<Frame>,
+    /// Kernel threads; those that take faults come last.
+    pub threads: Vec<Thread>,
+    /// Bugs of the flush engine.
+    pub engine: EngineSpec,
+}
+
+fn bad(message: impl std::fmt::Display) -> Error {
+    Error::Value(format!("scenario: {message}"))
+}
+
+/// The operations by name: the programs of a kernel, and truncation, which is one of them and a little more.
+fn program_of(operation: &str) -> Result<(ProgramName, bool)> {
+    if operation == "truncate" {
+        return Ok((ProgramName::UnmapMappingRange, true));
+    }
+    ProgramName::parse(operation)
+        .filter(|program| *program != ProgramName::Custom)
+        .map(|program| (program, false))
+        .ok_or_else(|| bad(format!("found operation {operation}, expected truncate or a program of the kernel")))
+}
+
+impl Scenario {
+    /// Reads a scenario.
+    ///
+    /// # Errors
+    /// One line: what is wrong with the text.
+    pub fn from_json(text: &str) -> Result<Self> {
+        serde_json::from_str(text).map_err(|error| bad(error.to_string()))
+    }
+
+    /// Makes every choice that the scenario leaves open.
+    ///
+    /// # Errors
+    /// One line: what cannot be.
+    pub fn world(&self) -> Result<World> {
+        let nr_pages = self.pages.len();
+        if nr_pages == 0 || nr_pages > MAX_PAGES {
+            return Err(bad(format!("found {nr_pages} pages, expected 1 to {MAX_PAGES}")));
+        }
+        if usize::from(self.users) > MAX_USERS {
+            return Err(bad(format!("found {} users, expected at most {MAX_USERS}", self.users)));
+        }
+        let mut world = World {
+            users: self.users,
+            vmas: Vec::new(),
+            tables: Vec::new(),
+            pages: Vec::new(),
+            frames: Vec::new(),
+            threads: Vec::new(),
+            engine: self.engine,
+        };
+        for (index, page) in self.pages.iter().enumerate() {
+            Self::add_page(&mut world, index, *page)?;
+        }
+        for spec in &self.threads {
+            self.add_thread(&mut world, spec)?;
+        }
+        self.add_spare_frames(&mut world)?;
+        for _ in 0..self.faults {
+            world.threads.push(Thread {
+                program: ProgramName::Fault,
+                operation: "fault".to_owned(),
+                range: (0..nr_pages as u8).collect(),
+                target: Vec::new(),
+                write: true,
+                is_faulter: true,
+                truncates: false,
+            });
+        }
+        if world.pages.len() > MAX_VIRTUAL_PAGES {
+            return Err(bad(format!(
+                "found {} virtual pages, expected at most {MAX_VIRTUAL_PAGES}",
+                world.pages.len()
+            )));
+        }
+        Ok(world)
+    }
+
+    fn add_page(world: &mut World, index: usize, page: PageSpec) -> Result<()> {
+        let vma = usize::from(page.vma);
+        if vma > world.vmas.len() || vma + 1 < world.vmas.len() {
+            return Err(bad(format!("page {index}: found vma {vma}, expected them to be numbered in order")));
+        }
+        if vma == world.vmas.len() {
+            world.vmas.push(VmaInfo { mm: 0, kind: page.kind, pages: Vec::new(), exists: true });
+        }
+        if world.vmas[vma].kind != page.kind {
+            return Err(bad(format!("page {index}: found another kind than the rest of vma {vma}")));
+        }
+        let table = usize::from(page.table);
+        if table > world.tables.len() || table + 1 < world.tables.len() {
+            return Err(bad(format!("page {index}: found table {table}, expected them to be numbered in order")));
+        }
+        if table == world.tables.len() {
+            world.tables.push(0);
+        }
+        let frame = page.frame.map_or(world.frames.len(), usize::from);
+        if frame > world.frames.len() {
+            return Err(bad(format!("page {index}: found frame {frame}, expected at most {}", world.frames.len())));
+        }
+        if frame == world.frames.len() {
+            world.frames.push(Frame { kind: page.kind, is_spare: false });
+        }
+        world.vmas[vma].pages.push(index as u8);
+        world.pages.push(VirtualPage {
+            mm: 0,
+            vma: page.vma,
+            table: page.table,
+            mapped: page.mapped,
+            frames: vec![frame as u8],
+            name: format!("p{index}"),
+        });
+        Ok(())
+    }
+
+    fn add_thread(&self, world: &mut World, spec: &ThreadSpec) -> Result<()> {
+        let (program, truncates) = program_of(&spec.operation)?;
+        let nr_pages = self.pages.len() as u8;
+        let end = spec.count.map_or(nr_pages, |count| spec.first.saturating_add(count));
+        if spec.first >= end || end > nr_pages {
+            let range = format!("pages {}..{end}", spec.first);
+            return Err(bad(format!("{}: found {range}, expected them within 0..{nr_pages}", spec.operation)));
+        }
+        let range: Vec<u8> = (spec.first..end).collect();
+        let target = match program {
+            ProgramName::Mremap => {
+                add_copies(world, &range, 0, if spec.other_table { "'" } else { "*" }, spec.other_table)
+            }
+            ProgramName::Fork => add_copies(world, &(0..nr_pages).collect::<Vec<_>>(), 1, "c", true),
+            _ => Vec::new(),
+        };
+        let range = if program == ProgramName::Fork { (0..nr_pages).collect() } else { range };
+        world.threads.push(Thread {
+            program,
+            operation: spec.operation.clone(),
+            range,
+            target,
+            write: spec.write,
+            is_faulter: false,
+            truncates,
+        });
+        Ok(())
+    }
+
+    /// Spare frames for pages that can get a new one: one of its own for each page that migrates, one for each fault; or so
+    /// many as the scenario says, for whoever comes first.
+    fn add_spare_frames(&self, world: &mut World) -> Result<()> {
+        let all: Vec<u8> = (0..self.pages.len() as u8).collect();
+        let has_anon = self.pages.iter().any(|page| page.kind == Kind::Anon);
+        let mut wanted: Vec<Vec<u8>> = Vec::new();
+        for thread in &world.threads {
+            match thread.program {
+                ProgramName::MigratePages => wanted.extend(thread.range.iter().map(|page| vec![*page])),
+                ProgramName::Fault if has_anon => wanted.push(thread.range.clone()),
+                _ => {}
+            }
+        }
+        if has_anon {
+            wanted.extend((0..self.faults).map(|_| all.clone()));
+        }
+        if let Some(nr_spare) = self.spare_frames {
+            wanted = vec![all; usize::from(nr_spare)];
+        }
+        if world.frames.len() + wanted.len() > MAX_FRAMES {
+            let nr_frames = world.frames.len() + wanted.len();
+            return Err(bad(format!("found {nr_frames} frames, expected at most {MAX_FRAMES}")));
+        }
+        for users in wanted {
+            let spare = world.frames.len() as u8;
+            let kind = self.pages[usize::from(users[0])].kind;
+            world.frames.push(Frame { kind, is_spare: true });
+            let own: Vec<u8> = users.iter().map(|page| world.pages[usize::from(*page)].frames[0]).collect();
+            // Whoever else maps the same page maps the new one too.
+            for page in &mut world.pages {
+                if own.contains(&page.frames[0]) {
+                    page.frames.push(spare);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Virtual pages without a mapping that take over what others map: a moved range, a child's address space.
+fn add_copies(world: &mut World, range: &[u8], mm: u8, mark: &str, own_table: bool) -> Vec<u8> {
+    let mut tables: Vec<(u8, u8)> = Vec::new();
+    let mut vmas: Vec<(u8, u8)> = Vec::new();
+    let mut copies = Vec::new();
+    for &page in range {
+        let from = world.pages[usize::from(page)].clone();
+        let copy = world.pages.len() as u8;
+        let table = if own_table || mm != from.mm {
+            if let Some((_, new)) = tables.iter().find(|(old, _)| *old == from.table) {
+                *new
+            } else {
+                world.tables.push(mm);
+                tables.push((from.table, world.tables.len() as u8 - 1));
+                world.tables.len() as u8 - 1
+            }
+        } else {
+            from.table
+        };
+        let vma = if let Some((_, new)) = vmas.iter().find(|(old, _)| *old == from.vma) {
+            *new
+        } else {
+            let kind = world.vmas[usize::from(from.vma)].kind;
+            world.vmas.push(VmaInfo { mm, kind, pages: Vec::new(), exists: false });
+            vmas.push((from.vma, world.vmas.len() as u8 - 1));
+            world.vmas.len() as u8 - 1
+        };
+        world.vmas[usize::from(vma)].pages.push(copy);
+        let name = format!("{}{mark}", from.name);
+        world.pages.push(VirtualPage { mm, vma, table, mapped: Mapped::None, frames: from.frames, name });
+        copies.push(copy);
+    }
+    copies
+}
