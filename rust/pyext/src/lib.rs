@@ -22,6 +22,7 @@ mod _core {
     use crate::common_problem::explore_common_problem;
     #[pymodule_export]
     use crate::cpumask::PyCpuMask;
+    #[pymodule_export]
     use crate::explore::{explore, explore_audit, explore_in_order, invariants};
     #[pymodule_export]
     use crate::machine::PyMachine;

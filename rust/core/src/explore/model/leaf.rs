@@ -150,6 +150,7 @@ impl Unroller<'_> {
             | Leaf::PteClearSoftDirty
             // The child's address space is in the scenario from the start; no CPU runs it.
             | Leaf::DupMm
+            | Leaf::PteAllocChild
             // The VMA was never taken out of the tree.
             | Leaf::VmaDontunmap
             // Nothing in a scenario grows.
