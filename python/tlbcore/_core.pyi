@@ -14,6 +14,7 @@ __all__ = [
     "build_features",
     "build_profile",
     "condition_names",
+    "explore_common_problem",
     "program_names",
     "replay",
     "step_names",
@@ -26,6 +27,31 @@ def build_features() -> list[str]: ...
 def build_profile() -> str: ...
 def condition_names() -> list[str]:
     """The names of all conditions of ``when``."""
+
+def explore_common_problem(
+    unmap: str,
+    clean: str,
+    users: int,
+    pages: int,
+    *,
+    without: Iterable[str] = (),
+    reductions: Iterable[str] = (),
+    threads: int = 1,
+    to_first: bool = False,
+    max_states: int | None = None,
+    max_memory_bytes: int = 4294967296,
+    max_seconds: float | None = None,
+) -> dict[str, Any]:
+    """Searches the common problem: ``unmap`` is ``zap`` or ``mprotect``, ``clean`` is ``cleaner`` or ``reclaim``.
+
+    ``without`` names fixes that are left out: ``flush_under_lock``, ``delay_rmap``, ``flush_batched``. Without
+    ``reductions`` the search is plain and exact; their names are ``saturate``, ``urgent``, ``symmetry``, ``retired``,
+    ``dead``, ``eager_stores``. Ctrl-C ends it with KeyboardInterrupt.
+
+    A plain structure with ``safe``, ``violations`` (texts), ``stopped`` (what cut the search short, or None),
+    ``states``, ``transitions``, ``depth``, ``memory_bytes``, ``seconds``, ``trace`` (the counterexample, one line for
+    each action), and of a saturated search ``maximal``.
+    """
 
 def program_names() -> list[str]:
     """The names of the programs that a kernel has."""
@@ -239,7 +265,8 @@ class Replay:
         """Holds a traced replay of a recording of the kernel lab against it, entry by entry and column by column.
 
         A plain structure with ``single`` and ``parallel`` (nr_entries, nr_exact, nr_explained), ``by_operation`` (both of
-        each) and ``differences``: the entries that differ, with both sides.
+        each) and
+        ``differences``: the entries that differ, with both sides.
 
         Raises:
             ValueError: The replay was not traced.

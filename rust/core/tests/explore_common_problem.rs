@@ -179,3 +179,42 @@ fn maximal_states_are_those_of_the_prototype() {
         assert_eq!((only.maximal, full.maximal), (alone, all), "{problem:?}");
     }
 }
+
+#[test]
+fn each_reduction_leaves_what_the_prototype_left() {
+    let only = |set: fn(&mut Reductions)| {
+        let mut reductions = Reductions::NONE;
+        set(&mut reductions);
+        reductions
+    };
+    let symmetry = only(|r| r.symmetry = true);
+    let retired = only(|r| (r.symmetry, r.retired) = (true, true));
+    let urgent = only(|r| r.urgent = true);
+    let dead = only(|r| r.dead = true);
+    let eager = only(|r| r.eager_stores = true);
+    let quiet = Reductions::ALL.for_witness();
+    let all_but_saturation = Reductions { eager_stores: true, ..quiet };
+    for (reductions, counts) in [
+        (symmetry, [719_506, 311_924, 1_900_325]),
+        (retired, [682_239, 310_912, 1_877_888]),
+        (urgent, [924_312, 397_037, 1_431_740]),
+        (dead, [1_266_955, 594_916, 3_615_040]),
+        (eager, [462_530, 162_343, 1_036_894]),
+        (quiet, [411_377, 206_383, 696_403]),
+        (all_but_saturation, [129_618, 56_362, 195_936]),
+    ] {
+        let found = [P1, P3, P2M].map(|problem| plain(fixed(problem, 2, 3), reductions, 1).states);
+        assert_eq!(found, counts, "{reductions:?}");
+    }
+}
+
+#[test]
+fn larger_sizes_are_proven_by_saturation() {
+    for (problem, maximal) in [(P1, [3_617, 27_360]), (P3, [8_386, 123_025]), (P2M, [10_631, 213_194])] {
+        for ((users, pages), maximal) in [(3, 4), (6, 6)].into_iter().zip(maximal) {
+            let outcome = saturated(fixed(problem, users, pages), Reductions::ALL);
+            assert!(outcome.is_proof());
+            assert_eq!(outcome.maximal, maximal, "{problem:?} {users} x {pages}");
+        }
+    }
+}

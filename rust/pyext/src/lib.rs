@@ -3,6 +3,7 @@
 pub mod build_info;
 mod cpumask;
 pub mod errors;
+mod explore;
 mod lab;
 mod machine;
 mod program;
@@ -18,6 +19,8 @@ mod _core {
     use crate::build_info::{build_features, build_profile};
     #[pymodule_export]
     use crate::cpumask::PyCpuMask;
+    #[pymodule_export]
+    use crate::explore::explore_common_problem;
     #[pymodule_export]
     use crate::machine::PyMachine;
     #[pymodule_export]

@@ -347,7 +347,16 @@ impl Engine {
 
     /// Hands out the requests and tracepoints, and begins again with none.
     pub fn take_log(&mut self) -> (Vec<FlushRequest>, Vec<TlbFlushEvent>) {
+        self.log.counters_taken = self.log.counters;
         (std::mem::take(&mut self.log.requests), std::mem::take(&mut self.log.events))
+    }
+
+    /// Forgets requests and tracepoints since [`Self::take_log`], and no longer counts them: what asked for them only
+    /// brought about a state that was there before. Generations and TLBs stay as they are.
+    pub fn discard_log(&mut self) {
+        self.log.requests.clear();
+        self.log.events.clear();
+        self.log.counters = self.log.counters_taken;
     }
 
     /// Switches the log of requests and tracepoints on (as at first) or off; counters go on either way.

@@ -146,6 +146,8 @@ pub(super) struct FlushLog {
     pub(super) requests: Vec<FlushRequest>,
     pub(super) events: Vec<TlbFlushEvent>,
     pub(super) counters: FlushCounters,
+    /// The counters when the log was last handed out.
+    pub(super) counters_taken: FlushCounters,
     pub(super) is_off: bool,
 }
 

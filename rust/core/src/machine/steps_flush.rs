@@ -83,7 +83,7 @@ impl Machine {
         self.flush_mm_range(frame, frame.r.mm, page, PAGE_SHIFT, false);
     }
 
-    /// `flush_tlb_mm`.
+    /// `flush_tlb_mm`, which gives no stride (arch/x86/include/asm/tlbflush.h).
     pub(super) fn flush_mm(&mut self, frame: &mut Frame) {
         self.flush_mm_range(frame, frame.r.mm, (VirtAddr(0), TLB_FLUSH_ALL), 0, true);
     }

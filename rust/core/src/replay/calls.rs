@@ -109,6 +109,14 @@ impl Driver<'_> {
         Ok(())
     }
 
+    /// The same for the last one of a call, which may be left in progress.
+    fn expect_last_done(&mut self, operation: &Operation) -> Result<()> {
+        if let Outcome::Errno(_) = self.run_last(operation, None)? {
+            self.note("operation that the kernel did and the machine refused");
+        }
+        Ok(())
+    }
+
     fn mmap(&mut self, event: &Event) -> Result<()> {
         if event.ret < 0 && event.ret >= -4095 {
             return Ok(());
@@ -169,7 +177,7 @@ impl Driver<'_> {
             return Ok(());
         }
         let Some(task) = self.ensure_running(event.task, event.cpu)? else { return Ok(()) };
-        self.expect_done(&Operation::Munmap { task, addr: event.a0, len: page_up(event.a1) })
+        self.expect_last_done(&Operation::Munmap { task, addr: event.a0, len: page_up(event.a1) })
     }
 
     fn mprotect(&mut self, event: &Event) -> Result<()> {
@@ -179,7 +187,7 @@ impl Driver<'_> {
         let Some(task) = self.ensure_running(event.task, event.cpu)? else { return Ok(()) };
         let len = page_up(event.a1);
         self.adopt_holes(task, event.a0, event.a0.saturating_add(len))?;
-        self.expect_done(&Operation::Mprotect { task, addr: event.a0, len, prot: (event.a2 & PROT_ALL) as u32 })
+        self.expect_last_done(&Operation::Mprotect { task, addr: event.a0, len, prot: (event.a2 & PROT_ALL) as u32 })
     }
 
     fn mremap(&mut self, event: &Event) -> Result<()> {
@@ -269,7 +277,7 @@ impl Driver<'_> {
         if event.ret == 0 {
             self.adopt_holes(task, event.a0, event.a0.saturating_add(len))?;
         }
-        let outcome = self.run(&Operation::Madvise { task, addr: event.a0, len, advice })?;
+        let outcome = self.run_last(&Operation::Madvise { task, addr: event.a0, len, advice }, None)?;
         if matches!(outcome, Outcome::Errno(_)) && event.ret == 0 {
             self.note("operation that the kernel did and the machine refused");
         }

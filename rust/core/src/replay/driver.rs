@@ -12,6 +12,7 @@ use super::lab::evidence::LabEvidence;
 use super::ledger::Ledger;
 use super::mask_evidence::MaskEvidence;
 use super::nesting::Nesting;
+use super::overlap::Overlap;
 use super::parallel_step::{ParallelOutcome, ParallelSteps};
 use super::tasks::Tasks;
 use super::traced::Traced;
@@ -167,6 +168,8 @@ pub(super) struct Driver<'a> {
     deferred: BinaryHeap<Reverse<(u64, usize)>>,
     /// Calls that ran while others had a gather open.
     pub(super) nesting: Nesting,
+    /// An operation whose flush others may overtake.
+    pub(super) overlap: Overlap,
     /// Flushes that may not have arrived yet.
     pub(super) in_flight: InFlight,
     /// Row of the execve of each task that is in one which has not yet taken effect.
@@ -224,6 +227,7 @@ impl<'a> Driver<'a> {
             masks: follow_masks.then(|| MaskEvidence::new(recording)),
             deferred: BinaryHeap::new(),
             nesting: if recording.meta.source == "perf" { Nesting::of(recording) } else { Nesting::default() },
+            overlap: Overlap::new(recording),
             in_flight: InFlight::new(recording, config.nr_cpus as usize),
             exec_of: FxHashMap::default(),
             now_ns: recording.events.time_ns.first().copied().unwrap_or(0),
@@ -242,6 +246,7 @@ impl<'a> Driver<'a> {
     }
 
     fn end(mut self) -> Result<(Replayed, Vec<Traced>)> {
+        self.end_open()?;
         self.flush_reclaim()?;
         self.run_deferred(u64::MAX)?;
         self.finish_execs()?;
@@ -270,6 +275,7 @@ impl<'a> Driver<'a> {
     pub(super) fn event(&mut self, row: usize) -> Result<()> {
         let event = self.recording.events.get(row);
         self.nr_events += 1;
+        self.meet(&event)?;
         self.run_deferred(event.time_ns)?;
         self.set_now(event.time_ns);
         if self.reclaim.as_ref().is_some_and(|list| list.task == event.task) && event.kind() != EventKind::ReclaimPage {
@@ -284,8 +290,10 @@ impl<'a> Driver<'a> {
         if operation_counts(event.kind()) && self.cause.0 == row {
             self.ledger.operation(&self.kind_name(row));
         }
-        self.book();
-        self.follow_mask(row, &event)?;
+        if !self.is_open(row) {
+            self.book();
+            self.follow_mask(row, &event)?;
+        }
         Ok(())
     }
 
@@ -318,7 +326,7 @@ impl<'a> Driver<'a> {
     }
 
     /// Corrects the mask of the task's address space by what the recording shows of it.
-    fn follow_mask(&mut self, row: usize, event: &Event) -> Result<()> {
+    pub(super) fn follow_mask(&mut self, row: usize, event: &Event) -> Result<()> {
         let Some(has_others) = self.masks.as_ref().and_then(|masks| masks.after(row)) else { return Ok(()) };
         let Some(task) = self.tasks.alive(event.task) else { return Ok(()) };
         let mm = self.machine.task_mm(task)?;
@@ -335,6 +343,7 @@ impl<'a> Driver<'a> {
             && end_ns <= now_ns
         {
             self.deferred.pop();
+            self.end_open()?;
             let mut event = self.recording.events.get(row);
             let running = self.tasks.alive(event.task).and_then(|task| self.machine.running_on(task));
             event.cpu = running.and_then(|cpu| u16::try_from(cpu).ok()).unwrap_or(event.cpu);
@@ -413,7 +422,7 @@ impl<'a> Driver<'a> {
 
     /// Forgets what the machine did since the last time: it was not done in the recording.
     pub(super) fn discard_log(&mut self) {
-        self.machine.engine_mut().take_log();
+        self.machine.engine_mut().discard_log();
         self.machine.take_probes();
     }
 

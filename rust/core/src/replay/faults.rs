@@ -47,12 +47,11 @@ impl Driver<'_> {
             return Ok(());
         }
         self.correct(mm, addr, event.a1)?;
-        if let Outcome::Errno(_) = self.run(&Operation::Fault { task, addr: addr.0, kind })? {
+        let access = Operation::Access { task, addr: addr.0, kind };
+        if let Outcome::Errno(_) = self.run_last(&Operation::Fault { task, addr: addr.0, kind }, Some(access))? {
             // The kernel may have killed the task, or the rights were changed by what is not in the recording.
             self.note("fault that the machine answers with a signal");
-            return Ok(());
         }
-        self.run(&Operation::Access { task, addr: addr.0, kind })?;
         Ok(())
     }
 

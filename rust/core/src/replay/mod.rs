@@ -19,6 +19,7 @@ pub mod lab;
 mod ledger;
 mod mask_evidence;
 mod nesting;
+mod overlap;
 mod parallel_step;
 mod scenario;
 mod tasks;

@@ -3,5 +3,6 @@
 
 mod exact;
 mod nesting;
+mod overlap;
 mod random;
 mod tape;

@@ -9,8 +9,8 @@ use crate::tape::{ANON, BASE, PAGE, Tape, WRITE, flushes, note};
 const DONTNEED: u64 = 4;
 const FREE: u64 = 8;
 const COLD: u64 = 20;
-const PREEMPTED: [u64; 3] = [1, b'R' as u64, 1];
-const BLOCKED: [u64; 3] = [1, b'D' as u64, 0];
+const PREEMPTED: [u64; 3] = [1, 82, 1];
+const BLOCKED: [u64; 3] = [1, 68, 0];
 const NOTE: &str = "call that ran while others had a gather open";
 
 /// Two threads with eight pages written, on CPUs 0 and 1; then calls that do nothing, which tell how long the way is.

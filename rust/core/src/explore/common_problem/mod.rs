@@ -15,14 +15,14 @@ mod describe;
 mod layout;
 mod model;
 mod reduce;
+mod run;
 mod sizes;
 mod unmapper;
 mod users;
 
 pub use layout::CommonProblem;
+pub use run::{Report, explore};
 pub use sizes::{MAX_PAGES, MAX_USERS, Visitor, with_model};
-
-use super::search::Reductions;
 
 /// What the unmapper does.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -74,6 +74,3 @@ pub const INVARIANTS: [&str; 3] = [
     "no stale entry permits an access after the system call returned",
     "no write is lost: what is newer than storage is known to be dirty",
 ];
-
-/// Every reduction that the common problem declares.
-pub const ALL_REDUCTIONS: Reductions = Reductions::ALL;

@@ -28,6 +28,9 @@ pub trait PackedState: sealed::Sealed + Copy + Ord + Hash + Debug + Send + Sync 
     /// The words, lowest first.
     fn words(&self) -> &[u64];
 
+    /// Equality without a branch for each word.
+    fn is(&self, other: &Self) -> bool;
+
     /// Bitwise and.
     fn and(self, other: Self) -> Self;
 
@@ -71,6 +74,11 @@ impl<const W: usize> PackedState for [u64; W] {
     #[inline]
     fn words(&self) -> &[u64] {
         self
+    }
+
+    #[inline]
+    fn is(&self, other: &Self) -> bool {
+        self.iter().zip(other).fold(0, |differs, (a, b)| differs | (a ^ b)) == 0
     }
 
     #[inline]

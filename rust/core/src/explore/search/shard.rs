@@ -49,6 +49,8 @@ pub(super) struct Shard<S> {
     pub(super) transitions: u64,
     pub(super) found: Option<Found<S>>,
     pub(super) stopped: Option<Stopped>,
+    /// Scratch of [`Table::insert_all`].
+    waiting: Vec<(S, usize)>,
     memory_bytes: usize,
 }
 
@@ -61,6 +63,7 @@ impl<S: PackedState> Shard<S> {
             transitions: 0,
             found: None,
             stopped: None,
+            waiting: Vec::with_capacity(BATCH),
             memory_bytes,
         })
     }
@@ -70,7 +73,7 @@ impl<S: PackedState> Shard<S> {
     }
 
     /// Stores those of `states` that are new.
-    fn store<M: Model<State = S>>(&mut self, model: &M, tokens: &Tokens, states: &[S], hashes: &[u64]) {
+    fn store<M: Model<State = S>>(&mut self, model: &M, tokens: &Tokens, states: &mut [S], hashes: &[u64]) {
         // The block that is being expanded, and the one that these states may begin.
         let blocks = 2 * BLOCK * size_of::<S>();
         let budget = self.memory_bytes.saturating_sub(self.current.bytes() + self.next.bytes() + blocks);
@@ -85,13 +88,11 @@ impl<S: PackedState> Shard<S> {
             self.store_last(model, tokens, states);
             return;
         }
-        let before = self.table.len();
-        for (&state, &hash) in states.iter().zip(hashes) {
-            if self.table.insert(state, hash) {
-                self.add(model, state);
-            }
+        let fresh = self.table.insert_all(states, hashes, &mut self.waiting);
+        for &state in &states[..fresh] {
+            self.add(model, state);
         }
-        tokens.give_back((states.len() - (self.table.len() - before)) as u64);
+        tokens.give_back((states.len() - fresh) as u64);
     }
 
     /// The same near the bound on states: one by one.
@@ -135,6 +136,8 @@ pub(super) struct Collector<'a, M: Model, const REDUCED: bool> {
     /// For the other shards.
     pub(super) outboxes: &'a mut [Vec<M::State>],
     len: usize,
+    /// How many of them are hashed, and their places asked for.
+    hashed: usize,
     states: [M::State; BATCH],
     hashes: [u64; BATCH],
 }
@@ -148,7 +151,7 @@ impl<'a, M: Model, const REDUCED: bool> Collector<'a, M, REDUCED> {
         outboxes: &'a mut [Vec<M::State>],
     ) -> Self {
         let states = [M::State::VACANT; BATCH];
-        Self { normal, tokens, shard, own, outboxes, len: 0, states, hashes: [0; BATCH] }
+        Self { normal, tokens, shard, own, outboxes, len: 0, hashed: 0, states, hashes: [0; BATCH] }
     }
 
     /// Takes one state in normal form; urgent steps on the way to it passed `passed`.
@@ -168,6 +171,8 @@ impl<'a, M: Model, const REDUCED: bool> Collector<'a, M, REDUCED> {
     pub(super) fn expand(&mut self, block: &[M::State]) {
         for state in block {
             self.normal.model.successors(state, self);
+            // Not all at the end: memory answers while the next states are computed.
+            self.hash();
         }
     }
 
@@ -207,16 +212,19 @@ impl<'a, M: Model, const REDUCED: bool> Collector<'a, M, REDUCED> {
 
     #[inline]
     fn hash(&mut self) {
-        for (state, hash) in self.states[..self.len].iter().zip(&mut self.hashes) {
+        let unhashed = self.hashed..self.len;
+        for (state, hash) in self.states[unhashed.clone()].iter().zip(&mut self.hashes[unhashed]) {
             *hash = state.hash_word();
             self.shard.table.prefetch(*hash);
         }
+        self.hashed = self.len;
     }
 
     #[inline]
     fn store(&mut self, kept: usize) {
-        self.shard.store(self.normal.model, self.tokens, &self.states[..kept], &self.hashes[..kept]);
+        self.shard.store(self.normal.model, self.tokens, &mut self.states[..kept], &self.hashes[..kept]);
         self.len = 0;
+        self.hashed = 0;
     }
 }
 

@@ -1,8 +1,10 @@
 //! The set of states seen: open addressing, whole states, memory that grows in place.
 //!
-//! A state's place is the upper part of `hash * capacity`, so that any capacity will do and the states stand in the order of
-//! their hashes, but for collisions. Hence the table can grow where it is: the clusters are taken from the last to the
-//! first, and a state never moves down. No second table is needed while it grows, and address space is reserved once.
+//! Places stand in groups of about one cache line, which are compared at once. A state's home is a group: the upper part of
+//! `hash * groups`; a state whose home is full goes to the next group with room. So any number of groups will do, and the states
+//! stand in the order of their hashes, but for collisions. Hence the table can grow where it is: runs of full groups are taken
+//! from the last to the first, and no state moves to a lower group. No second table is needed while it grows, and address
+//! space is reserved once.
 
 use std::marker::PhantomData;
 
@@ -10,23 +12,50 @@ use memmap2::{MmapMut, MmapOptions};
 
 use super::PackedState;
 
-/// Places after the last home, for the collisions there: far more than the longest cluster of a table that is at most
-/// four fifths full.
-const TAIL: usize = 1024;
-/// Places at the start: small models should not pay for memory.
-const FIRST: usize = 1 << 12;
+/// Groups after the last home, for the collisions there: far more than the longest run of a table that is not full.
+const TAIL: usize = 256;
+/// Groups at the start: small models should not pay for memory.
+const FIRST: usize = 1 << 9;
+/// A table grows when more than this part of its places is taken.
+const MAX_LOAD: (usize, usize) = (7, 10);
+/// By how much a table of at most so many bytes grows: one part in so many. What is large grows by little, so that at least half of
+/// its places are taken, and 16 bytes of state cost at most 31.
+const GROWTH: [(usize, usize); 3] = [(2 << 20, 1), (64 << 20, 2), (usize::MAX, 3)];
 /// Below this many bytes pages of 4 KiB serve better.
 #[cfg(target_os = "linux")]
-const HUGE: usize = 8 << 20;
+const HUGE: usize = 4 << 20;
 
 /// The table cannot take another state within its budget.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Full;
 
+/// What a look into one group told.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Probe {
+    /// The state was there.
+    Old,
+    /// It was not, and is now.
+    New,
+    /// It is not there, and there is no room.
+    Next,
+}
+
+/// Reserves address space, zeroed: as much of `bytes` as the system gives, at least `least`.
+fn map(mut bytes: usize, least: usize) -> Option<MmapMut> {
+    loop {
+        match MmapOptions::new().len(bytes).no_reserve_swap().map_anon() {
+            Ok(map) => return Some(map),
+            // A system that promises no more memory than it has refuses large reservations.
+            Err(_) if bytes > least => bytes = (bytes / 2).max(least),
+            Err(_) => return None,
+        }
+    }
+}
+
 /// A set of states.
 pub(super) struct Table<S> {
     map: MmapMut,
-    homes: usize,
+    groups: usize,
     len: usize,
     #[cfg(target_os = "linux")]
     huge: bool,
@@ -34,21 +63,17 @@ pub(super) struct Table<S> {
 }
 
 impl<S: PackedState> Table<S> {
+    /// Places of a group.
+    const GROUP: usize = if size_of::<S>() >= 64 { 1 } else { 64 / size_of::<S>() };
+    const GROUP_BYTES: usize = Self::GROUP * size_of::<S>();
+
     /// An empty table that can grow to `max_bytes`.
     pub(super) fn new(max_bytes: usize) -> Result<Self, Full> {
-        let least = (FIRST + TAIL) * size_of::<S>();
-        let mut bytes = max_bytes.max(least);
-        // A system that promises no more memory than it has refuses large reservations.
-        let map = loop {
-            match MmapOptions::new().len(bytes).no_reserve_swap().map_anon() {
-                Ok(map) => break map,
-                Err(_) if bytes > least => bytes = (bytes / 2).max(least),
-                Err(_) => return Err(Full),
-            }
-        };
+        let least = (FIRST + TAIL) * Self::GROUP_BYTES;
+        let map = map(max_bytes.max(least), least).ok_or(Full)?;
         Ok(Self {
             map,
-            homes: FIRST,
+            groups: FIRST,
             len: 0,
             #[cfg(target_os = "linux")]
             huge: false,
@@ -63,66 +88,125 @@ impl<S: PackedState> Table<S> {
 
     /// Bytes in use.
     pub(super) const fn bytes(&self) -> usize {
-        (self.homes + TAIL) * size_of::<S>()
+        (self.groups + TAIL) * Self::GROUP_BYTES
     }
 
     #[inline]
     fn places(&self) -> &[S] {
         // SAFETY: as in `places_mut`.
-        unsafe { std::slice::from_raw_parts(self.map.as_ptr().cast(), self.homes + TAIL) }
+        unsafe { std::slice::from_raw_parts(self.map.as_ptr().cast(), (self.groups + TAIL) * Self::GROUP) }
     }
 
     #[inline]
     fn places_mut(&mut self) -> &mut [S] {
         // SAFETY: the map is zeroed, aligned to a page and at least `bytes()` long (`new`, `grow`); `PackedState` is sealed to
         // arrays of words, for which every content is valid and zeros are `VACANT`.
-        unsafe { std::slice::from_raw_parts_mut(self.map.as_mut_ptr().cast(), self.homes + TAIL) }
+        unsafe { std::slice::from_raw_parts_mut(self.map.as_mut_ptr().cast(), (self.groups + TAIL) * Self::GROUP) }
     }
 
+    /// The first place of a hash's home.
     #[inline]
     fn home(&self, hash: u64) -> usize {
-        (u128::from(hash) * self.homes as u128 >> 64) as usize
+        (u128::from(hash) * self.groups as u128 >> 64) as usize * Self::GROUP
     }
 
-    /// Brings the place of a state near.
+    /// Brings the home of a state near.
     #[inline]
     pub(super) fn prefetch(&self, hash: u64) {
+        self.prefetch_group(self.home(hash));
+    }
+
+    #[inline]
+    fn prefetch_group(&self, at: usize) {
         #[cfg(target_arch = "x86_64")]
-        // SAFETY: a prefetch has no effect that a program could see; the address is inside the map.
+        // SAFETY: a prefetch has no effect that a program could see, whatever the address.
         unsafe {
             use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-            _mm_prefetch::<_MM_HINT_T0>(self.map.as_ptr().add(self.home(hash) * size_of::<S>()).cast());
+            _mm_prefetch::<_MM_HINT_T0>(self.map.as_ptr().wrapping_add(at * size_of::<S>()).cast());
         }
         #[cfg(not(target_arch = "x86_64"))]
-        let _ = hash;
+        let _ = at;
     }
 
     /// Makes room for `additional` states.
     #[inline]
     pub(super) fn reserve(&mut self, additional: usize, budget_bytes: usize) -> Result<(), Full> {
-        while (self.len + additional) * 5 > self.homes * 4 {
+        while (self.len + additional) * MAX_LOAD.1 > self.groups * Self::GROUP * MAX_LOAD.0 {
             self.grow(budget_bytes)?;
         }
         Ok(())
     }
 
     /// Adds a state for which there is room (see [`Table::reserve`]); tells whether it is new.
-    #[inline]
     pub(super) fn insert(&mut self, state: S, hash: u64) -> bool {
         let mut at = self.home(hash);
-        let places = self.places_mut();
         loop {
-            let place = &mut places[at];
-            if *place == state {
-                return false;
+            match self.probe(state, at) {
+                Probe::Old => return false,
+                Probe::New => return true,
+                Probe::Next => at += Self::GROUP,
             }
-            if *place == S::VACANT {
-                *place = state;
-                self.len += 1;
-                return true;
-            }
-            at += 1;
         }
+    }
+
+    /// Adds states for which there is room; moves those that are new to the front and returns their number.
+    ///
+    /// A state whose home is full waits until the others are done: by then the next group, asked for now, is near.
+    pub(super) fn insert_all(&mut self, states: &mut [S], hashes: &[u64], waiting: &mut Vec<(S, usize)>) -> usize {
+        let mut fresh = 0;
+        for (at, &hash) in hashes[..states.len()].iter().enumerate() {
+            let state = states[at];
+            states[fresh] = state;
+            let home = self.home(hash);
+            let probe = self.probe(state, home);
+            fresh += usize::from(probe == Probe::New);
+            if probe == Probe::Next {
+                self.prefetch_group(home + Self::GROUP);
+                waiting.push((state, home + Self::GROUP));
+            }
+        }
+        while !waiting.is_empty() {
+            let mut left = 0;
+            for number in 0..waiting.len() {
+                let (state, at) = waiting[number];
+                match self.probe(state, at) {
+                    Probe::Old => {}
+                    Probe::New => {
+                        states[fresh] = state;
+                        fresh += 1;
+                    }
+                    Probe::Next => {
+                        self.prefetch_group(at + Self::GROUP);
+                        waiting[left] = (state, at + Self::GROUP);
+                        left += 1;
+                    }
+                }
+            }
+            waiting.truncate(left);
+        }
+        fresh
+    }
+
+    /// Looks for a state in one group, and puts it there if it has room.
+    #[inline]
+    fn probe(&mut self, state: S, at: usize) -> Probe {
+        let group = &mut self.places_mut()[at..at + Self::GROUP];
+        // Sums of all comparisons instead of a branch for each: where in its group a state stands is a guess, and a
+        // wrong guess would also wait for the memory that was asked for.
+        let (mut found, mut vacant) = (0_u32, 0_u32);
+        for (number, place) in group.iter().enumerate() {
+            found |= u32::from(place.is(&state)) << number;
+            vacant |= u32::from(place.is(&S::VACANT)) << number;
+        }
+        if found | vacant == 0 {
+            return Probe::Next;
+        }
+        // Places are taken in order, so that the first of all these is the state's own, old or new.
+        let first = (found | vacant).trailing_zeros();
+        group[first as usize] = state;
+        let new = vacant >> first & 1;
+        self.len += new as usize;
+        if new == 0 { Probe::Old } else { Probe::New }
     }
 
     /// Whether the state is in the table.
@@ -133,35 +217,72 @@ impl<S: PackedState> Table<S> {
 
     #[cold]
     fn grow(&mut self, budget_bytes: usize) -> Result<(), Full> {
-        let old_end = self.homes + TAIL;
-        let most = (budget_bytes.min(self.map.len()) / size_of::<S>()).saturating_sub(TAIL);
-        let homes = (self.homes + self.homes * 2 / 5).min(most);
-        if homes < self.homes + self.homes / 16 {
+        let most = (budget_bytes.min(self.map.len()) / Self::GROUP_BYTES).saturating_sub(TAIL);
+        let part = GROWTH.iter().find(|(bytes, _)| self.bytes() <= *bytes).map_or(1, |(_, part)| *part);
+        let groups = (self.groups + self.groups / part).min(most);
+        if groups < self.groups + self.groups / 16 {
             return Err(Full);
         }
-        self.homes = homes;
+        let mut end = self.places().len();
+        self.groups = groups;
         #[cfg(target_os = "linux")]
-        if !self.huge && self.bytes() > HUGE {
+        if !self.huge && self.bytes() > HUGE && self.bytes() + end * size_of::<S>() <= budget_bytes {
             self.huge = true;
-            // Advice: a kernel without huge pages refuses, and the table works without.
-            let _ = self.map.advise(memmap2::Advice::HugePage);
+            return self.move_to_huge_pages(end);
         }
-        let mut cluster = Vec::new();
-        let mut end = old_end;
+        let mut run = Vec::new();
         while end > 0 {
             let places = self.places_mut();
-            if places[end - 1] == S::VACANT {
-                end -= 1;
-                continue;
+            let mut begin = end - Self::GROUP;
+            // Places of a group are taken from the first on, so that the last one tells whether it is full.
+            while begin > 0 && places[begin - 1] != S::VACANT {
+                begin -= Self::GROUP;
             }
-            let begin = places[..end].iter().rposition(|place| *place == S::VACANT).map_or(0, |vacant| vacant + 1);
-            cluster.extend_from_slice(&places[begin..end]);
-            places[begin..end].fill(S::VACANT);
+            if run.len() < end - begin {
+                run.resize(end - begin, S::VACANT);
+            }
+            let mut len = 0;
+            for place in &mut places[begin..end] {
+                run[len] = *place; // without a branch: whether a place is taken is a guess
+                len += usize::from(!place.is(&S::VACANT));
+                *place = S::VACANT;
+            }
             end = begin;
-            self.len -= cluster.len();
-            for state in cluster.drain(..) {
-                self.insert(state, state.hash_word());
+            for state in &run[..len] {
+                self.settle(*state);
             }
+        }
+        Ok(())
+    }
+
+    /// Puts a state that is counted already, and nowhere in the table, to its place.
+    #[inline]
+    fn settle(&mut self, state: S) {
+        let mut at = self.home(state.hash_word());
+        let places = self.places_mut();
+        loop {
+            let group = &mut places[at..at + Self::GROUP];
+            let taken = group.iter().map(|place| usize::from(!place.is(&S::VACANT))).sum::<usize>();
+            if let Some(place) = group.get_mut(taken) {
+                *place = state;
+                return;
+            }
+            at += Self::GROUP;
+        }
+    }
+
+    /// Takes the first `end` places to a new map of huge pages: memory that was touched before the advice would keep its
+    /// small ones, and an address in four would be looked up slowly for good.
+    #[cfg(target_os = "linux")]
+    fn move_to_huge_pages(&mut self, end: usize) -> Result<(), Full> {
+        let new = map(self.map.len(), self.bytes()).ok_or(Full)?;
+        // Advice: a kernel without huge pages refuses, and the table works without.
+        let _ = new.advise(memmap2::Advice::HugePage);
+        let old_map = std::mem::replace(&mut self.map, new);
+        // SAFETY: as in `places_mut`; `end` places of the old map were in use.
+        let old: &[S] = unsafe { std::slice::from_raw_parts(old_map.as_ptr().cast(), end) };
+        for state in old.iter().filter(|place| **place != S::VACANT) {
+            self.settle(*state);
         }
         Ok(())
     }
@@ -185,7 +306,7 @@ mod tests {
         }
         assert!(!table.contains([1, 1_000_000]));
         let per_state = table.bytes() / table.len();
-        assert!((20..=29).contains(&per_state), "{per_state} bytes for a state of 16");
+        assert!((20..=31).contains(&per_state), "{per_state} bytes for a state of 16");
     }
 
     #[test]
