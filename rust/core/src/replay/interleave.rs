@@ -136,6 +136,11 @@ impl Interleaving {
                     return Ok(true);
                 }
             }
+            if let Sign::Fault(page) = sign
+                && self.is_past(task, page)
+            {
+                return Ok(false);
+            }
             match self.step(machine, task)? {
                 Turn::Ran => {}
                 Turn::Idle => return Ok(false),
@@ -147,6 +152,16 @@ impl Interleaving {
             }
         }
         Ok(false)
+    }
+
+    /// Whether the accesses of a task have come beyond a page: they ascend.
+    fn is_past(&self, task: u32, page: VirtAddr) -> bool {
+        let Some(actor) = self.actors.get(&task) else { return false };
+        let of_call = actor.doing.as_ref().map(|(_, call)| call.operation());
+        match of_call.or_else(|| actor.queue.front().map(|(_, operation)| operation)) {
+            Some(Operation::Access { addr, .. }) => VirtAddr(*addr).align_down(PAGE_SHIFT) > page,
+            _ => false,
+        }
     }
 
     /// The row of the call that a task is in.
