@@ -213,6 +213,7 @@ impl<'a> Driver<'a> {
         config: &MachineConfig,
         follow_masks: bool,
     ) -> Result<Self> {
+        let nesting = if recording.meta.source == "perf" { Nesting::of(recording) } else { Nesting::default() };
         Ok(Self {
             recording,
             machine: Machine::new(config, Arc::clone(kernel))?,
@@ -229,9 +230,9 @@ impl<'a> Driver<'a> {
             exit_of: FxHashMap::default(),
             masks: follow_masks.then(|| MaskEvidence::new(recording)),
             deferred: BinaryHeap::new(),
-            nesting: if recording.meta.source == "perf" { Nesting::of(recording) } else { Nesting::default() },
             overlap: Overlap::new(recording),
-            in_flight: InFlight::new(recording, config.nr_cpus as usize),
+            in_flight: InFlight::new(recording, &nesting, config.nr_cpus as usize),
+            nesting,
             exec_of: FxHashMap::default(),
             now_ns: recording.events.time_ns.first().copied().unwrap_or(0),
             is_lab: recording.meta.source == "lab",
@@ -420,7 +421,7 @@ impl<'a> Driver<'a> {
     pub(super) fn book_request(&mut self, (row, task): (usize, u32), request: &FlushRequest, events: &[TlbFlushEvent]) {
         let kind = self.kind_name(row);
         self.ledger.request(&kind, request);
-        self.in_flight.sent(request, self.recording.events.time_ns[row]);
+        self.in_flight.sent(request, self.recording.events.kind[row], self.recording.events.time_ns[row]);
         self.predicted.push(Predicted::new(row, task, request, events));
     }
 
@@ -455,7 +456,7 @@ impl<'a> Driver<'a> {
         for (index, request) in requests.iter().enumerate() {
             self.ledger.request(&kind, request);
             // Later than its event, if the event's call had to wait.
-            self.in_flight.sent(request, self.now_ns);
+            self.in_flight.sent(request, self.recording.events.kind[row], self.now_ns);
             let number = i64::try_from(first + index as u64).unwrap_or(i64::MAX);
             let begin = rest.iter().position(|e| e.request >= number).unwrap_or(rest.len());
             let end = rest.iter().position(|e| e.request > number).unwrap_or(rest.len());
