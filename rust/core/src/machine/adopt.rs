@@ -98,6 +98,31 @@ impl Machine {
         Ok(())
     }
 
+    /// Maps one anonymous page in several address spaces, as forks leave one that was there before them; all entries must be
+    /// none. They are accessed, and not writable.
+    ///
+    /// # Errors
+    /// As [`Self::adopt_page`].
+    pub fn adopt_shared_page(&mut self, mms: &[MmId], addr: VirtAddr) -> Result<()> {
+        let addr = addr.align_down(PAGE_SHIFT);
+        let mut shared = None;
+        for &mm in mms {
+            self.adopt_page(mm, addr, AdoptKind::Anon { write: false })?;
+            let root = self.mm_ref(mm)?.root;
+            let Some(Place { table, .. }) = self.place_at(root, addr) else { continue };
+            let pte = self.tables.get(table, table_index(addr, PTE_LEVEL));
+            let Some(own) = Self::page_of(pte) else { continue };
+            let page = *shared.get_or_insert(own);
+            if page != own {
+                self.pages.remove_rmap(own, Mapping { mm, addr });
+                self.pages.put_ref(own);
+                self.pages.map(page, Mapping { mm, addr });
+                self.tables.set(table, table_index(addr, PTE_LEVEL), pte.with_pfn(page));
+            }
+        }
+        Ok(())
+    }
+
     /// Swaps a page out that, by evidence, reclaim took unseen: an anonymous page that one 4 KiB entry maps, on a machine
     /// with swap. No flush. Tells whether it was such a page.
     ///
