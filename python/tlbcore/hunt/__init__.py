@@ -22,7 +22,7 @@ from tlbcore import kernels
 from tlbcore.check import DEFAULT_INVARIANTS, Verdict, check
 from tlbcore.errors import InputError
 from tlbcore.hunt.findings import Cause, Finding, Hunt, SizeCount, grouped
-from tlbcore.hunt.plan import KINDS, Operation, Scenario, Size, groups, operations, scenarios, sizes
+from tlbcore.hunt.plan import KINDS, Operation, Scenario, Size, groups, left_out, operations, scenarios, sizes
 from tlbcore.lookup import nearest
 
 if TYPE_CHECKING:
@@ -116,9 +116,9 @@ class _Hunter:
         kind, ops = group
         outcome = _Outcome()
         masked = set(masked)
-        for scenario in scenarios(ops, kind, size.pages):
+        for scenario in scenarios(ops, kind, size):
             while True:
-                wanted = [name for name in self.invariants if name not in masked]
+                wanted = [name for name in self.invariants if name not in masked and name not in scenario.without]
                 if not wanted:
                     outcome.settled += 1
                     break
@@ -160,6 +160,7 @@ class _Hunter:
         """Keep what came of a set of operations."""
         kind, ops = group
         names = tuple(map(str, ops))
+        unsafe: set[int] = set()
         for scenario, verdict in outcome.verdicts:
             self.nr_states += verdict.states
             count.states += verdict.states
@@ -168,14 +169,15 @@ class _Hunter:
                 arguments = self.arguments(scenario, size, verdict.checked)
                 self.findings.append(Finding(name, names, kind, scenario.relation, size, arguments, verdict))
             if verdict.violated:
-                count.unsafe += 1
+                unsafe.add(id(scenario))
             elif verdict.safe:
-                count.safe += 1
+                count.safe += id(scenario) not in unsafe
                 self.compare(scenario, size, verdict, count)
             else:
                 count.undecided += 1
                 where = f"{kind}, {scenario.relation}, {size}: {verdict.stopped}"
                 self.undecided.append(f"{' x '.join(names)} ({where})")
+        count.unsafe += len(unsafe)
         for reason in outcome.refused:
             if len(ops) == 1:
                 self.refusing.add(group)
@@ -199,7 +201,7 @@ class _Hunter:
         """All sets of so many operations at a size, in the order of the plan whatever ends first."""
         count = SizeCount(size, number)
         self.counts.append(count)
-        todo = [(kind, ops) for kind in self.kinds for ops in groups(self.chosen, number)]
+        todo = [(kind, ops) for kind in self.kinds for ops in groups(self.chosen, kind, number)]
         todo = [group for group in todo if not any((group[0], (op,)) in self.refusing for op in group[1])]
         futures = [pool.submit(self.search, group, size, self.masked(group)) for group in todo]
         waiting = set(futures)
@@ -240,7 +242,7 @@ class _Hunter:
         for size in self.plan:
             for number in range(1, self.number + 1):
                 if (size, number) not in begun:
-                    sets = len(self.kinds) * len(groups(self.chosen, number))
+                    sets = sum(len(groups(self.chosen, kind, number)) for kind in self.kinds)
                     self.counts.append(SizeCount(size, number, left=sets))
         stopped = "Ctrl-C" if self.asked.is_set() else "the bound on time" if any(c.left for c in self.counts) else None
         bounds: dict[str, object] = {"sizes": [str(size) for size in self.plan], "states": self.states}
@@ -252,7 +254,7 @@ class _Hunter:
             operations=tuple(map(str, self.chosen)),
             causes=grouped(self.findings),
             counts=tuple(self.counts),
-            refused={where: reason for reason, where in self.refused.items()},
+            refused=left_out(self.chosen, self.kinds) | {where: reason for reason, where in self.refused.items()},
             undecided=tuple(self.undecided),
             stopped=stopped,
             invariants=self.invariants,

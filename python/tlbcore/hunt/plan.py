@@ -26,6 +26,16 @@ NOT_MODELLED = (
 OF_WHOLE_MM = ("fork", "exit_mmap", "clear_refs_soft_dirty")
 
 
+#: Operations that there are for one kind of page only, and why.
+OF_ONE_KIND = {
+    "page_mkclean": ("file", "writeback cleans pages of the page cache"),
+    "wp_shared_mapping_range": ("file", "it walks the mappings of a file"),
+    "unmap_mapping_range": ("file", "it walks the mappings of a file"),
+    "truncate": ("file", "files are truncated"),
+    "madvise_free": ("anon", "madvise() gives EINVAL for a VMA of a file"),
+}
+
+
 @dataclass(frozen=True)
 class Operation:
     """An operation of a kernel, as a thread of a hunt runs it."""
@@ -63,7 +73,7 @@ def operations() -> tuple[Operation, ...]:
 class Size:
     """How large a scenario is; the smaller one comes first."""
 
-    #: CPUs, faulting threads and pages together.
+    #: User CPUs and pages, and faulting threads twice, since they cost most.
     total: int
     pages: int
     faults: int
@@ -78,7 +88,7 @@ class Size:
 def sizes(users: int, pages: int, faults: int) -> list[Size]:
     """All sizes up to these, from small to large."""
     ranges = product(range(1, users + 1), range(1, pages + 1), range(faults + 1))
-    return sorted(Size(u + p + f, p, f, u) for u, p, f in ranges)
+    return sorted(Size(u + p + 2 * f, p, f, u) for u, p, f in ranges)
 
 
 @dataclass(frozen=True)
@@ -89,15 +99,27 @@ class Scenario:
     relation: str
     pages: tuple[dict[str, Any], ...]
     threads: tuple[dict[str, object], ...]
+    #: Invariants that say nothing here.
+    without: tuple[str, ...] = ()
 
 
-def _layouts(kind: str, nr_pages: int) -> Iterator[tuple[str, tuple[dict[str, Any], ...]]]:
+#: A page of anonymous memory that stays writable although somebody else refers to it, as a pin does: the second mapping is
+#: the reference, so no operation and no fault may come by it.
+_REFERENCED = "one more reference"
+
+
+def _layouts(kind: str, size: Size) -> Iterator[tuple[str, tuple[dict[str, Any], ...]]]:
+    nr_pages = size.pages
     yield "one table", tuple({"kind": kind} for _ in range(nr_pages))
-    if nr_pages > 1:
-        yield "two tables", tuple({"kind": kind, "table": int(page == nr_pages - 1)} for page in range(nr_pages))
-        # The last page maps what the first one maps: as after a fork, or a file that is mapped twice.
-        again = {"kind": kind, "frame": 0} | ({"mapped": "read"} if kind == "anon" else {})
-        yield "mapped twice", (*({"kind": kind} for _ in range(nr_pages - 1)), again)
+    if nr_pages == 1:
+        return
+    yield "two tables", tuple({"kind": kind, "table": int(page == nr_pages - 1)} for page in range(nr_pages))
+    # The last page maps what the first one maps: memory after a fork, which nobody may write, or a file that is mapped twice.
+    shared = {"kind": kind} | ({"mapped": "read"} if kind == "anon" else {})
+    between = ({"kind": kind} for _ in range(nr_pages - 2))
+    yield "mapped twice", (shared, *between, {**shared, "frame": 0})
+    if kind == "anon" and nr_pages == 2 and not size.faults:
+        yield _REFERENCED, ({"kind": kind}, {"kind": kind, "frame": 0, "mapped": "read"})
 
 
 def _relation(ranges: Sequence[tuple[int, ...]]) -> str:
@@ -108,30 +130,50 @@ def _relation(ranges: Sequence[tuple[int, ...]]) -> str:
     return "overlapping ranges"
 
 
-def scenarios(chosen: Sequence[Operation], kind: str, nr_pages: int) -> list[Scenario]:
-    """Every way to lay the ranges of operations over so many pages, none twice, each page in one of them."""
-    spans = [tuple(range(a, b)) for a in range(nr_pages) for b in range(a + 1, nr_pages + 1)]
+def scenarios(chosen: Sequence[Operation], kind: str, size: Size) -> list[Scenario]:
+    """Every way to lay the ranges of operations over the pages, none twice nor mirrored, each page in some range."""
+    nr_pages = size.pages
+    whole = tuple(range(nr_pages))
+    spans = [whole[a:b] for a in whole for b in range(a + 1, nr_pages + 1)]
     spans.sort(key=lambda span: (-len(span), span))
     found: dict[str, Scenario] = {}
-    for (layout, pages), ranges in product(_layouts(kind, nr_pages), product(spans, repeat=len(chosen))):
+    for (layout, pages), ranges in product(_layouts(kind, size), product(spans, repeat=len(chosen))):
         real = [
-            tuple(range(nr_pages)) if operation.program in OF_WHOLE_MM else span
-            for operation, span in zip(chosen, ranges, strict=True)
+            whole if operation.program in OF_WHOLE_MM else span for operation, span in zip(chosen, ranges, strict=True)
         ]
         # A page that no operation comes by may still be another mapping of one that is.
-        touched = set().union(*real)
-        if len(touched) < nr_pages and (layout != "mapped twice" or not touched & {0, nr_pages - 1}):
+        untouched = set(whole).difference(*real)
+        if layout == _REFERENCED:
+            if any(span != (0,) for span in ranges):
+                continue
+        elif untouched and (layout != "mapped twice" or untouched - {nr_pages - 1}):
             continue
+        mirrored = [tuple(nr_pages - 1 - page for page in reversed(span)) for span in real]
+        key = min(_key(chosen, real), _key(chosen, mirrored))
         threads = tuple(operation.thread(span) for operation, span in zip(chosen, real, strict=True))
-        if len({str(operation) for operation in chosen}) < len(chosen):
-            # The same operation twice: which thread is first makes no difference.
-            threads = tuple(sorted(threads, key=str))
-        key = f"{pages} {threads}"
         words = layout if len(chosen) == 1 else f"{_relation(real)}, {layout}"
-        found.setdefault(key, Scenario(words if nr_pages > 1 else "same range", pages, threads))
+        # Whether the other reference reads what is stored while the page is given up is not what I4 asks.
+        without = ("I4",) if layout == _REFERENCED else ()
+        found.setdefault(f"{layout} {key}", Scenario(words if nr_pages > 1 else "same range", pages, threads, without))
     return list(found.values())
 
 
-def groups(known: Sequence[Operation], number: int) -> list[tuple[Operation, ...]]:
-    """All sets of so many operations, one twice among them."""
-    return list(combinations_with_replacement(known, number))
+def _key(chosen: Sequence[Operation], ranges: Sequence[tuple[int, ...]]) -> str:
+    # Which thread is first makes no difference: two of the same operation may change places.
+    return str(sorted((str(operation), span) for operation, span in zip(chosen, ranges, strict=True)))
+
+
+def groups(known: Sequence[Operation], kind: str, number: int) -> list[tuple[Operation, ...]]:
+    """All sets of so many operations that there are for this kind of page, one twice among them."""
+    fitting = [operation for operation in known if OF_ONE_KIND.get(operation.program, (kind, ""))[0] == kind]
+    return list(combinations_with_replacement(fitting, number))
+
+
+def left_out(known: Sequence[Operation], kinds: Sequence[str]) -> dict[str, str]:
+    """What is not tried, and why."""
+    found = {}
+    for operation in known:
+        if operation.program in OF_ONE_KIND:
+            only, reason = OF_ONE_KIND[operation.program]
+            found |= {f"{operation} on {kind} pages": reason for kind in kinds if kind != only}
+    return found
