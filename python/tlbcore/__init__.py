@@ -12,9 +12,11 @@ from tlbcore import _core
 from tlbcore._core import CpuMask, __version__, build_features, build_profile
 from tlbcore.check import UnsafeError, Verdict, check
 from tlbcore.errors import InputError, ProgramError, TlbcoreError
+from tlbcore.hunt import Hunt, hunt
 
 __all__ = [
     "CpuMask",
+    "Hunt",
     "InputError",
     "ProgramError",
     "TlbcoreError",
@@ -24,6 +26,7 @@ __all__ = [
     "build_features",
     "build_profile",
     "check",
+    "hunt",
 ]
 
 
