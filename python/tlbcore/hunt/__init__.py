@@ -325,7 +325,12 @@ def hunt(  # noqa: PLR0913  # what to run, on what, how far
 
     """
     found = kernels.get(kernel) if isinstance(kernel, str) else kernel
-    for name, value, least in (("threads", threads, 1), ("users", users, 1), ("pages", pages, 1), ("faults", faults, 0)):
+    for name, value, least in (
+        ("threads", threads, 1),
+        ("users", users, 1),
+        ("pages", pages, 1),
+        ("faults", faults, 0),
+    ):
         if value < least:
             raise InputError(f"{name}: found {value}, expected at least {least}")
     for kind in kinds:
