@@ -15,7 +15,6 @@ use super::mm::FlushBatched;
 use super::operation::AccessKind;
 use super::pages::FileId;
 use super::rmap::Mapping;
-use super::rmap_walk::RmapVisit;
 use super::vma::{VmFlags, Vma};
 
 /// Whether a program has more to do.
@@ -143,13 +142,12 @@ pub(super) enum Loop {
         next: usize,
         keep: bool,
     },
-    /// `huge` is the huge PMD that the body's run before was for: what it was split into comes next. `walk` are the areas
-    /// that the kernel visits and that were not counted yet, if they are counted.
+    /// `huge` is the huge PMD that the body's run before was for: what it was split into, `nr_parts` mappings, comes next.
     Mapping {
         list: Vec<Mapping>,
         next: usize,
         huge: Option<Mapping>,
-        walk: Vec<RmapVisit>,
+        nr_parts: usize,
         shared_only: bool,
         saved: Registers,
     },

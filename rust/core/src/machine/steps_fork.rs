@@ -11,11 +11,8 @@ use super::vma::VmFlags;
 impl Machine {
     pub(super) fn dup_mm(&mut self, frame: &mut Frame) -> Result<()> {
         let brk = self.mm_ref(frame.r.mm)?.brk;
-        let mut ancestors = self.mm_ref(frame.r.mm)?.ancestors.clone();
-        ancestors.push(frame.r.mm);
         let child = self.create_mm();
-        let mm = self.mm_mut(child)?;
-        (mm.brk, mm.ancestors) = (brk, ancestors);
+        self.mm_mut(child)?.brk = brk;
         frame.child = Some(child);
         Ok(())
     }

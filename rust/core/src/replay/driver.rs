@@ -14,7 +14,6 @@ use super::mask_evidence::MaskEvidence;
 use super::nesting::Nesting;
 use super::overlap::Overlap;
 use super::parallel_step::{ParallelOutcome, ParallelSteps};
-use super::reclaimed::ReclaimRun;
 use super::tasks::Tasks;
 use super::traced::Traced;
 use crate::error::{Error, Result};
@@ -133,8 +132,8 @@ pub(super) struct ReclaimList {
     pub(super) row: usize,
     /// When the latest was taken, in ns.
     pub(super) time_ns: u64,
-    /// What reclaim visited, in order.
-    pub(super) runs: Vec<ReclaimRun>,
+    /// Where the pages are mapped: mm, address.
+    pub(super) places: Vec<(u32, u64)>,
     /// Rows of faults of others that met a page of the list when it was gone already.
     pub(super) faults: Vec<usize>,
 }
