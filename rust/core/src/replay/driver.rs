@@ -296,9 +296,17 @@ impl<'a> Driver<'a> {
         }
         if !self.is_open(row) {
             self.book();
-            self.follow_mask(row, &event)?;
+            // What the recording shows of a call is looked at only when the call was predicted.
+            if !self.is_deferred(row, &event) {
+                self.follow_mask(row, &event)?;
+            }
         }
         Ok(())
+    }
+
+    /// Whether the event is a call that takes effect later: when it returns, or when it was woken.
+    fn is_deferred(&self, row: usize, event: &Event) -> bool {
+        matches!(event.kind(), EventKind::Mmap | EventKind::Mremap) || self.nesting.woken_ns(row).is_some()
     }
 
     pub(super) fn dispatch(&mut self, row: usize, event: &Event) -> Result<()> {
@@ -327,7 +335,7 @@ impl<'a> Driver<'a> {
             kind if kind.is_call() => {
                 let Some(woken_ns) = self.nesting.woken_ns(row) else { return self.call(row, event) };
                 // After the switch that wakes it.
-                self.deferred.push(Reverse((woken_ns + 1, row)));
+                self.deferred.push(Reverse((woken_ns.saturating_add(1), row)));
                 Ok(())
             }
             _ => self.scenario(row, event),

@@ -48,7 +48,7 @@ impl InFlight {
             return;
         }
         let Some(mm) = request.mm else { return };
-        let time_ns = begin_ns + self.until_sent_ns.get(&kind).copied().unwrap_or(0);
+        let time_ns = begin_ns.saturating_add(self.until_sent_ns.get(&kind).copied().unwrap_or(0));
         for cpu in request.told.iter() {
             self.last[cpu.index()] = Some(Sent { mm, time_ns, freed_tables: request.freed_tables });
         }
@@ -58,7 +58,7 @@ impl InFlight {
     pub(super) fn arriving(&mut self, cpu: u16, time_ns: u64) -> Option<MmId> {
         let sent = self.last.get_mut(usize::from(cpu))?.take()?;
         let is_told = sent.freed_tables || sent.time_ns <= time_ns;
-        (is_told && time_ns < sent.time_ns + self.latency_ns).then_some(sent.mm)
+        (is_told && time_ns < sent.time_ns.saturating_add(self.latency_ns)).then_some(sent.mm)
     }
 }
 

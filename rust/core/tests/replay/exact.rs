@@ -3,7 +3,7 @@
 use tlbcore::machine::MachineConfig;
 use tlbcore::replay::replay;
 use tlbcore::trace::kinds::{ENTER_UNSEEN, NO_VALUE, THREAD};
-use tlbcore::trace::{Event, EventKind};
+use tlbcore::trace::{Event, EventKind, Flush, FlushKind};
 
 use crate::tape::{
     ANON, BASE, IDLE, OTHER, PAGE, PRIVATE, READ, Tape, WRITE, WRITE_PRESENT, config, flushes, kernel, note,
@@ -115,6 +115,58 @@ fn a_process_whose_start_was_not_recorded_is_made_and_said() {
     assert_eq!(note(&replayed, "thread start not recorded"), 1);
     assert_eq!(note(&replayed, "mapping made before the recording or by exec, taken over"), 2);
     assert_eq!(flushes(&replayed, unmapped), [(2, true)], "two pages of one address space");
+}
+
+/// An operation that sends 2000 ns after it began, and then one whose CPU 1 switches so many ns after it began.
+fn told_after_a_switch_before_sending(after_ns: u64) -> bool {
+    let mut tape = Tape::new(&[7, 7]);
+    tape.two_threads();
+    tape.page(100, 0, 0, BASE);
+    tape.page(200, 0, 0, BASE + PAGE);
+    tape.page(300, 0, 0, BASE + 8 * PAGE);
+    // The neighbour keeps the page table.
+    tape.page(400, 0, 0, BASE - 8 * PAGE);
+    tape.page(500, 0, 0, BASE + 16 * PAGE);
+    let first = tape.munmap(10_000, 0, 0, BASE, 1);
+    let sent = Flush {
+        reason: 4,
+        pages: 1,
+        request: 0,
+        op_event: i64::try_from(first).unwrap(),
+        ..Flush::new(FlushKind::TlbFlushEvent, 12_000, 0, 0)
+    };
+    tape.0.flushes.push(sent);
+    tape.0.flushes.push(Flush { reason: 1, time_ns: 17_000, cpu: 1, ..sent });
+    tape.munmap(50_000, 0, 0, BASE + PAGE, 1);
+    tape.switch(50_000 + after_ns, 1, 1, OTHER);
+    let next = tape.munmap(90_000, 0, 0, BASE + 8 * PAGE, 1);
+    flushes(&tape.play("linux-6.18"), next)[0].1
+}
+
+#[test]
+fn a_cpu_that_left_before_the_sending_stays_in_the_mask() {
+    assert!(told_after_a_switch_before_sending(1999), "no IPI was sent to it");
+    assert!(!told_after_a_switch_before_sending(2000));
+    assert!(!told_after_a_switch_before_sending(6999), "2000 until it is sent, 5000 until it arrives");
+    assert!(told_after_a_switch_before_sending(7000), "it was obeyed");
+}
+
+#[test]
+fn a_page_older_than_a_fork_is_shared_by_the_family() {
+    let mut tape = Tape::new(&[7, 8]);
+    tape.switch(1, 0, IDLE, 0);
+    tape.page(100, 0, 0, BASE);
+    tape.call(EventKind::Fork, 200, 0, 0, &[0, 0, 0, 0, 0, 1], 101);
+    tape.switch(300, 0, 0, 1);
+    let old = BASE + 64 * PAGE;
+    let child = tape.fault(400, 0, 1, old, WRITE_PRESENT);
+    tape.switch(500, 0, 1, 0);
+    let parent = tape.fault(600, 0, 0, old, WRITE_PRESENT);
+    let alone = tape.fault(700, 0, 0, old + 64 * PAGE, WRITE_PRESENT);
+    let replayed = tape.play("linux-6.18");
+    assert_eq!(flushes(&replayed, child).len(), 1, "copied");
+    assert_eq!(flushes(&replayed, parent), [], "its only user is left, which takes it");
+    assert_eq!(flushes(&replayed, alone).len(), 1, "the child has it too");
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use tlbcore::trace::EventKind;
 
-use crate::tape::{ANON, BASE, PAGE, Tape, WRITE, flushes, note};
+use crate::tape::{ANON, BASE, IDLE, PAGE, Tape, WRITE, flushes, note};
 
 const DONTNEED: u64 = 4;
 const FREE: u64 = 8;
@@ -87,4 +87,24 @@ fn beside_one_off_its_cpu(how: [u64; 3]) -> Vec<(i64, bool)> {
 fn who_is_preempted_keeps_its_gather_and_who_waits_for_a_lock_has_none() {
     assert_eq!(beside_one_off_its_cpu(PREEMPTED)[0].0, -1);
     assert_eq!(beside_one_off_its_cpu(BLOCKED)[0].0, 1);
+}
+
+/// A munmap of thread 0 that is off its CPU, while thread 1 begins to run on CPU 1: whether it tells CPU 1.
+fn tells_who_came_meanwhile(how: [u64; 3]) -> bool {
+    let mut tape = Tape::new(&[7, 7]);
+    tape.switch(1, 0, IDLE, 0);
+    tape.page(100, 0, 0, BASE);
+    let waits = tape.long_call(EventKind::Munmap, 1000..3000, 0, 0, &[BASE, PAGE], 0);
+    tape.event(EventKind::Switch, 1100, 0, 0, &[u64::from(IDLE), how[1], how[2]]);
+    tape.switch(1500, 1, IDLE, 1);
+    tape.fault(1600, 1, 1, BASE + 64 * PAGE, WRITE);
+    tape.switch(2900, 0, IDLE, 0);
+    tape.fault(4000, 0, 0, BASE + 65 * PAGE, WRITE);
+    flushes(&tape.play("linux-6.18"), waits)[0].1
+}
+
+#[test]
+fn a_call_that_waits_for_the_lock_takes_effect_when_it_is_woken() {
+    assert!(tells_who_came_meanwhile(BLOCKED));
+    assert!(!tells_who_came_meanwhile(PREEMPTED), "it may have flushed before");
 }
