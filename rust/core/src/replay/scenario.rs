@@ -91,7 +91,12 @@ impl Driver<'_> {
             return Ok(());
         }
         let first = VirtAddr(event.a0 & !(PAGE_SIZE - 1));
-        let Some(mm) = self.lab_mm(event.a1) else { return Ok(()) };
+        // Only the lab numbers address spaces; elsewhere it is that of who reclaims.
+        let mm = match self.lab {
+            Some(_) => self.lab_mm(event.a1),
+            None => self.tasks.alive(event.task).and_then(|task| self.machine.task_mm(task).ok()),
+        };
+        let Some(mm) = mm else { return Ok(()) };
         // A record stands for as many pages in a row as it counts calls.
         let nr_pages = event.a2.clamp(1, RECLAIM_MAX);
         if !self.adopt_reclaimed(mm, first)? {
