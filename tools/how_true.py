@@ -42,7 +42,8 @@ _LAB: Final = """\
 Scenarios on an emulated machine, held against `linux-6.1` (masks are never followed).
 *Single* and *parallel*: entries (steps) that are exact in every column: requests with ranges and strides, masks, who
 obeyed, lazy CPUs, local flushes, gathers, deferred flushes, faults.
-Parallel ones ran at the same time as others, and their order is a race.
+Parallel ones ran at the same time as others: their order is searched for by what was recorded, so they show what the model
+allows, not what it predicts ([how](validate.md#steps-that-ran-at-the-same-time)).
 """
 
 _CAUSES: Final = """\

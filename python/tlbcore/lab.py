@@ -55,7 +55,7 @@ class LabExactness:
 
     @property
     def parallel(self) -> Exactness:
-        """Entries of steps that ran at the same time as others (``|``): their order is a race."""
+        """Entries of steps that ran at the same time as others (``|``): in the order, found by a search, that fits best."""
         return Exactness(**self.plain["parallel"])
 
     @property

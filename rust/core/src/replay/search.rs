@@ -16,8 +16,8 @@ const MAX_SCHEDULES: u64 = 64;
 const MAX_UNIFORM_TASKS: u32 = 4;
 /// Entries that are done again if the one after them cannot be right.
 const MAX_BACK: usize = 3;
-/// Records that may be gone through in a step while entries are done again.
-const MAX_RECORDS: usize = 60_000;
+/// Records that may be gone through in a step; beyond, the first schedule that can be carried out is taken.
+const MAX_RECORDS: usize = 16_000;
 
 /// Which schedule is tried: how far a task runs beyond a record, whether a switch is late.
 #[derive(Clone, Copy)]
@@ -91,7 +91,7 @@ pub(super) struct Search<'s> {
     items: &'s [Item],
     segments: Vec<Segment>,
     nr_schedules: u64,
-    /// Records that may still be gone through again.
+    /// Records that may still be gone through.
     nr_left: usize,
 }
 
@@ -147,7 +147,7 @@ impl<'s> Search<'s> {
             if best.as_ref().is_none_or(|(_, least, _)| nr < *least) {
                 best = Some((schedule, nr, trial));
             }
-            if nr <= enough {
+            if nr <= enough || self.nr_left == 0 {
                 break;
             }
         }
