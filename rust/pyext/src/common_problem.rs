@@ -13,10 +13,14 @@ use crate::errors::Result;
 
 /// Searches the common problem.
 #[pyfunction]
-#[pyo3(signature = (
-    unmap, clean, users, pages, *, without = Vec::new(), reductions = Vec::new(), threads = 1, to_first = false,
-    max_states = None, max_memory_bytes = 4_294_967_296, max_seconds = None,
-))]
+#[pyo3(
+    signature = (
+        unmap, clean, users, pages, *, without = Vec::new(), reductions = Vec::new(), threads = 1, to_first = false,
+        max_states = None, max_memory_bytes = 4_294_967_296, max_seconds = None,
+    ),
+    text_signature = "(unmap, clean, users, pages, *, without=(), reductions=(), threads=1, to_first=False, \
+                      max_states=None, max_memory_bytes=4294967296, max_seconds=None)"
+)]
 #[expect(clippy::too_many_arguments, reason = "named in Python")]
 #[expect(clippy::redundant_closure_for_method_calls, reason = "the method's path is not general enough over lifetimes")]
 #[expect(clippy::needless_pass_by_value, reason = "pyo3 makes them")]
