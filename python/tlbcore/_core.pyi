@@ -53,9 +53,7 @@ def explore_common_problem(
     each action), and of a saturated search ``maximal``.
     """
 
-def explore(
-    kernel_json: str, scenario_json: str, options_json: str, is_over: Callable[[], bool] | None = None
-) -> str:
+def explore(kernel_json: str, scenario_json: str, options_json: str, is_over: Callable[[], bool] | None = None) -> str:
     """Searches a scenario under a resolved kernel; the verdict as JSON text.
 
     Ctrl-C ends it with what it has, and so does `is_over`, which is asked about ten times a second.

@@ -37,7 +37,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="an operation that one kernel thread runs, on all pages or on some; again for more",
     )
     hunts = parser.add_mutually_exclusive_group()
-    hunts.add_argument("--pairs", action="store_true", help="hunt: all pairs of operations, on ranges that meet in every way")
+    hunts.add_argument(
+        "--pairs", action="store_true", help="hunt: all pairs of operations, on ranges that meet in every way"
+    )
     hunts.add_argument("--triples", action="store_true", help="hunt: all triples")
     parser.add_argument(
         "--users", type=int, metavar="N", help="CPUs that load and store at will (1; a hunt: up to so many, 2)"
@@ -47,7 +49,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--faults", type=int, metavar="N", help="threads that take page faults (0; a hunt: up to so many, 1)"
     )
-    parser.add_argument("--each-switch", action="store_true", help="hunt: with each switch of the kernel alone, and with all")
+    parser.add_argument(
+        "--each-switch", action="store_true", help="hunt: with each switch of the kernel alone, and with all"
+    )
     parser.add_argument("--no-traces", action="store_true", help="hunt: do not print the traces")
     parser.add_argument("--workers", type=int, metavar="N", help="hunt: so many threads (as many as CPUs)")
     parser.add_argument(

@@ -16,10 +16,11 @@ import time
 from collections import defaultdict
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
+from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 from tlbcore import kernels
-from tlbcore.check import DEFAULT_INVARIANTS, Verdict, check
+from tlbcore.check import DEFAULT_INVARIANTS, INVARIANTS, Verdict, check
 from tlbcore.errors import InputError
 from tlbcore.hunt.findings import Cause, Finding, Hunt, SizeCount, grouped
 from tlbcore.hunt.plan import KINDS, Operation, Scenario, Size, groups, left_out, operations, scenarios, sizes
@@ -94,9 +95,10 @@ class _Hunter:
         self.refused: dict[str, str] = {}
         self.refusing: set[Group] = set()
         self.counts: list[SizeCount] = []
-        self.nr_states = 0
-        #: Of each scenario with one user CPU fewer.
+        #: Of each scenario, by the number of user CPUs too.
         self.projections: dict[tuple[object, ...], int] = {}
+        #: States of what ended, for progress.
+        self.nr_told = 0
 
     def is_over(self) -> bool:
         """Whether to stop: somebody asked, or the time is over."""
@@ -107,7 +109,7 @@ class _Hunter:
         kind, ops = group
         found = set(self.known.get(group, ()))
         for number in range(1, len(ops)):
-            for smaller in {tuple(ops[i] for i in places) for places in _places(len(ops), number)}:
+            for smaller in set(combinations(ops, number)):
                 found |= self.known.get((kind, smaller), set())
         return found
 
@@ -162,7 +164,6 @@ class _Hunter:
         names = tuple(map(str, ops))
         unsafe: set[int] = set()
         for scenario, verdict in outcome.verdicts:
-            self.nr_states += verdict.states
             count.states += verdict.states
             for name in verdict.violated:
                 self.known[group].add(name)
@@ -225,8 +226,6 @@ class _Hunter:
             self.nr_told += sum(v.states for outcome in outcomes for _, v in outcome.verdicts)
             self.progress(Progress(size, number, done, of, self.nr_told, len(self.findings)))
 
-    nr_told = 0
-
     def run(self) -> Hunt:
         """Hunt."""
         with ThreadPoolExecutor(self.workers) as pool:
@@ -265,12 +264,6 @@ class _Hunter:
                 for (kind, ops), names in self.known.items()
             },
         )
-
-
-def _places(number: int, of: int) -> list[tuple[int, ...]]:
-    from itertools import combinations  # noqa: PLC0415
-
-    return list(combinations(range(number), of))
 
 
 def _chosen(names: Sequence[str] | None) -> list[Operation]:
@@ -325,12 +318,20 @@ def hunt(  # noqa: PLR0913  # what to run, on what, how far
 
     """
     found = kernels.get(kernel) if isinstance(kernel, str) else kernel
-    for name, value, least in (("threads", threads, 1), ("users", users, 1), ("pages", pages, 1), ("faults", faults, 0)):
+    for name, value, least in (
+        ("threads", threads, 1),
+        ("users", users, 1),
+        ("pages", pages, 1),
+        ("faults", faults, 0),
+    ):
         if value < least:
             raise InputError(f"{name}: found {value}, expected at least {least}")
     for kind in kinds:
         if kind not in KINDS:
             raise InputError(f"kinds: found {kind}, expected some of {', '.join(KINDS)}")
+    for name in invariants:
+        if name not in INVARIANTS:
+            raise InputError(f"invariants: found {name}, expected some of {', '.join(INVARIANTS)}")
     hunter = _Hunter(
         found,
         threads,
