@@ -65,40 +65,37 @@ class _Outcome:
     left: int = 0
 
 
+@dataclass(kw_only=True)
 class _Hunter:
     """A running hunt."""
 
-    def __init__(  # noqa: PLR0913  # the arguments of `hunt`
-        self,
-        kernel: Kernel,
-        number: int,
-        chosen: Sequence[Operation],
-        kinds: Sequence[str],
-        plan: Sequence[Size],
-        invariants: Sequence[str],
-        states: int,
-        seconds: float | None,
-        engine: Mapping[str, bool] | None,
-        workers: int,
-        progress: Callable[[Progress], None] | None,
-    ) -> None:
-        self.kernel, self.number, self.chosen, self.kinds, self.plan = kernel, number, chosen, kinds, plan
-        self.invariants, self.states, self.seconds = tuple(invariants), states, seconds
-        self.engine, self.workers, self.progress = engine, workers, progress
-        self.kernel_json = kernel.to_json()
-        self.since = time.monotonic()
-        self.asked = threading.Event()
-        #: Invariants that a set of operations is known to violate.
-        self.known: defaultdict[Group, set[str]] = defaultdict(set)
-        self.findings: list[Finding] = []
-        self.undecided: list[str] = []
-        self.refused: dict[str, str] = {}
-        self.refusing: set[Group] = set()
-        self.counts: list[SizeCount] = []
-        #: Of each scenario, by the number of user CPUs too.
-        self.projections: dict[tuple[object, ...], int] = {}
-        #: States of what ended, for progress.
-        self.nr_told = 0
+    kernel: Kernel
+    number: int
+    chosen: Sequence[Operation]
+    kinds: Sequence[str]
+    plan: Sequence[Size]
+    invariants: tuple[str, ...]
+    states: int
+    seconds: float | None
+    engine: Mapping[str, bool] | None
+    workers: int
+    progress: Callable[[Progress], None] | None
+    kernel_json: str
+    since: float = field(default_factory=time.monotonic)
+    asked: threading.Event = field(default_factory=threading.Event)
+    #: Invariants that a set of operations is known to violate.
+    known: defaultdict[Group, set[str]] = field(default_factory=lambda: defaultdict(set))
+    findings: list[Finding] = field(default_factory=list)
+    undecided: list[str] = field(default_factory=list)
+    #: The first who was refused, by reason.
+    refused: dict[str, str] = field(default_factory=dict)
+    #: Operations that are refused on their own.
+    refusing: set[Group] = field(default_factory=set)
+    counts: list[SizeCount] = field(default_factory=list)
+    #: Of each scenario, by the number of user CPUs too.
+    projections: dict[tuple[object, ...], int] = field(default_factory=dict)
+    #: States of what ended, for progress.
+    nr_told: int = 0
 
     def is_over(self) -> bool:
         """Whether to stop: somebody asked, or the time is over."""
@@ -294,9 +291,9 @@ def hunt(  # noqa: PLR0913  # what to run, on what, how far
 ) -> Hunt:
     """Run all sets of a kernel's operations against each other, from the smallest scenarios on.
 
-    Sets of one operation come first, then pairs, then triples, at each size. An invariant that a set of operations violates is
-    not looked for again in larger scenarios and sets with the same operations. The result does not depend on `workers`,
-    unless the time is over or somebody presses Ctrl-C, which both end the hunt with what it has.
+    Sets of one operation come first, then pairs, then triples, at each size. An invariant that a set of operations
+    violates is not looked for again in larger scenarios and sets with the same operations. The result does not depend
+    on `workers`, unless the time is over or somebody presses Ctrl-C, which both end the hunt with what it has.
 
     Args:
         kernel: A kernel or its name, as `kernels.get` takes it.
@@ -333,16 +330,17 @@ def hunt(  # noqa: PLR0913  # what to run, on what, how far
         if name not in INVARIANTS:
             raise InputError(f"invariants: found {name}, expected some of {', '.join(INVARIANTS)}")
     hunter = _Hunter(
-        found,
-        threads,
-        _chosen(operations),
-        tuple(kinds),
-        sizes(users, pages, faults),
-        invariants,
-        states,
-        seconds,
-        engine,
-        workers or os.cpu_count() or 1,
-        progress,
+        kernel=found,
+        number=threads,
+        chosen=_chosen(operations),
+        kinds=tuple(kinds),
+        plan=sizes(users, pages, faults),
+        invariants=tuple(invariants),
+        states=states,
+        seconds=seconds,
+        engine=engine,
+        workers=workers or os.cpu_count() or 1,
+        progress=progress,
+        kernel_json=found.to_json(),
     )
     return hunter.run()

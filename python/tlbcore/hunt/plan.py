@@ -173,7 +173,7 @@ def groups(known: Sequence[Operation], kind: str, number: int) -> list[tuple[Ope
 
 def left_out(known: Sequence[Operation], kinds: Sequence[str]) -> dict[str, str]:
     """What is not tried, and why."""
-    found = {}
+    found: dict[str, str] = {}
     for operation in known:
         if operation.program in OF_ONE_KIND:
             only, reason = OF_ONE_KIND[operation.program]

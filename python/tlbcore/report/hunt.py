@@ -78,8 +78,8 @@ def _more_users(found: Hunt) -> list[str]:
         return []
     same = sum(count.same_projections for count in found.counts)
     return [
-        f"With one user CPU more, kernel threads and pages came to nothing new in {same:,} of {compared:,} scenarios (as many",
-        "projections without users): where it is so, that is evidence, not proof, for still more CPUs.",
+        f"With one user CPU more, kernel threads and pages came to nothing new in {same:,} of {compared:,} scenarios",
+        "(as many projections without users): where it is so, that is evidence, not proof, for still more CPUs.",
     ]
 
 
