@@ -55,17 +55,18 @@ def _sizes(counts: Sequence[SizeCount]) -> str:
     head = ["at the same time", "size", "scenarios", "safe", "unsafe", "undecided", "settled", "not reached", "states"]
     rows = []
     for count in counts:
-        begun = count.scenarios > 0
+        if not count.scenarios:
+            continue
         rows.append(
             [
                 {1: "one", 2: "two", 3: "three"}.get(count.threads, str(count.threads)),
                 str(count.size),
                 *(
-                    f"{value:,}" if begun else "-"
+                    f"{value:,}"
                     for value in (count.scenarios, count.safe, count.unsafe, count.undecided, count.settled)
                 ),
-                f"{count.left:,}" if begun else "all",
-                f"{count.states:,}" if begun else "-",
+                f"{count.left:,}",
+                f"{count.states:,}",
             ]
         )
     return table(head, rows, emphasis=False, left=2)
@@ -97,6 +98,9 @@ def hunt_report(found: Hunt, *, traces: bool = True) -> str:
         lines[-1] += f", {found.bounds['seconds']} s in all"
     if found.stopped:
         lines.append(f"stopped by {found.stopped}; what is not reached is not decided")
+        later = dict.fromkeys(str(c.size) for c in found.counts if c.threads == found.threads and not c.scenarios)
+        if later:
+            lines.append(f"sizes not begun: {'; '.join(later)}")
     lines += _more_users(found)
     if found.masked:
         lines.append("settled: found violated, and not looked for again in larger scenarios of the same operations")
