@@ -82,8 +82,8 @@ class Verdict:
     #: `saturating` (its states are maximal ones) or `plain`.
     engine: str = "plain"
     state_bits: int = field(compare=False, default=0)
-    #: What kernel threads and pages came to, whatever the user CPUs hold; only the saturating engine counts it. Where it does
-    #: not grow with the number of user CPUs, that is evidence, not proof, that more of them change nothing.
+    #: What kernel threads and pages came to, whatever the user CPUs hold; the saturating engine counts it. Where it
+    #: does not grow with the number of user CPUs, that is evidence, not proof, that more of them change nothing.
     projections: int | None = None
 
     def diagram(self, width: int = 75) -> str:

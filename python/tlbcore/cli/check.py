@@ -147,7 +147,7 @@ def run_hunt(args: argparse.Namespace) -> int:
 
 
 class Watch:
-    """Progress on standard error: one line that is written again on a terminal, one a few seconds elsewhere."""
+    """Progress on standard error: one line that is written again on a terminal, one each 15 s elsewhere."""
 
     def __init__(self, name: str) -> None:
         """`name` stands in front."""
@@ -156,7 +156,7 @@ class Watch:
     def __call__(self, at: Progress) -> None:
         """Say how far it is."""
         terminal = sys.stderr.isatty()
-        if time.monotonic() - self.last < (0.2 if terminal else 5):
+        if time.monotonic() - self.last < (0.2 if terminal else 15):
             return
         self.last = time.monotonic()
         sets = SETS.get(at.threads, f"sets of {at.threads}")

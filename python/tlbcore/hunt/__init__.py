@@ -16,10 +16,11 @@ import time
 from collections import defaultdict
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
+from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 from tlbcore import kernels
-from tlbcore.check import DEFAULT_INVARIANTS, Verdict, check
+from tlbcore.check import DEFAULT_INVARIANTS, INVARIANTS, Verdict, check
 from tlbcore.errors import InputError
 from tlbcore.hunt.findings import Cause, Finding, Hunt, SizeCount, grouped
 from tlbcore.hunt.plan import KINDS, Operation, Scenario, Size, groups, left_out, operations, scenarios, sizes
@@ -64,39 +65,37 @@ class _Outcome:
     left: int = 0
 
 
+@dataclass(kw_only=True)
 class _Hunter:
     """A running hunt."""
 
-    def __init__(  # noqa: PLR0913  # the arguments of `hunt`
-        self,
-        kernel: Kernel,
-        number: int,
-        chosen: Sequence[Operation],
-        kinds: Sequence[str],
-        plan: Sequence[Size],
-        invariants: Sequence[str],
-        states: int,
-        seconds: float | None,
-        engine: Mapping[str, bool] | None,
-        workers: int,
-        progress: Callable[[Progress], None] | None,
-    ) -> None:
-        self.kernel, self.number, self.chosen, self.kinds, self.plan = kernel, number, chosen, kinds, plan
-        self.invariants, self.states, self.seconds = tuple(invariants), states, seconds
-        self.engine, self.workers, self.progress = engine, workers, progress
-        self.kernel_json = kernel.to_json()
-        self.since = time.monotonic()
-        self.asked = threading.Event()
-        #: Invariants that a set of operations is known to violate.
-        self.known: defaultdict[Group, set[str]] = defaultdict(set)
-        self.findings: list[Finding] = []
-        self.undecided: list[str] = []
-        self.refused: dict[str, str] = {}
-        self.refusing: set[Group] = set()
-        self.counts: list[SizeCount] = []
-        self.nr_states = 0
-        #: Of each scenario with one user CPU fewer.
-        self.projections: dict[tuple[object, ...], int] = {}
+    kernel: Kernel
+    number: int
+    chosen: Sequence[Operation]
+    kinds: Sequence[str]
+    plan: Sequence[Size]
+    invariants: tuple[str, ...]
+    states: int
+    seconds: float | None
+    engine: Mapping[str, bool] | None
+    workers: int
+    progress: Callable[[Progress], None] | None
+    kernel_json: str
+    since: float = field(default_factory=time.monotonic)
+    asked: threading.Event = field(default_factory=threading.Event)
+    #: Invariants that a set of operations is known to violate.
+    known: defaultdict[Group, set[str]] = field(default_factory=lambda: defaultdict(set))
+    findings: list[Finding] = field(default_factory=list)
+    undecided: list[str] = field(default_factory=list)
+    #: The first who was refused, by reason.
+    refused: dict[str, str] = field(default_factory=dict)
+    #: Operations that are refused on their own.
+    refusing: set[Group] = field(default_factory=set)
+    counts: list[SizeCount] = field(default_factory=list)
+    #: Of each scenario, by the number of user CPUs too.
+    projections: dict[tuple[object, ...], int] = field(default_factory=dict)
+    #: States of what ended, for progress.
+    nr_told: int = 0
 
     def is_over(self) -> bool:
         """Whether to stop: somebody asked, or the time is over."""
@@ -107,7 +106,7 @@ class _Hunter:
         kind, ops = group
         found = set(self.known.get(group, ()))
         for number in range(1, len(ops)):
-            for smaller in {tuple(ops[i] for i in places) for places in _places(len(ops), number)}:
+            for smaller in set(combinations(ops, number)):
                 found |= self.known.get((kind, smaller), set())
         return found
 
@@ -162,7 +161,6 @@ class _Hunter:
         names = tuple(map(str, ops))
         unsafe: set[int] = set()
         for scenario, verdict in outcome.verdicts:
-            self.nr_states += verdict.states
             count.states += verdict.states
             for name in verdict.violated:
                 self.known[group].add(name)
@@ -225,8 +223,6 @@ class _Hunter:
             self.nr_told += sum(v.states for outcome in outcomes for _, v in outcome.verdicts)
             self.progress(Progress(size, number, done, of, self.nr_told, len(self.findings)))
 
-    nr_told = 0
-
     def run(self) -> Hunt:
         """Hunt."""
         with ThreadPoolExecutor(self.workers) as pool:
@@ -267,12 +263,6 @@ class _Hunter:
         )
 
 
-def _places(number: int, of: int) -> list[tuple[int, ...]]:
-    from itertools import combinations  # noqa: PLC0415
-
-    return list(combinations(range(number), of))
-
-
 def _chosen(names: Sequence[str] | None) -> list[Operation]:
     known = {str(operation): operation for operation in operations()}
     if names is None:
@@ -301,9 +291,9 @@ def hunt(  # noqa: PLR0913  # what to run, on what, how far
 ) -> Hunt:
     """Run all sets of a kernel's operations against each other, from the smallest scenarios on.
 
-    Sets of one operation come first, then pairs, then triples, at each size. An invariant that a set of operations violates is
-    not looked for again in larger scenarios and sets with the same operations. The result does not depend on `workers`,
-    unless the time is over or somebody presses Ctrl-C, which both end the hunt with what it has.
+    Sets of one operation come first, then pairs, then triples, at each size. An invariant that a set of operations
+    violates is not looked for again in larger scenarios and sets with the same operations. The result does not depend
+    on `workers`, unless the time is over or somebody presses Ctrl-C, which both end the hunt with what it has.
 
     Args:
         kernel: A kernel or its name, as `kernels.get` takes it.
@@ -336,17 +326,21 @@ def hunt(  # noqa: PLR0913  # what to run, on what, how far
     for kind in kinds:
         if kind not in KINDS:
             raise InputError(f"kinds: found {kind}, expected some of {', '.join(KINDS)}")
+    for name in invariants:
+        if name not in INVARIANTS:
+            raise InputError(f"invariants: found {name}, expected some of {', '.join(INVARIANTS)}")
     hunter = _Hunter(
-        found,
-        threads,
-        _chosen(operations),
-        tuple(kinds),
-        sizes(users, pages, faults),
-        invariants,
-        states,
-        seconds,
-        engine,
-        workers or os.cpu_count() or 1,
-        progress,
+        kernel=found,
+        number=threads,
+        chosen=_chosen(operations),
+        kinds=tuple(kinds),
+        plan=sizes(users, pages, faults),
+        invariants=tuple(invariants),
+        states=states,
+        seconds=seconds,
+        engine=engine,
+        workers=workers or os.cpu_count() or 1,
+        progress=progress,
+        kernel_json=found.to_json(),
     )
     return hunter.run()

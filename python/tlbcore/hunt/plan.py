@@ -103,22 +103,24 @@ class Scenario:
     without: tuple[str, ...] = ()
 
 
-#: A page of anonymous memory that stays writable although somebody else refers to it, as a pin does: the second mapping is
-#: the reference, so no operation and no fault may come by it.
+#: A page of anonymous memory that stays writable although somebody else refers to it, as a pin does: the second
+#: mapping is the reference, so no operation and no fault may come by it.
 _REFERENCED = "one more reference"
+
+_TWO = 2
 
 
 def _layouts(kind: str, size: Size) -> Iterator[tuple[str, tuple[dict[str, Any], ...]]]:
     nr_pages = size.pages
     yield "one table", tuple({"kind": kind} for _ in range(nr_pages))
-    if nr_pages == 1:
+    if nr_pages < _TWO:
         return
     yield "two tables", tuple({"kind": kind, "table": int(page == nr_pages - 1)} for page in range(nr_pages))
-    # The last page maps what the first one maps: memory after a fork, which nobody may write, or a file that is mapped twice.
+    # The last page maps what the first one maps: memory after a fork, which nobody may write, or a file mapped twice.
     shared = {"kind": kind} | ({"mapped": "read"} if kind == "anon" else {})
     between = ({"kind": kind} for _ in range(nr_pages - 2))
     yield "mapped twice", (shared, *between, {**shared, "frame": 0})
-    if kind == "anon" and nr_pages == 2 and not size.faults:
+    if kind == "anon" and nr_pages == _TWO and not size.faults:
         yield _REFERENCED, ({"kind": kind}, {"kind": kind, "frame": 0, "mapped": "read"})
 
 
@@ -171,7 +173,7 @@ def groups(known: Sequence[Operation], kind: str, number: int) -> list[tuple[Ope
 
 def left_out(known: Sequence[Operation], kinds: Sequence[str]) -> dict[str, str]:
     """What is not tried, and why."""
-    found = {}
+    found: dict[str, str] = {}
     for operation in known:
         if operation.program in OF_ONE_KIND:
             only, reason = OF_ONE_KIND[operation.program]

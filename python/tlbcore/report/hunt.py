@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from tlbcore.hunt import Hunt, SizeCount
-    from tlbcore.hunt.findings import Cause
+    from tlbcore.hunt.findings import Cause, Finding
 
 __all__ = ["hunt_report", "summary", "switch_table"]
 
@@ -55,17 +55,18 @@ def _sizes(counts: Sequence[SizeCount]) -> str:
     head = ["at the same time", "size", "scenarios", "safe", "unsafe", "undecided", "settled", "not reached", "states"]
     rows = []
     for count in counts:
-        begun = count.scenarios > 0
+        if not count.scenarios:
+            continue
         rows.append(
             [
                 {1: "one", 2: "two", 3: "three"}.get(count.threads, str(count.threads)),
                 str(count.size),
                 *(
-                    f"{value:,}" if begun else "-"
+                    f"{value:,}"
                     for value in (count.scenarios, count.safe, count.unsafe, count.undecided, count.settled)
                 ),
-                f"{count.left:,}" if begun else "all",
-                f"{count.states:,}" if begun else "-",
+                f"{count.left:,}",
+                f"{count.states:,}",
             ]
         )
     return table(head, rows, emphasis=False, left=2)
@@ -78,8 +79,8 @@ def _more_users(found: Hunt) -> list[str]:
         return []
     same = sum(count.same_projections for count in found.counts)
     return [
-        f"In {same:,} of {compared:,} safe scenarios that were tried with one user CPU more, kernel threads and pages came to",
-        "nothing new by it (as many projections without users): evidence, not proof, that still more CPUs change nothing.",
+        f"With one user CPU more, kernel threads and pages came to nothing new in {same:,} of {compared:,} scenarios",
+        "(as many projections without users): where it is so, that is evidence, not proof, for still more CPUs.",
     ]
 
 
@@ -97,6 +98,9 @@ def hunt_report(found: Hunt, *, traces: bool = True) -> str:
         lines[-1] += f", {found.bounds['seconds']} s in all"
     if found.stopped:
         lines.append(f"stopped by {found.stopped}; what is not reached is not decided")
+        later = dict.fromkeys(str(c.size) for c in found.counts if c.threads == found.threads and not c.scenarios)
+        if later:
+            lines.append(f"sizes not begun: {'; '.join(later)}")
     lines += _more_users(found)
     if found.masked:
         lines.append("settled: found violated, and not looked for again in larger scenarios of the same operations")
@@ -113,15 +117,34 @@ def hunt_report(found: Hunt, *, traces: bool = True) -> str:
 
 
 def switch_table(hunts: Sequence[tuple[str, Hunt]]) -> str:
-    """One row for each setting of a kernel's switches: proven within bounds, or what was found."""
+    """One row for each setting of a kernel's switches: what is proven, and how it differs from the first one."""
+    base = hunts[0][1]
     rows = []
     for name, found in hunts:
-        through = [str(count.size) for count in found.proven if count.threads == found.threads]
-        decided = f"up to {through[-1]}" if through else "no size to its end"
-        if not found.causes:
-            rows.append([name, "safe", decided, ""])
-        for index, cause in enumerate(found.causes):
-            first, more = cause.findings[0], len(cause.findings) - 1
-            what = f"{' x '.join(first.operations)}{f' and {more} more' if more else ''}"
-            rows.append([name if index == 0 else "", cause.invariant, decided if index == 0 else "", what])
-    return table(["switches", "verdict", "decided", "smallest operations"], rows, emphasis=False, left=4)
+        through = [count for count in found.proven if count.threads == found.threads]
+        counts = [count for count in found.counts if count.threads == found.threads and count.scenarios]
+        proven = f"{sum(count.safe for count in counts):,} of {sum(count.scenarios for count in counts):,}"
+        bounds = str(through[-1].size) if through else "no size to its end"
+        adds, mends = _only(found, base), _only(base, found)
+        for index in range(max(1, len(adds), len(mends))):
+            more = [name, proven, bounds] if index == 0 else ["", "", ""]
+            rows.append([*more, *(texts[index] if index < len(texts) else "" for texts in (adds, mends))])
+    lines = [f"{hunts[0][0]} ({base.kernel}) violates:"]
+    lines += [f"  {cause.invariant} {_names(cause.findings)}" for cause in base.causes]
+    head = ["switches", "safe scenarios", "all decided up to", "violates also", "violates no more"]
+    return "\n".join([*lines, "", table(head, rows, emphasis=False, left=5)])
+
+
+def _names(findings: Sequence[Finding]) -> str:
+    return ", ".join(dict.fromkeys(" x ".join(finding.operations) for finding in findings))
+
+
+def _only(found: Hunt, other: Hunt) -> list[str]:
+    """What the one has and the other not, neither with the same operations nor with fewer."""
+    having = [(f.invariant, f.kind, set(f.operations)) for f in other.findings]
+    only = [
+        f"{f.invariant} {' x '.join(f.operations)} ({f.kind})"
+        for f in found.findings
+        if not any(i == f.invariant and k == f.kind and ops <= set(f.operations) for i, k, ops in having)
+    ]
+    return list(dict.fromkeys(only))

@@ -95,9 +95,10 @@ pub fn explore(
     kernel_json: &str,
     scenario_json: &str,
     options_json: &str,
-    is_over: Option<Py<PyAny>>,
+    is_over: Option<Bound<'_, PyAny>>,
 ) -> Result<String> {
     let stop = AtomicBool::new(false);
+    let is_over = is_over.map(Bound::unbind);
     py.detach(|| {
         let kernel = CompiledKernel::from_json(kernel_json)?;
         let scenario = Scenario::from_json(scenario_json)?;

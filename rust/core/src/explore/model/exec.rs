@@ -186,10 +186,14 @@ impl<const W: usize> KernelModel<W> {
                 thread.new.set(state, entry);
                 self.write_pte(state, *page, entry);
             }
-            Kind::Unhint(page, vma_write) => {
+            Kind::Unhint { page, vma_write, mapcounts } => {
                 let mut entry = pte::revive(self.pages[usize::from(*page)].pte.get(state));
                 entry |= pte::YOUNG & self.pte_bits;
-                if self.value(state, *vma_write) != 0 {
+                let may_write = match mapcounts.get(usize::from(pte::frame(entry))) {
+                    Some(count) => self.value(state, *count) == 1,
+                    None => entry & pte::DIRTY != 0,
+                };
+                if may_write && self.value(state, *vma_write) != 0 {
                     entry |= pte::WRITE;
                 }
                 self.write_pte(state, *page, entry);

@@ -362,8 +362,11 @@ impl Unroller<'_> {
             }
             Leaf::SetPteNuma => {
                 let page = self.page(at)?;
-                let vma_write = self.vars.read(Var::VmaWrite(self.page(at)?));
-                self.op(Kind::Unhint(page, vma_write), Class::Visible, next, 0, text(self, page))
+                let vma_write = self.vars.read(Var::VmaWrite(page));
+                let shared = self.content_of_page(page) == Content::File;
+                let mapcounts = if shared { Vec::new() } else { self.by_frame(Var::Mapcount, true) };
+                let kind = Kind::Unhint { page, vma_write, mapcounts };
+                self.op(kind, Class::Visible, next, 0, text(self, page))
             }
 
             Leaf::PageDupRmap => {

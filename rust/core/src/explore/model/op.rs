@@ -179,8 +179,15 @@ pub enum Kind {
     ClearPteBits(u8, u64),
     /// Adds bits to the entry in place.
     SetPteBits(u8, u64),
-    /// A protnone entry becomes present again, writable if the variable (VM_WRITE) says so.
-    Unhint(u8, VarId),
+    /// A protnone entry becomes present again, writable as `can_change_pte_writable()` says.
+    Unhint {
+        /// Whose entry.
+        page: u8,
+        /// VM_WRITE.
+        vma_write: VarId,
+        /// By frame, of memory that is not shared: only who maps it alone may write. Empty for files: D decides.
+        mapcounts: Vec<VarId>,
+    },
     /// The frame that `pte` names is taken as the new one.
     UseOld,
     /// Stores `pte` at another virtual page.
