@@ -83,6 +83,12 @@ class Verdict:
     engine: str = "plain"
     state_bits: int = field(compare=False, default=0)
 
+    @property
+    def turns(self) -> int:
+        """How often the counterexample goes on on another CPU, the first one included."""
+        cpus = [event.cpu for event in self.counterexample]
+        return sum(before != after for before, after in zip([None, *cpus], cpus, strict=False))
+
     def diagram(self, width: int = 75) -> str:
         """The counterexample in columns, one for each CPU, as in commit messages."""
         ends = [INVARIANTS[name] for name in self.violated]

@@ -3,26 +3,38 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tlbcore.check import DEFAULT_INVARIANTS, INVARIANTS, check
 from tlbcore.cli import NEGATIVE, OK
 from tlbcore.cli.common import add_json, print_json
 from tlbcore.errors import InputError
+from tlbcore.litmus_check import check_litmus, files
+from tlbcore.report.table import is_terminal, table
 
 if TYPE_CHECKING:
     import argparse
 
     from tlbcore.check import Verdict
+    from tlbcore.litmus_check import LitmusVerdict
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
-    parser.add_argument("kernel", metavar="KERNEL", help="a kernel as `tlbcore kernels` lists them, or FILE.py:NAME")
+    parser.add_argument(
+        "kernel", nargs="?", metavar="KERNEL", help="a kernel as `tlbcore kernels` lists them, or FILE.py:NAME"
+    )
+    parser.add_argument(
+        "--litmus",
+        nargs="+",
+        type=Path,
+        metavar="F",
+        help="litmus files, or folders of them, instead of a kernel; status 1 unless each is answered as it expects",
+    )
     parser.add_argument(
         "--op",
         action="append",
-        required=True,
         metavar="OP[:FIRST[-LAST]]",
         help="an operation that one kernel thread runs, on all pages or on some; again for more",
     )
@@ -63,7 +75,17 @@ def operation(text: str) -> dict[str, object]:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Search and print."""
+    """Search and print.
+
+    Raises:
+        InputError: Neither a kernel with operations nor litmus files, or both.
+    """
+    if args.litmus:
+        if args.kernel or args.op or args.invariant:
+            raise InputError("check: found --litmus and a kernel, an operation or an invariant, expected one of both")
+        return _run_litmus(args)
+    if not args.kernel or not args.op:
+        raise InputError("check: found no kernel or no --op, expected KERNEL --op OP, or --litmus F")
     verdict = check(
         args.kernel,
         [operation(text) for text in args.op],
@@ -80,6 +102,40 @@ def run(args: argparse.Namespace) -> int:
     else:
         show(verdict)
     return OK if verdict.safe else NEGATIVE
+
+
+def _run_litmus(args: argparse.Namespace) -> int:
+    found = [check_litmus(path, states=args.states, seconds=args.seconds) for path in files(args.litmus)]
+    as_expected = all(answer.as_expected for answer in found)
+    if args.json:
+        print_json([{"as_expected": answer.as_expected, **asdict(answer)} for answer in found])
+        return OK if as_expected else NEGATIVE
+    head = ["litmus", "kernel", "exists", "expected", "observed", "after", ""]
+    rows = []
+    for answer in found:
+        litmus, verdict = answer.litmus, answer.verdict
+        after = f"{len(verdict.path)} steps" if verdict.violated else f"{verdict.states} states"
+        mark = "ok" if answer.as_expected else "NOT AS EXPECTED"
+        exists = " \\/ ".join(litmus.exists)
+        rows.append([litmus.name, verdict.kernel, exists, litmus.result, answer.observed, after, mark])
+    print(table(head, rows, emphasis=is_terminal(), left=len(head)))
+    if len(found) == 1:
+        _tell(found[0])
+    return OK if as_expected else NEGATIVE
+
+
+def _tell(answer: LitmusVerdict) -> None:
+    """Print what was asked, and the counterexample or the bounds."""
+    verdict = answer.verdict
+    if answer.litmus.question:
+        print(f"\n{answer.litmus.question}")
+    if verdict.violated:
+        print(f"\n{verdict.diagram()}")
+        return
+    bounds = ", ".join(f"{name} {value}" for name, value in verdict.bounds.items())
+    print(f"\nwithin {bounds}; locks relied on: {', '.join(verdict.locks)}")
+    if verdict.stopped:
+        print(f"stopped by {verdict.stopped}")
 
 
 def show(verdict: Verdict) -> None:

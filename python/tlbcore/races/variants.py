@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tlbcore.scheme import Scheme
 from tlbcore.schemes.deferred_unmap import DeferredUnmap
 from tlbcore.schemes.lazy_mmu import LazyMmu
 from tlbcore.schemes.mmu_gather import MmuGather
@@ -235,3 +236,20 @@ class AgeTrustingGather(MmuGather):
             ),
             mmap_unlock(),
         ]
+
+
+#: The schemes of this file by class name.
+SCHEMES: dict[str, type[Scheme]] = {
+    scheme.__name__: scheme
+    for scheme in (
+        LateFlushMremap,
+        LateFlushGather,
+        TrustingGather,
+        SilentGather,
+        PresentOnlyUnmap,
+        ReadLockedClearRefs,
+        InvertedDemotion,
+        PlainStoreGather,
+        AgeTrustingGather,
+    )
+}
