@@ -279,9 +279,8 @@ class Replay:
     def lab(self, recording: Recording) -> dict[str, Any]:
         """Holds a traced replay of a recording of the kernel lab against it, entry by entry and column by column.
 
-        A plain structure with ``single`` and ``parallel`` (nr_entries, nr_exact, nr_explained), ``by_operation`` (both of
-        each) and
-        ``differences``: the entries that differ, with both sides.
+        A plain structure with ``single`` and ``parallel`` (nr_entries, nr_exact, nr_explained), ``by_operation``
+        (both of each) and ``differences``: the entries that differ, with both sides.
 
         Raises:
             ValueError: The replay was not traced.

@@ -85,7 +85,7 @@ fn verdicts_of_all_variants_agree() {
     let stop = AtomicBool::new(false);
     let mut verdicts = [0, 0];
     for options in [(1, 1), (1, 2), (2, 1), (2, 2)].into_iter().flat_map(|(users, pages)| variants(users, pages)) {
-        let mut run = |reductions| {
+        let run = |reductions| {
             let mut control = Control { bounds: Bounds::default(), stop: &stop, progress: None };
             explore(options, reductions, 1, true, &mut control).unwrap()
         };

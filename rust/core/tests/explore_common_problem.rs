@@ -174,7 +174,6 @@ fn maximal_states_are_those_of_the_prototype() {
         let options = fixed(problem, 2, 3);
         let only = saturated(options, Reductions { saturate: true, ..Reductions::NONE });
         let full = saturated(options, Reductions::ALL);
-        println!("{problem:?}: {only:?} {full:?}");
         assert!(only.is_proof() && full.is_proof());
         assert_eq!((only.maximal, full.maximal), (alone, all), "{problem:?}");
     }

@@ -18,6 +18,7 @@ use crate::errors::Result;
     max_states = None, max_memory_bytes = 4_294_967_296, max_seconds = None,
 ))]
 #[expect(clippy::too_many_arguments, reason = "named in Python")]
+#[expect(clippy::redundant_closure_for_method_calls, reason = "the method's path is not general enough over lifetimes")]
 #[expect(clippy::needless_pass_by_value, reason = "pyo3 makes them")]
 pub fn explore_common_problem<'py>(
     py: Python<'py>,

@@ -25,7 +25,7 @@ impl Machine {
         mm: MmId,
         addr: VirtAddr,
         kind: AccessKind,
-        mut tries: Tries,
+        tries: Tries,
     ) -> Result<Stage> {
         if addr >= self.user_end() {
             // The tables have no entry of its own for it: bits above the top level name nothing.
@@ -34,6 +34,22 @@ impl Machine {
         if self.try_access(by.cpu, mm, addr, kind)? {
             return Ok(Stage::Done(Outcome::None));
         }
+        // The exception comes a moment after the walk: others may change the entry in between.
+        if self.stepping.is_some() {
+            return Ok(Stage::Do(Todo::PageFault(tries)));
+        }
+        self.page_fault(by, mm, addr, kind, tries)
+    }
+
+    /// The exception of an access that found no entry, or one that does not allow it.
+    pub(super) fn page_fault(
+        &mut self,
+        by: Initiator,
+        mm: MmId,
+        addr: VirtAddr,
+        kind: AccessKind,
+        mut tries: Tries,
+    ) -> Result<Stage> {
         if !tries.again(self.locks.turn(), MAX_FAULTS + 1) {
             return Err(Error::Program {
                 program: ProgramName::Fault.name().to_owned(),

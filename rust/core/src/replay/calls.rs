@@ -293,7 +293,8 @@ impl Driver<'_> {
         while let Some(vma) = self.machine.next_vma(mm, VirtAddr(at)).copied().filter(|vma| vma.start.0 < end) {
             let start = vma.start.max(VirtAddr(at));
             at = vma.end.0;
-            let Some(file) = vma.file.filter(|_| vma.flags.contains(VmFlags::SHARED | VmFlags::WRITE)) else { break };
+            // Mapped to be read is enough where it might be written (`vma_is_shared_maywrite`); if not, the call says EACCES.
+            let Some(file) = vma.file.filter(|_| vma.is_shared()) else { break };
             let nr_pages = Some((vma.end.0.min(end) - start.0) / PAGE_SIZE);
             self.run(&Operation::Truncate { task, file: file.0, from_page: vma.index_of(start), nr_pages })?;
         }

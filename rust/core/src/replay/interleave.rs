@@ -58,6 +58,8 @@ struct Actor {
     doing: Option<(usize, Call)>,
     /// Signs given and not asked for.
     signs: VecDeque<Sign>,
+    /// A request that was recorded and that the task has not made yet.
+    owes_request: bool,
 }
 
 /// What one step of a task came to.
@@ -83,6 +85,12 @@ impl Interleaving {
         self.actors.entry(task).or_default().queue.push_back((row, operation));
     }
 
+    /// Gives a task operations to do before what it has to do already.
+    pub(super) fn push_first(&mut self, task: u32, row: usize, operations: Vec<Operation>) {
+        let queue = &mut self.actors.entry(task).or_default().queue;
+        operations.into_iter().rev().for_each(|operation| queue.push_front((row, operation)));
+    }
+
     /// Whether a task has a call in progress.
     pub(super) fn is_in_call(&self, task: u32) -> bool {
         self.actors.get(&task).is_some_and(|actor| actor.doing.is_some())
@@ -90,11 +98,48 @@ impl Interleaving {
 
     /// Leads a task to a sign; false if it does not give it before it has nothing more to do.
     pub(super) fn until(&mut self, machine: &mut Machine, task: u32, sign: Sign) -> Result<bool> {
+        self.make_owed(machine, task)?;
+        self.lead(machine, task, sign)
+    }
+
+    /// Lets a task come to just before its next sign, which is the request that a record of it tells of: the record is
+    /// made when `flush_tlb_mm_range` is entered, and the generation raised a moment later.
+    pub(super) fn owe_request(&mut self, machine: &mut Machine, task: u32) -> Result<()> {
+        self.make_owed(machine, task)?;
+        self.run_ahead(machine, task)?;
+        self.actors.entry(task).or_default().owes_request = true;
+        Ok(())
+    }
+
+    /// A task makes the request that it owes.
+    pub(super) fn make_owed(&mut self, machine: &mut Machine, task: u32) -> Result<()> {
+        if self.actors.get_mut(&task).is_some_and(|actor| std::mem::take(&mut actor.owes_request)) {
+            self.lead(machine, task, Sign::Request)?;
+        }
+        Ok(())
+    }
+
+    /// The task that owes a request and has its call on a CPU.
+    pub(super) fn owing_on(&self, machine: &Machine, cpu: CpuId) -> Option<u32> {
+        let of_machine = machine.cpu(cpu)?.curr?;
+        let owes = |actor: &Actor| {
+            let runs = actor.doing.as_ref().and_then(|(_, call)| call.operation().task());
+            actor.owes_request && runs == Some(of_machine)
+        };
+        self.actors.iter().find(|(_, actor)| owes(actor)).map(|(task, _)| *task)
+    }
+
+    fn lead(&mut self, machine: &mut Machine, task: u32, sign: Sign) -> Result<bool> {
         for _ in 0..MAX_STEPS {
             while let Some(given) = self.actors.entry(task).or_default().signs.pop_front() {
                 if given == sign {
                     return Ok(true);
                 }
+            }
+            if let Sign::Fault(page) = sign
+                && self.is_past(task, page)
+            {
+                return Ok(false);
             }
             match self.step(machine, task)? {
                 Turn::Ran => {}
@@ -107,6 +152,21 @@ impl Interleaving {
             }
         }
         Ok(false)
+    }
+
+    /// Whether the accesses of a task have come beyond a page: they ascend.
+    fn is_past(&self, task: u32, page: VirtAddr) -> bool {
+        let Some(actor) = self.actors.get(&task) else { return false };
+        let of_call = actor.doing.as_ref().map(|(_, call)| call.operation());
+        match of_call.or_else(|| actor.queue.front().map(|(_, operation)| operation)) {
+            Some(Operation::Access { addr, .. }) => VirtAddr(*addr).align_down(PAGE_SHIFT) > page,
+            _ => false,
+        }
+    }
+
+    /// The row of the call that a task is in.
+    pub(super) fn row_of_call(&self, task: u32) -> Option<usize> {
+        self.actors.get(&task)?.doing.as_ref().map(|(row, _)| *row)
     }
 
     /// Does all that a task has to do.

@@ -22,6 +22,7 @@ mod nesting;
 mod overlap;
 mod parallel_step;
 mod scenario;
+mod search;
 mod tasks;
 mod traced;
 pub mod validate;

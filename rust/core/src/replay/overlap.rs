@@ -54,7 +54,7 @@ impl Overlap {
         match event.kind() {
             EventKind::Fault => true,
             EventKind::Madvise | EventKind::Munmap | EventKind::Mprotect => {
-                event.end_ns.saturating_sub(event.time_ns) <= SHORT_CALL * self.latency_ns
+                event.end_ns.saturating_sub(event.time_ns) <= self.latency_ns.saturating_mul(SHORT_CALL)
             }
             _ => false,
         }

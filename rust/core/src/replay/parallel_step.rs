@@ -4,7 +4,8 @@
 //! records. What records leave open is how far a task ran beyond one of them before another went on, and how long after its
 //! record a context switch took effect (`sched_switch` is traced before `switch_mm`). So, from the end of one entry to the end
 //! of the next, several schedules are tried from the same state, and the first one under which the entry that ends there
-//! is right in every column is taken; else the one with the fewest differences. The schedules are the same on every run.
+//! is right in every column is taken. If there is none, the entries that ended before it are tried under other schedules that
+//! suit them as well (`search.rs`). The schedules are the same on every run.
 
 use std::collections::BTreeMap;
 
@@ -13,6 +14,7 @@ use rustc_hash::FxHashMap;
 use super::driver::Driver;
 use super::interleave::{Interleaving, Sign};
 use super::lab::{Columns, Entries, Entry, model_columns, recorded_columns};
+use super::search::{Found, Schedule, Search};
 use super::traced::Traced;
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE, VirtAddr};
 use crate::cpumask::CpuId;
@@ -21,11 +23,6 @@ use crate::flush::{NO_REQUEST, TlbFlushEvent};
 use crate::machine::{AccessKind, Operation};
 use crate::trace::{Event, EventKind, FlushKind, Recording};
 
-/// Schedules tried from the end of one entry to the end of the next: each of four tasks stopping or running on, all
-/// switches at once or late, and as many that mix these.
-const MAX_SCHEDULES: u64 = 64;
-/// Tasks for which stopping or running on all the way is tried in every combination.
-const MAX_UNIFORM_TASKS: u32 = 4;
 /// Records by which a context switch may be late.
 const MAX_LATE: usize = 6;
 
@@ -52,7 +49,7 @@ pub struct ParallelOutcome {
 
 /// A place in a step, in the order of the records.
 #[derive(Clone, Copy, Debug)]
-enum Item {
+pub(super) enum Item {
     Event(usize),
     Flush(usize),
     /// The call of this row returned.
@@ -77,6 +74,11 @@ impl ParallelSteps {
             *step = (step.0.min(entry.row), step.1.max(end));
         }
         Self { entries, recorded, steps: steps.into_values().collect() }
+    }
+
+    /// The entries of the recording.
+    pub(super) const fn entries(&self) -> &Entries {
+        &self.entries
     }
 
     /// The last row of the parallel step that begins at a row.
@@ -112,38 +114,9 @@ fn items(recording: &Recording, first: usize, last: usize) -> Vec<Item> {
     items.into_iter().map(|(_, _, item)| item).collect()
 }
 
-/// Which schedule is tried: how far a task runs beyond a record, whether a switch is late.
-#[derive(Clone, Copy)]
-struct Schedule(u64);
-
-impl Schedule {
-    /// Whether the `nth` task runs on to just before its next sign after the `at`-th record.
-    fn runs_on(self, nth: u32, at: usize) -> bool {
-        if self.0 < 2 << MAX_UNIFORM_TASKS {
-            return self.0 >> nth.min(MAX_UNIFORM_TASKS - 1) & 1 != 0;
-        }
-        self.drawn(nth, at)
-    }
-
-    /// Whether a switch at the `at`-th record takes effect late.
-    fn is_late(self, at: usize) -> bool {
-        if self.0 < 2 << MAX_UNIFORM_TASKS {
-            return self.0 >> MAX_UNIFORM_TASKS & 1 != 0;
-        }
-        self.drawn(u32::MAX, at)
-    }
-
-    fn drawn(self, nth: u32, at: usize) -> bool {
-        let mut x = self.0.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ (u64::from(nth) << 32 | at as u64);
-        x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (x ^ (x >> 31)) & 1 != 0
-    }
-}
-
 /// A step under way.
 #[derive(Clone)]
-struct Way<'a> {
+pub(super) struct Way<'a> {
     driver: Driver<'a>,
     interleaving: Interleaving,
     /// Switches that have not taken effect: row, and the place of the record up to which they may wait.
@@ -152,7 +125,7 @@ struct Way<'a> {
 
 impl Way<'_> {
     /// Goes to the end of the records `from..to`.
-    fn go(&mut self, items: &[Item], from: usize, to: usize, schedule: Schedule) -> Result<()> {
+    pub(super) fn go(&mut self, items: &[Item], from: usize, to: usize, schedule: Schedule) -> Result<()> {
         for (at, item) in items.iter().enumerate().take(to).skip(from) {
             let recording = self.driver.recording;
             let task = match *item {
@@ -164,11 +137,11 @@ impl Way<'_> {
                 Item::Event(row) if recording.events.get(row).kind() == EventKind::Switch && schedule.is_late(at) => {
                     self.late.push((row, at + MAX_LATE));
                 }
-                Item::Event(row) => self.driver.lead_to_event(&mut self.interleaving, row)?,
+                Item::Event(row) => self.lead_to_event(row)?,
                 Item::Return(row) => {
                     self.interleaving.until(&mut self.driver.machine, task, Sign::Return(row))?;
                 }
-                Item::Flush(row) => self.driver.lead_to_flush(&mut self.interleaving, row)?,
+                Item::Flush(row) => self.driver.lead_to_flush(&mut self.interleaving, row, schedule.is_slow(at))?,
             }
             let nth = self.interleaving.tasks().iter().position(|other| *other == task);
             if nth.is_some_and(|nth| schedule.runs_on(nth as u32, at)) {
@@ -194,14 +167,22 @@ impl Way<'_> {
             *until <= at || Some(switch.cpu) == cpu || switch.a0 == u64::from(task)
         };
         let due: Vec<(usize, usize)> = self.late.extract_if(.., |late| is_due(late)).collect();
-        for (row, _) in due {
-            self.driver.lead_to_event(&mut self.interleaving, row)?;
+        due.into_iter().try_for_each(|(row, _)| self.lead_to_event(row))
+    }
+
+    fn lead_to_event(&mut self, row: usize) -> Result<()> {
+        let before = self.driver.machine.nr_ops();
+        self.driver.lead_to_event(&mut self.interleaving, row)?;
+        // What was done at once belongs to the event too.
+        let cause = (row, self.driver.recording.events.task[row]);
+        for op in before..self.driver.machine.nr_ops() {
+            self.interleaving.causes.entry(op).or_insert(cause);
         }
         Ok(())
     }
 
     /// Differences of an entry from what was recorded, as far as it went.
-    fn nr_differences(&self, steps: &ParallelSteps, entry: usize) -> usize {
+    pub(super) fn nr_differences(&self, steps: &ParallelSteps, entry: usize) -> usize {
         let model = model_columns(&self.driver.traces(&self.interleaving), &steps.entries);
         steps.recorded[entry].differences(&model[entry]).len()
     }
@@ -217,47 +198,15 @@ impl Driver<'_> {
         let booked = self.set_aside();
         let start = self.clone();
         self.machine.set_probing(true);
-        let mut way = Way { driver: self.clone(), interleaving: Interleaving::default(), late: Vec::new() };
-        let mut nr_schedules = 0;
-        let mut nr_exact = 0;
-        let mut nr_entries = 0;
-        let mut from = 0;
-        while from < items.len() {
-            let ends_entry = |item: &Item| {
-                let Item::Event(row) = *item else { return None };
-                let is_end = self.recording.events.kind[row] == EventKind::StepEnd.number();
-                steps.entries.of_event(row).filter(|_| is_end)
-            };
-            let end = (from..items.len()).find(|at| ends_entry(&items[*at]).is_some());
-            let to = end.map_or(items.len(), |at| at + 1);
-            let entry = end.and_then(|at| ends_entry(&items[at]));
-            let mut best: Option<(usize, Way<'_>)> = None;
-            for schedule in 0..MAX_SCHEDULES {
-                let mut trial = way.clone();
-                nr_schedules += 1;
-                if trial.go(&items, from, to, Schedule(schedule)).is_err() {
-                    continue;
-                }
-                let nr_differences = entry.map_or(0, |entry| trial.nr_differences(steps, entry));
-                if best.as_ref().is_none_or(|(least, _)| nr_differences < *least) {
-                    best = Some((nr_differences, trial));
-                }
-                if nr_differences == 0 {
-                    break;
-                }
-            }
-            let Some((nr_differences, trial)) = best else {
-                // No schedule could be carried out: one after the other, as always.
-                *self = start;
-                self.put_back(booked);
-                self.note("parallel step replayed in the order of its records");
-                return (first..=last).try_for_each(|row| self.event(row));
-            };
-            way = trial;
-            nr_entries += usize::from(entry.is_some());
-            nr_exact += usize::from(entry.is_some() && nr_differences == 0);
-            from = to;
-        }
+        let way = Way { driver: self.clone(), interleaving: Interleaving::default(), late: Vec::new() };
+        let Some(found) = Search::new(steps, &items, self.recording).run(way) else {
+            // No schedule could be carried out: one after the other, as always.
+            *self = start;
+            self.put_back(booked);
+            self.note("parallel step replayed in the order of its records");
+            return (first..=last).try_for_each(|row| self.event(row));
+        };
+        let Found { way, nr_entries, nr_exact, nr_schedules } = found;
         let Way { driver, mut interleaving, late } = way;
         *self = driver;
         for (row, _) in late {
@@ -287,8 +236,23 @@ impl Driver<'_> {
                 let page = VirtAddr(event.a0).align_down(PAGE_SHIFT);
                 interleaving.until(&mut self.machine, event.task, Sign::Fault(page)).map(|_| ())
             }
-            // The runner's own pages: nothing that the entries are compared by.
-            EventKind::Fault if interleaving.is_in_call(event.task) => Ok(()),
+            EventKind::Fault => {
+                // The runner's own pages: user space, so that the call before it is over.
+                if let Some(call) = interleaving.row_of_call(event.task) {
+                    interleaving.until(&mut self.machine, event.task, Sign::Return(call))?;
+                }
+                if interleaving.is_in_call(event.task) {
+                    return Ok(());
+                }
+                self.collected = Some(Vec::new());
+                self.fault(&event)?;
+                let operations = self.collected.take().unwrap_or_default();
+                if operations.is_empty() {
+                    return Ok(());
+                }
+                interleaving.push_first(event.task, row, operations);
+                interleaving.until(&mut self.machine, event.task, Sign::Return(row)).map(|_| ())
+            }
             EventKind::Switch => {
                 let curr = self.machine.cpu(CpuId(event.cpu)).and_then(|cpu| cpu.curr);
                 if let Some(running) = curr {
@@ -330,7 +294,7 @@ impl Driver<'_> {
         Ok(())
     }
 
-    fn lead_to_flush(&mut self, interleaving: &mut Interleaving, row: usize) -> Result<()> {
+    fn lead_to_flush(&mut self, interleaving: &mut Interleaving, row: usize, is_slow: bool) -> Result<()> {
         let flush = self.recording.flushes.get(row);
         let sign = match FlushKind::from_number(flush.kind) {
             Some(FlushKind::Gather | FlushKind::GatherFull) => Sign::Gather,
@@ -339,12 +303,21 @@ impl Driver<'_> {
             Some(FlushKind::BatchPending) => Sign::BatchedPending,
             Some(FlushKind::MmRange | FlushKind::BatchFlush) => Sign::Request,
             Some(FlushKind::Func) => {
+                if let Some(task) = interleaving.owing_on(&self.machine, CpuId(flush.icpu)) {
+                    interleaving.make_owed(&mut self.machine, task)?;
+                }
                 interleaving.deliver(&mut self.machine, CpuId(flush.icpu), CpuId(flush.cpu));
                 return Ok(());
             }
+            Some(FlushKind::Multi) => return interleaving.make_owed(&mut self.machine, flush.task),
             _ => return Ok(()),
         };
-        if interleaving.tasks().contains(&flush.task) {
+        if !interleaving.tasks().contains(&flush.task) {
+            return Ok(());
+        }
+        if is_slow && sign == Sign::Request {
+            interleaving.owe_request(&mut self.machine, flush.task)?;
+        } else {
             interleaving.until(&mut self.machine, flush.task, sign)?;
         }
         Ok(())

@@ -4,6 +4,7 @@ use super::driver::{Driver, ReclaimList};
 use super::lab::columns::in_region;
 use crate::addr::{PAGE_SIZE, VirtAddr};
 use crate::error::Result;
+use crate::flush::MmId;
 use crate::machine::{AccessKind, Operation, Outcome};
 use crate::trace::{Event, EventKind};
 
@@ -91,7 +92,10 @@ impl Driver<'_> {
             return Ok(());
         }
         let first = VirtAddr(event.a0 & !(PAGE_SIZE - 1));
-        let Some(mm) = self.lab_mm(event.a1) else { return Ok(()) };
+        let mapped = |mm: &MmId| self.machine.leaf(*mm, first).is_some();
+        let known =
+            if self.is_lab { self.lab_mm(event.a1) } else { self.machine.live_mms().map(|(mm, _)| mm).find(mapped) };
+        let Some(mm) = known else { return Ok(()) };
         // A record stands for as many pages in a row as it counts calls.
         let nr_pages = event.a2.clamp(1, RECLAIM_MAX);
         if !self.adopt_reclaimed(mm, first)? {

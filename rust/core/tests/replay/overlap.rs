@@ -2,7 +2,7 @@
 
 use tlbcore::trace::{Flush, FlushKind};
 
-use crate::tape::{ANON, BASE, PAGE, Tape, WRITE, WRITE_PRESENT, flushes};
+use crate::tape::{BASE, PAGE, Tape, WRITE, WRITE_PRESENT, flushes};
 use tlbcore::trace::EventKind;
 
 /// The other thread's pages lie under another page table: a fault flushes with its table locked.
@@ -26,7 +26,7 @@ fn two_writes(apart_ns: u64, second: u64) -> (Vec<(i64, bool)>, Vec<Option<i64>>
     tape.fault(300_000, 0, 0, BASE + 2 * PAGE, WRITE);
     let replayed = tape.play("linux-6.18");
     let traced = replayed.predicted.iter().filter(|flush| flush.op_event >= first);
-    let sizes = traced.map(|flush| flush.traced.map(|size| size.pages())).collect();
+    let sizes = traced.map(|flush| flush.traced.map(tlbcore::replay::FlushSize::pages)).collect();
     ([flushes(&replayed, first), flushes(&replayed, other)].concat(), sizes)
 }
 

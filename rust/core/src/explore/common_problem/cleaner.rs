@@ -210,7 +210,7 @@ impl<const U: usize, const P: usize, const W: usize> CommonProblem<U, P, W> {
 
     /// Whether the cleaner holds the lock of this page.
     #[inline]
-    pub(super) fn cleaner_locks(&self, state: &Words<W>, page: usize) -> bool {
+    pub(super) fn cleaner_locks(state: &Words<W>, page: usize) -> bool {
         let pc = CLEAN_PC.get(state);
         CLEAN_PAGE.get(state) as usize == page && pc != at::MAPPED_TEST && !(at::BATCH_SEND..=at::DONE).contains(&pc)
     }

@@ -43,16 +43,17 @@ pub(super) const ENTRY: u64 = VALID | WRITABLE | STORES;
 /// A variable of the control word: `WIDTH` bits from `SHIFT`.
 pub(super) struct Field<const SHIFT: u32, const WIDTH: u32>;
 
+#[expect(clippy::unused_self, reason = "`PTL.get(state)` names the variable by a constant of its type")]
 impl<const SHIFT: u32, const WIDTH: u32> Field<SHIFT, WIDTH> {
     const MASK: u64 = (1 << WIDTH) - 1;
 
     #[inline]
-    pub(super) fn get<const W: usize>(self, state: &Words<W>) -> u64 {
+    pub(super) fn get<const W: usize>(&self, state: &Words<W>) -> u64 {
         state[0] >> SHIFT & Self::MASK
     }
 
     #[inline]
-    pub(super) fn set<const W: usize>(self, state: &mut Words<W>, value: u64) {
+    pub(super) fn set<const W: usize>(&self, state: &mut Words<W>, value: u64) {
         state[0] = state[0] & !(Self::MASK << SHIFT) | value << SHIFT;
     }
 }
@@ -197,8 +198,8 @@ impl<const U: usize, const P: usize, const W: usize> CommonProblem<U, P, W> {
     }
 
     #[inline]
-    pub(super) fn set_fault(state: &mut Words<W>, cpu: usize, stage: u64) {
+    pub(super) fn set_fault(state: &mut Words<W>, cpu: usize, to: u64) {
         let shift = Self::FAULTS + 3 * cpu as u32;
-        state[0] = state[0] & !(7 << shift) | stage << shift;
+        state[0] = state[0] & !(7 << shift) | to << shift;
     }
 }

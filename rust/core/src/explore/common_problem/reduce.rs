@@ -159,13 +159,13 @@ impl<const U: usize, const P: usize, const W: usize> CommonProblem<U, P, W> {
             Self::set(&mut next, to, Self::lane(state, from));
         }
         for cpu in 0..U {
-            let stage = Self::fault(state, cpu);
-            let renamed = if stage == a as u64 + 1 {
+            let fault = Self::fault(state, cpu);
+            let renamed = if fault == a as u64 + 1 {
                 b as u64 + 1
-            } else if stage == b as u64 + 1 {
+            } else if fault == b as u64 + 1 {
                 a as u64 + 1
             } else {
-                stage
+                fault
             };
             Self::set_fault(&mut next, cpu, renamed);
         }

@@ -71,9 +71,8 @@ impl<const U: usize, const P: usize, const W: usize> CommonProblem<U, P, W> {
                 Self::next_pte(&mut next, page)
             }
             at::FORCED_SEND if zap && UNMAP_FLUSH.get(state) != 0 => Self::send(&mut next, at::FORCED_WAIT),
-            at::FORCED_SEND => at::UNLOCK,
             at::FORCED_WAIT if self.options.delay_rmap => at::FLUSH_RMAPS,
-            at::FORCED_WAIT => at::UNLOCK,
+            at::FORCED_SEND | at::FORCED_WAIT => at::UNLOCK,
             at::FLUSH_RMAPS => {
                 Self::clear_every(&mut next, RMAP);
                 at::UNLOCK

@@ -20,6 +20,7 @@ impl<const U: usize, const P: usize, const W: usize> CommonProblem<U, P, W> {
     }
 
     /// Every action of the users and their hardware, as they are.
+    #[expect(clippy::needless_bitwise_bool, reason = "guards that are coin flips: no branches")]
     #[inline]
     pub(super) fn users(&self, state: &Words<W>, sink: &mut impl Sink<Words<W>>) {
         let faults_possible = self.faults_possible(state);
@@ -53,7 +54,7 @@ impl<const U: usize, const P: usize, const W: usize> CommonProblem<U, P, W> {
                 sink.emit_if(in_user_mode & (walks | stores), kind.of(cpu, page), next);
 
                 if faults_possible && in_user_mode {
-                    self.fault_lock(state, cpu, page, lane, sink);
+                    Self::fault_lock(state, cpu, page, lane, sink);
                 }
             }
         }
@@ -93,7 +94,7 @@ impl<const U: usize, const P: usize, const W: usize> CommonProblem<U, P, W> {
                     emit(Kind::RefillDirty.of(cpu, page), next, Class::Fill);
                 }
                 if faults_possible && in_user_mode {
-                    self.fault_lock(state, cpu, page, lane, &mut |action, next| emit(action, next, Class::Step));
+                    Self::fault_lock(state, cpu, page, lane, &mut |action, next| emit(action, next, Class::Step));
                 }
             }
         }
@@ -107,7 +108,7 @@ impl<const U: usize, const P: usize, const W: usize> CommonProblem<U, P, W> {
             let lane = Self::lane(state, page);
             if lane & ACCESSED != 0 || (reductions.dead && self.accessed_is_dead(state, page)) {
                 // An entry is a thermometer: where the walk finds a weaker one than is there, nothing changes.
-                Self::set(&mut next, page, Self::filled(lane) * Self::EVERY_CPU << TLB);
+                Self::set(&mut next, page, (Self::filled(lane) * Self::EVERY_CPU) << TLB);
             }
         }
         next
@@ -155,8 +156,8 @@ impl<const U: usize, const P: usize, const W: usize> CommonProblem<U, P, W> {
     }
 
     #[inline]
-    fn fault_lock(&self, state: &Words<W>, cpu: usize, page: usize, lane: u64, sink: &mut impl Sink<Words<W>>) {
-        if lane & (PRESENT | WRITE) == PRESENT && !self.cleaner_locks(state, page) {
+    fn fault_lock(state: &Words<W>, cpu: usize, page: usize, lane: u64, sink: &mut impl Sink<Words<W>>) {
+        if lane & (PRESENT | WRITE) == PRESENT && !Self::cleaner_locks(state, page) {
             let mut next = *state;
             PTL.set(&mut next, PTL_FAULT);
             Self::set_fault(&mut next, cpu, page as u64 + 1);
@@ -186,11 +187,11 @@ impl<const U: usize, const P: usize, const W: usize> CommonProblem<U, P, W> {
             Self::set_clean_ipis(&mut next, of_cleaner & !bit);
             sink.emit(Kind::CleanIpi.of(cpu, 0), next);
         }
-        let stage = Self::fault(state, cpu);
-        if stage == Self::FAULT_UNLOCK {
+        let fault = Self::fault(state, cpu);
+        if fault == Self::FAULT_UNLOCK {
             sink.emit(Kind::FaultUnlock.of(cpu, 0), Self::fault_unlocked(state, cpu));
-        } else if stage != 0 {
-            let page = stage as usize - 1;
+        } else if fault != 0 {
+            let page = fault as usize - 1;
             let mut next = *state;
             if Self::lane(state, page) & (PRESENT | WRITE) == PRESENT && self.vma_is_writable(state) {
                 Self::set(&mut next, page, WRITE | DIRTY | ACCESSED | PAGE_DIRTY);

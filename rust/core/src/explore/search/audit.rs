@@ -68,7 +68,7 @@ fn compare<M: Model>(model: &M, reductions: Reductions, plain: &Kept<M::State>, 
     // Sorting is undone by looking at every state that differs in names only.
     let names = reductions.symmetry || reductions.retired;
     let orbit = |state: M::State| if names { model.renamed(&state) } else { vec![state] };
-    let named = Normal { model, reductions: Reductions { symmetry: false, retired: false, ..reductions } };
+    let unsorted = Normal { model, reductions: Reductions { symmetry: false, retired: false, ..reductions } };
 
     let forgets = |state: M::State| if reductions.dead { model.without_dead(&state) } else { state };
     let reachable: FxHashSet<M::State> = plain.states.iter().map(|&state| forgets(state)).collect();
@@ -82,7 +82,7 @@ fn compare<M: Model>(model: &M, reductions: Reductions, plain: &Kept<M::State>, 
         }
     }
     let undominated = plain.states.iter().filter(|&&state| {
-        let (form, _) = named.of(state);
+        let (form, _) = unsorted.of(state);
         let of_base = vectors.get(&form.and_not(monotone));
         !of_base.is_some_and(|of_base| of_base.iter().any(|&vector| form.and(monotone).is_subset(vector)))
     });

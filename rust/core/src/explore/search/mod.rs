@@ -23,4 +23,4 @@ pub use model::{Action, Class, Model, NotMonotone, PackedState, Sink};
 pub use plain::{Finding, Outcome, search};
 pub use reductions::Reductions;
 pub use saturate::{SaturatedOutcome, saturate};
-pub use witness::{Step, follow};
+pub use witness::{Run, Step, follow};

@@ -219,6 +219,10 @@ pub trait Model: Sync {
     /// `b` has; and for each action from `a` to `a'` there are actions from `b` to some `b'` that includes `a'` likewise.
     /// A model in which a guard, an invariant or a computed value needs a monotone bit to be *clear* must return
     /// [`NotMonotone`].
+    ///
+    /// # Errors
+    ///
+    /// If the model has no monotone bits, or must not be saturated.
     fn monotone(&self) -> Result<Self::State, NotMonotone> {
         Err(NotMonotone("the model declares no monotone bits".to_owned()))
     }

@@ -7,7 +7,7 @@
 //! or the stop flag cut a level, what was counted of it may.)
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Barrier, Mutex};
+use std::sync::{Barrier, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::bounds::Teller;
@@ -281,13 +281,13 @@ impl<'a, M: Model, const REDUCED: bool> Levels<'a, M, REDUCED> {
                 collector.flush();
                 for (to, outbox) in outboxes.iter_mut().enumerate() {
                     // The box that comes back is the one that was emptied in the round before.
-                    std::mem::swap(outbox, &mut mail[to * count + own].lock().unwrap_or_else(|e| e.into_inner()));
+                    std::mem::swap(outbox, &mut mail[to * count + own].lock().unwrap_or_else(PoisonError::into_inner));
                 }
                 barrier.wait();
                 more.store(0, Ordering::Relaxed);
                 let mut collector = Collector::<M, REDUCED>::new(normal, tokens, shard, own, &mut []);
                 for from in 0..count {
-                    let mut states = mail[own * count + from].lock().unwrap_or_else(|e| e.into_inner());
+                    let mut states = mail[own * count + from].lock().unwrap_or_else(PoisonError::into_inner);
                     collector.receive(&states);
                     states.clear();
                 }

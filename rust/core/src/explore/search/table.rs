@@ -107,7 +107,7 @@ impl<S: PackedState> Table<S> {
     /// The first place of a hash's home.
     #[inline]
     fn home(&self, hash: u64) -> usize {
-        (u128::from(hash) * self.groups as u128 >> 64) as usize * Self::GROUP
+        ((u128::from(hash) * self.groups as u128) >> 64) as usize * Self::GROUP
     }
 
     /// Brings the home of a state near.

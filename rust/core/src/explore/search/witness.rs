@@ -20,10 +20,13 @@ pub struct Step<S> {
     pub state: S,
 }
 
+/// An initial state, and the steps taken from it.
+pub type Run<S> = (S, Vec<Step<S>>);
+
 /// Executes `path` from the initial state from which that is possible.
 ///
 /// Of several successors by one action the first is taken. `None` if some action is not enabled where the path takes it.
-pub fn follow<M: Model>(model: &M, path: &[Action]) -> Option<(M::State, Vec<Step<M::State>>)> {
+pub fn follow<M: Model>(model: &M, path: &[Action]) -> Option<Run<M::State>> {
     model.initial().into_iter().find_map(|start| {
         let mut state = start;
         let mut steps = Vec::with_capacity(path.len());

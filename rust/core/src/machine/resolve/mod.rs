@@ -193,6 +193,11 @@ impl Machine {
                 let Operation::Access { addr, kind, .. } = *operation else { return Ok(Stage::Done(Outcome::None)) };
                 self.access(by, mm, VirtAddr(addr), kind, tries)
             }
+            Todo::PageFault(tries) => {
+                let (by, mm) = self.caller(operation)?;
+                let Operation::Access { addr, kind, .. } = *operation else { return Ok(Stage::Done(Outcome::None)) };
+                self.page_fault(by, mm, VirtAddr(addr), kind, tries)
+            }
         }
     }
 

@@ -53,6 +53,8 @@ pub(in super::super) enum Todo {
     Populate(Populate),
     /// An access, or one more try after its fault.
     Access(Tries),
+    /// The exception that an access ended in.
+    PageFault(Tries),
 }
 
 /// Pages to be faulted in one by one.
