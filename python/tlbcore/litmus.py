@@ -351,16 +351,9 @@ def _programs(reader: _Reader, litmus: Litmus) -> Litmus:
     names = _row(reader, "P0 | P1 ... ;")
     if names != [f"P{number}" for number in range(len(names))]:
         reader.bad(" | ".join(names), "P0 | P1 ... in order")
-    programs: list[str] = []
-    while not programs or not reader.peek().startswith(("exists", "Result", "~", "forall", "locations", "filter")):
-        row = _row(reader, "a row of programs")
-        if len(row) != len(names):
-            reader.bad(f"{len(row)} columns", f"{len(names)}")
-        programs = programs or [""] * len(names)
-        for number, cell in enumerate(row):
-            if cell and programs[number]:
-                reader.bad(f"{cell} after {programs[number]}", "one operation for each CPU")
-            programs[number] = programs[number] or cell
+    programs = _row(reader, "a row of programs")
+    if len(programs) != len(names):
+        reader.bad(f"{len(programs)} columns", f"{len(names)}")
     threads: list[Call] = []
     others: list[str] = []
     for number, program in enumerate(programs):
@@ -403,6 +396,8 @@ def _call(reader: _Reader, number: int, program: str, nr_pages: int) -> Call:
 
 def _exists(reader: _Reader) -> tuple[str, ...]:
     line = reader.next("exists (INVARIANT ...)")
+    if line.endswith(";"):
+        reader.bad(line, "one row of programs: one operation for each CPU, then exists (...)")
     found = re.fullmatch(r"exists\s*\((.*)\)", line)
     names = [name.strip() for name in found[1].split("\\/")] if found else []
     if not names or not all(re.fullmatch(r"I[0-9]+", name, re.ASCII) for name in names):
