@@ -63,7 +63,9 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=7)
     parser.add_argument("--json", type=Path, help="write the figures there as well")
     arguments = parser.parse_args()
-    print(f"{build_profile()} build, load {os.getloadavg()[0]:.1f} on {os.cpu_count()} CPUs, {arguments.runs} runs each")
+    print(
+        f"{build_profile()} build, load {os.getloadavg()[0]:.1f} on {os.cpu_count()} CPUs, {arguments.runs} runs each"
+    )
     measured = rows(arguments.runs)
     slowest = max(measured, key=lambda row: float(str(row["found_ms"])))
     print(f"slowest to be found: {slowest['race']}, {slowest['found_ms']} ms")

@@ -131,7 +131,11 @@ def test_everything_that_can_be_said_is_read() -> None:
         ("| faults |", "| store p0 |", "f:19: found P2: store p0, expected user: a CPU that loads and stores"),
         ("| faults |", "| r0 = load p0 |", "f:19: found P2: r0 = load p0, expected user"),
         ("| faults | user", "| faults", "f:19: found 3 columns, expected 4"),
-        ("| user ;", "| user ;\n fork(p0..p0) | | | ;", "f:20: found fork(p0..p0) | | | ;, expected one row of programs"),
+        (
+            "| user ;",
+            "| user ;\n fork(p0..p0) | | | ;",
+            "f:20: found fork(p0..p0) | | | ;, expected one row",
+        ),
         ("I4 \\/ I10", "I4 /\\ I10", "f:21: found exists (I4 /\\ I10), expected exists (I1 \\/ I2 ...)"),
         ("exists (I4", "exists (0:r0=1", "f:21: found exists (0:r0=1"),
         ("Sometimes", "Always", "f:22: found Result: Always, expected Result: Sometimes or Result: Never"),
@@ -177,9 +181,7 @@ def litmuses(draw: st.DrawFn) -> Litmus:
     """Any litmus file that can be written."""
     pages = draw(
         st.lists(
-            st.builds(
-                Page, st.sampled_from(KINDS), st.sampled_from(MAPPED), SMALL, SMALL, st.none() | SMALL
-            ),
+            st.builds(Page, st.sampled_from(KINDS), st.sampled_from(MAPPED), SMALL, SMALL, st.none() | SMALL),
             min_size=1,
             max_size=4,
         )
@@ -188,9 +190,7 @@ def litmuses(draw: st.DrawFn) -> Litmus:
     flags = st.sets(st.sampled_from(FLAGS)).map(lambda chosen: tuple(flag for flag in FLAGS if flag in chosen))
     operations = NAMES.filter(lambda name: name not in ("load", "store", "exists"))
     operations = operations.filter(lambda name: not name.startswith(("exists", "Result", "forall", "loc", "filter")))
-    calls = st.builds(
-        lambda name, pair, chosen: Call(name, pair[0], pair[1], chosen), operations, ends, flags
-    )
+    calls = st.builds(lambda name, pair, chosen: Call(name, pair[0], pair[1], chosen), operations, ends, flags)
     options = st.dictionaries(NAMES, VALUES, max_size=2).map(lambda found: tuple(found.items()))
     schemes = st.dictionaries(NAMES, st.builds(SchemeCall, NAMES, options), max_size=2)
     return Litmus(
@@ -224,7 +224,9 @@ def test_no_text_does_anything_but_an_input_error(text: str) -> None:
 def test_no_damage_does_anything_but_an_input_error(data: st.DataObject) -> None:
     start = data.draw(st.integers(0, len(TEXT)))
     end = data.draw(st.integers(start, min(len(TEXT), start + 12)))
-    piece = data.draw(st.sampled_from(("", "\n", ";", "|", "}", "(*", "p0..p1", "Iٱ", "٣", "\x0b", "=", ",", "²")) | st.text())
+    piece = data.draw(
+        st.sampled_from(("", "\n", ";", "|", "}", "(*", "p0..p1", "Iٱ", "٣", "\x0b", "=", ",", "²")) | st.text()
+    )
     read_or_refused(TEXT[:start] + piece + TEXT[end:])
 
 

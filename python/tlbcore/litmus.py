@@ -305,16 +305,10 @@ def _state(reader: _Reader, litmus: Litmus) -> Litmus:
         text, end, after = inside.partition("}")
         *statements, inside = text.split(";")
         for statement in map(str.strip, statements):
-            if found := re.fullmatch(r"p([0-9]+)\s*:\s*(.*)", statement):
-                if found[1] != str(len(pages)):
-                    reader.bad(f"p{found[1]}", f"p{len(pages)}: pages are numbered in order")
-                pages.append(_page(reader, found[2]))
-            elif found := re.fullmatch(r"spare\s+frames\s+(\S+)", statement):
+            if found := re.fullmatch(r"spare\s+frames\s+(\S+)", statement):
                 spare_frames = reader.number(found[1], "spare frames")
-            elif "TLB" in statement.upper():
-                reader.bad(statement, "no TLB entry: TLBs are empty at the start, and hardware fills them at any time")
             else:
-                reader.bad(statement or ";", f"p{len(pages)}: KIND, ENTRY, table N, vma N, frame N; or spare frames N;")
+                pages.append(_page(reader, statement, len(pages)))
         if end:
             break
     if inside.strip():
@@ -326,7 +320,15 @@ def _state(reader: _Reader, litmus: Litmus) -> Litmus:
     return replace(litmus, pages=tuple(pages), spare_frames=spare_frames)
 
 
-def _page(reader: _Reader, text: str) -> Page:
+def _page(reader: _Reader, statement: str, number: int) -> Page:
+    found = re.fullmatch(r"p([0-9]+)\s*:\s*(.*)", statement)
+    if found is None and "TLB" in statement.upper():
+        reader.bad(statement, "no TLB entry: TLBs are empty at the start, and hardware fills them at any time")
+    if found is None:
+        reader.bad(statement or ";", f"p{number}: KIND, ENTRY, table N, vma N, frame N; or spare frames N;")
+    if found[1] != str(number):
+        reader.bad(f"p{found[1]}", f"p{number}: pages are numbered in order")
+    text = found[2]
     given: dict[str, str | int] = {}
     for part in map(str.strip, text.split(",")):
         words = part.split()

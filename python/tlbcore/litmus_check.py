@@ -112,14 +112,14 @@ def kernel_of(litmus: Litmus) -> Kernel:
     schemes: dict[str, Scheme] = {}
     for operation, call in litmus.schemes:
         scheme = known[find("scheme", call.scheme, known)]
-        options = {item.name: item for item in dataclasses.fields(scheme)}
+        options = {item.name: item for item in dataclasses.fields(scheme)}  # type: ignore[arg-type]  # each scheme is a dataclass
         for option, value in call.options:
             find(f"option of {call.scheme}", option, options)
             expected = type(getattr(scheme(), option))
             if type(value) is not expected:
                 raise InputError(f"{call.scheme}: found {option}={value}, expected a {expected.__name__}")
         schemes[operation] = scheme(**dict(call.options))
-    return kernel.derive(litmus.name, constants=dict(litmus.constants), **schemes)
+    return kernel.derive(litmus.name, constants=dict(litmus.constants), sources=None, **schemes)
 
 
 def scenario_of(litmus: Litmus) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from tlbcore.races import (
     m2,
     m3,
     m4,
+    m8,
     r01,
     r02,
     r03,
@@ -38,7 +39,7 @@ from tlbcore.races.uncovered import UNCOVERED, Uncovered
 
 __all__ = ["RACES", "UNCOVERED", "Race", "Uncovered", "get", "matching"]
 
-_MODULES = (r01, r02, r03, r04, r05, r05b, r06, r09a, r09b, r11, r12, r13, r14a, r14b, r27, r35, m2, m3, m4)
+_MODULES = (r01, r02, r03, r04, r05, r05b, r06, r09a, r09b, r11, r12, r13, r14a, r14b, r27, r35, m2, m3, m4, m8)
 
 #: The races by their short names.
 RACES: dict[str, Race] = {module.RACE.id: module.RACE for module in _MODULES}

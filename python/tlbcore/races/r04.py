@@ -19,7 +19,7 @@ RACE = Race(
     ),
     interleaving=(
         "under the page-table lock the zap clears the entry, marks the page dirty and removes its rmap",
-        "writeback finds the page not mapped and does not ask for that lock; it clears the dirty flag and writes the page",
+        "writeback finds the page not mapped and passes that lock by; it clears the dirty flag and writes the page",
         "a CPU stores through its old translation",
         "the zap flushes, drops the lock and frees the page",
     ),
