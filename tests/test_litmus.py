@@ -157,6 +157,11 @@ def test_bad_text_is_one_line_with_its_place(old: str, new: str, message: str) -
         ("MmuGather(", "MmuGatherer(", "found scheme 'MmuGatherer'"),
         ("delay_rmap=", "delay_map=", "did you mean delay_rmap"),
         ("delay_rmap=false", "delay_rmap=0", "found delay_rmap=0, expected a bool"),
+        (
+            "MmuGather(delay_rmap=false)",
+            "LazyMmu(arch=vax)",
+            "LazyMmu\\(arch=vax\\): lazy_mmu is 'vax', expected one of",
+        ),
         ("scheme munmap", "scheme unmap", "found operation unmap"),
         ("ceiling = 33", "floor = 33", "found constant tlb_single_page_flush_floor"),
         ("gen_zero", "zero_gen", "unknown field `zero_gen_is_old`"),
@@ -284,7 +289,7 @@ def test_a_race_that_is_not_covered_says_why(capsys: pytest.CaptureFixture[str])
     shown = capsys.readouterr().out
     assert "R09a: " in shown
     assert "R09b: " in shown
-    assert "As documented, in 4 steps:" in shown
+    assert "Found after 9 steps, 2 turns (4 as documented):" in shown
 
 
 def test_every_documented_race_has_an_entry() -> None:
@@ -299,4 +304,6 @@ def test_every_documented_race_has_an_entry() -> None:
 def test_a_counterexample_takes_few_turns() -> None:
     for race in races.RACES.values():
         found = race.find()
-        assert 1 < found.turns <= race.documented_steps + 4, race.id
+        longer = {"R06": 2, "R11": 3, "R12": 1}.get(race.id, 0)  # walks of several entries, taken in pieces
+        assert found.turns <= race.documented_steps + longer, race.id
+        assert 0 < found.turns < len(found.path)

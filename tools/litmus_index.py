@@ -14,14 +14,11 @@ def index() -> str:
     rows = ["| file | kernel | programs | exists | result |", "|---|---|---|---|---|"]
     for path in sorted(FOLDER.rglob(f"*{SUFFIX}")):
         litmus = load(path)
-        changes = [call.scheme for _, call in litmus.schemes]
-        changes += [f"{name}={value}" for name, value in litmus.constants]
-        kernel = f"{litmus.kernel} with {', '.join(dict.fromkeys([*changes, *litmus.engine]))}"
         programs = [call.operation for call in litmus.threads]
         programs += [f"{count} {what}" for count, what in ((litmus.faults, "faults"), (litmus.users, "user")) if count]
         cells = [
             f"[{litmus.name}]({path.relative_to(FOLDER)})",
-            kernel.removesuffix(" with "),
+            litmus.changed_kernel,
             ", ".join(programs),
             " ".join(litmus.exists),
             litmus.result,

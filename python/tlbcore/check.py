@@ -85,8 +85,8 @@ class Verdict:
 
     @property
     def turns(self) -> int:
-        """How often the counterexample goes on on another CPU, the first one included."""
-        cpus = [event.cpu for event in self.counterexample]
+        """Runs of steps of one CPU in the counterexample, without what hardware does."""
+        cpus = [event.cpu for event in self.counterexample if not event.hardware]
         return sum(before != after for before, after in zip([None, *cpus], cpus, strict=False))
 
     def diagram(self, width: int = 75) -> str:

@@ -114,6 +114,14 @@ class Litmus:
     #: Where it was read.
     source: str = field(default="litmus", compare=False)
 
+    @property
+    def changed_kernel(self) -> str:
+        """The kernel and what is changed in it, in a few words."""
+        changes = [str(call) for _, call in self.schemes]
+        changes += [f"{name}={_value_text(value)}" for name, value in self.constants]
+        changes = list(dict.fromkeys([*changes, *self.engine]))
+        return f"{self.kernel} with {', '.join(changes)}" if changes else self.kernel
+
     def text(self) -> str:
         """The file."""
         lines = [f"tlbcore {self.name}", ""]

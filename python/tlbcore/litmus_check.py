@@ -118,8 +118,11 @@ def kernel_of(litmus: Litmus) -> Kernel:
             expected = type(getattr(scheme(), option))
             if type(value) is not expected:
                 raise InputError(f"{call.scheme}: found {option}={value}, expected a {expected.__name__}")
-        schemes[operation] = scheme(**dict(call.options))
-    return kernel.derive(litmus.name, constants=dict(litmus.constants), sources=None, **schemes)
+        try:
+            schemes[operation] = scheme(**dict(call.options))
+        except ValueError as error:
+            raise InputError(f"scheme {operation}: {call}: {error}") from error
+    return kernel.derive(litmus.changed_kernel, constants=dict(litmus.constants), sources=None, **schemes)
 
 
 def scenario_of(litmus: Litmus) -> dict[str, Any]:

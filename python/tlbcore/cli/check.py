@@ -117,7 +117,7 @@ def _run_litmus(args: argparse.Namespace) -> int:
         after = f"{len(verdict.path)} steps" if verdict.violated else f"{verdict.states} states"
         mark = "ok" if answer.as_expected else "NOT AS EXPECTED"
         exists = " \\/ ".join(litmus.exists)
-        rows.append([litmus.name, verdict.kernel, exists, litmus.result, answer.observed, after, mark])
+        rows.append([litmus.name, litmus.changed_kernel, exists, litmus.result, answer.observed, after, mark])
     print(table(head, rows, emphasis=is_terminal(), left=len(head)))
     if len(found) == 1:
         _tell(found[0])

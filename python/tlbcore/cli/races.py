@@ -50,11 +50,13 @@ def _list() -> int:
         found, proven = race.find(), race.prove()
         as_expected &= race.invariant in found.violated and proven.safe
         safe = f"safe ({proven.states} states)" if proven.safe else "UNSAFE"
-        documented = f"{race.documented_steps} steps"
+        documented = f"{race.documented_steps} step{'s' if race.documented_steps > 1 else ''}"
         rows.append([race.id, race.commit or "-", race.scheme, race.invariant, documented, _length(found)])
         rows[-1] += [race.fixed_in, safe, race.title]
     print(table(head, rows, emphasis=emphasis, left=len(head)))
-    print("\nA turn is as many steps of one CPU as come one after the other: what a documented step is.\n")
+    print(
+        "\nA turn is as many steps of one CPU as come one after the other, hardware left out: about what a documented step is.\n"
+    )
     print("Not covered:\n")
     head = ["race", "commit", "scheme", "violates", "mended in", "why not"]
     rows = [
@@ -79,10 +81,12 @@ def _tell(race: Race) -> bool:
     found, proven = race.find(), race.prove()
     _head(race)
     print(textwrap.fill(race.story, _WIDTH))
-    print(f"\nAs documented, in {race.documented_steps} steps:\n")
+    print("\nAs documented:\n")
     for number, step in enumerate(race.interleaving, 1):
         print(textwrap.fill(step, _WIDTH, initial_indent=f"{number:3}. ", subsequent_indent="     "))
-    print(f"\nFound in {_length(found)}:\n\n{found}\n\n{found.diagram()}\n\n{proven}")
+    print(
+        f"\nFound after {_length(found)} ({race.documented_steps} as documented):\n\n{found}\n\n{found.diagram()}\n\n{proven}"
+    )
     return race.invariant in found.violated and proven.safe
 
 
