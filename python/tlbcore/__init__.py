@@ -12,10 +12,12 @@ from tlbcore import _core
 from tlbcore._core import CpuMask, __version__, build_features, build_profile
 from tlbcore.check import UnsafeError, Verdict, check
 from tlbcore.errors import InputError, ProgramError, TlbcoreError
+from tlbcore.hunt import Hunt, hunt
 from tlbcore.litmus_check import LitmusVerdict, check_litmus
 
 __all__ = [
     "CpuMask",
+    "Hunt",
     "InputError",
     "LitmusVerdict",
     "ProgramError",
@@ -27,6 +29,7 @@ __all__ = [
     "build_profile",
     "check",
     "check_litmus",
+    "hunt",
 ]
 
 

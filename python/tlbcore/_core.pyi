@@ -1,5 +1,5 @@
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final, SupportsIndex, final
 
 import numpy as np
@@ -53,8 +53,11 @@ def explore_common_problem(
     each action), and of a saturated search ``maximal``.
     """
 
-def explore(kernel_json: str, scenario_json: str, options_json: str) -> str:
-    """Searches a scenario under a resolved kernel; the verdict as JSON text. Ctrl-C ends it with what it has."""
+def explore(kernel_json: str, scenario_json: str, options_json: str, is_over: Callable[[], bool] | None = None) -> str:
+    """Searches a scenario under a resolved kernel; the verdict as JSON text.
+
+    Ctrl-C ends it with what it has, and so does `is_over`, which is asked about ten times a second.
+    """
 
 def explore_audit(kernel_json: str, scenario_json: str, options_json: str) -> tuple[int, int, int, int, bool]:
     """Holds the reductions against plain search.

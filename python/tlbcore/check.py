@@ -19,7 +19,7 @@ from tlbcore.errors import InputError
 from tlbcore.report.columns import columns
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from tlbcore.kernel import Kernel
 
@@ -82,6 +82,9 @@ class Verdict:
     #: `saturating` (its states are maximal ones) or `plain`.
     engine: str = "plain"
     state_bits: int = field(compare=False, default=0)
+    #: What kernel threads and pages came to, whatever the user CPUs hold; only the saturating engine counts it. Where it does
+    #: not grow with the number of user CPUs, that is evidence, not proof, that more of them change nothing.
+    projections: int | None = None
 
     @property
     def turns(self) -> int:
@@ -110,6 +113,8 @@ class Verdict:
         """One line."""
         if self.violated:
             says = "; ".join(f"{name}: {INVARIANTS[name]}" for name in self.violated)
+            if not self.counterexample:
+                return f"{self.kernel}: UNSAFE, the search for a trace stopped by {self.stopped} ({says})"
             return f"{self.kernel}: UNSAFE after {len(self.counterexample)} steps ({says})"
         size = f"{self.states:,} states, {self.seconds:.2f} s"
         bounds = ", ".join(f"{name} {value}" for name, value in self.bounds.items())
@@ -139,6 +144,8 @@ def check(  # noqa: PLR0913  # what to run, on what, how far
     memory_bytes: int | None = None,
     depth: int | None = None,
     threads: int = 1,
+    is_over: Callable[[], bool] | None = None,
+    kernel_json: str | None = None,
 ) -> Verdict:
     """Run operations of a kernel against each other in every order.
 
@@ -160,6 +167,8 @@ def check(  # noqa: PLR0913  # what to run, on what, how far
         memory_bytes: At most so much memory.
         depth: At most so many steps.
         threads: Threads of the search.
+        is_over: Asked now and then; once it says true, the search stops with what it has.
+        kernel_json: What `Kernel.to_json` says of the kernel, for those who ask much about one.
 
     Raises:
         InputError: A scenario that cannot be, or a step that the explorer cannot run.
@@ -168,6 +177,7 @@ def check(  # noqa: PLR0913  # what to run, on what, how far
     found = kernels.get(kernel) if isinstance(kernel, str) else kernel
     if isinstance(operations, str):
         raise InputError(f"operations: found the text {operations!r}, expected a list of operations")
+    text = found.to_json() if kernel_json is None else kernel_json
     specs = [{"kind": kind}] * pages if isinstance(pages, int) else [dict(page) for page in pages]
     scenario = {
         "users": users,
@@ -186,7 +196,7 @@ def check(  # noqa: PLR0913  # what to run, on what, how far
         "depth": depth,
         "threads": threads,
     }
-    answer = json.loads(_core.explore(found.to_json(), json.dumps(scenario), json.dumps(options)))
+    answer = json.loads(_core.explore(text, json.dumps(scenario), json.dumps(options), is_over))
     trace = answer["counterexample"] or {"events": [], "path": [], "states": []}
     bounds: dict[str, object] = {"users": users, "pages": len(specs), "faulting threads": faults}
     bounds |= {
@@ -212,4 +222,5 @@ def check(  # noqa: PLR0913  # what to run, on what, how far
         seconds=answer["seconds"],
         engine=answer["engine"],
         state_bits=answer["state_bits"],
+        projections=answer.get("projections"),
     )

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import sys
+import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tlbcore import kernels
 from tlbcore.check import DEFAULT_INVARIANTS, INVARIANTS, check
 from tlbcore.cli import NEGATIVE, OK
+from tlbcore.cli.check_litmus import run_litmus
 from tlbcore.cli.common import add_json, print_json
 from tlbcore.errors import InputError
-from tlbcore.litmus_check import check_litmus, files
-from tlbcore.report.table import is_terminal, table
+from tlbcore.hunt import hunt
+from tlbcore.hunt.plan import KINDS
+from tlbcore.report.hunt import SETS, hunt_report, switch_table
 
 if TYPE_CHECKING:
     import argparse
 
     from tlbcore.check import Verdict
-    from tlbcore.litmus_check import LitmusVerdict
+    from tlbcore.hunt import Progress
+
+#: How long a hunt widens unless told.
+PAIRS_SECONDS = 60.0
+TRIPLES_SECONDS = 300.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,14 +47,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="OP[:FIRST[-LAST]]",
         help="an operation that one kernel thread runs, on all pages or on some; again for more",
     )
-    parser.add_argument(
-        "--users", type=int, default=1, metavar="N", help="CPUs that load and store at will (%(default)s)"
+    hunts = parser.add_mutually_exclusive_group()
+    hunts.add_argument(
+        "--pairs", action="store_true", help="hunt: all pairs of operations, on ranges that meet in every way"
     )
-    parser.add_argument("--pages", type=int, default=1, metavar="N", help="pages (%(default)s)")
-    parser.add_argument("--kind", choices=("file", "anon"), default="file", help="what the pages hold (%(default)s)")
+    hunts.add_argument("--triples", action="store_true", help="hunt: all triples")
     parser.add_argument(
-        "--faults", type=int, default=0, metavar="N", help="threads that take page faults (%(default)s)"
+        "--users", type=int, metavar="N", help="CPUs that load and store at will (1; a hunt: up to so many, 2)"
     )
+    parser.add_argument("--pages", type=int, metavar="N", help="pages (1; a hunt: up to so many, 2)")
+    parser.add_argument("--kind", choices=KINDS, help="what the pages hold (file; a hunt: both)")
+    parser.add_argument(
+        "--faults", type=int, metavar="N", help="threads that take page faults (0; a hunt: up to so many, 1)"
+    )
+    parser.add_argument(
+        "--each-switch", action="store_true", help="hunt: with each switch of the kernel alone, and with all"
+    )
+    parser.add_argument("--no-traces", action="store_true", help="hunt: do not print the traces")
+    parser.add_argument("--workers", type=int, metavar="N", help="hunt: so many threads (as many as CPUs)")
     parser.add_argument(
         "--invariant",
         action="append",
@@ -53,7 +72,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"what to look for, of {', '.join(INVARIANTS)}; again for more (without: {', '.join(DEFAULT_INVARIANTS)})",
     )
     parser.add_argument("--states", type=int, metavar="N", help="at most so many states")
-    parser.add_argument("--seconds", type=float, metavar="S", help="at most so much time")
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        metavar="S",
+        help=f"at most so much time (a hunt: {PAIRS_SECONDS:.0f} for pairs, {TRIPLES_SECONDS:.0f} for triples)",
+    )
     add_json(parser)
 
 
@@ -78,21 +102,28 @@ def run(args: argparse.Namespace) -> int:
     """Search and print.
 
     Raises:
-        InputError: Neither a kernel with operations nor litmus files, or both.
+        InputError: Arguments that do not go together.
     """
     if args.litmus:
-        if args.kernel or args.op or args.invariant:
-            raise InputError("check: found --litmus and a kernel, an operation or an invariant, expected one of both")
-        return _run_litmus(args)
-    if not args.kernel or not args.op:
-        raise InputError("check: found no kernel or no --op, expected KERNEL --op OP, or --litmus F")
+        if args.kernel or args.op or args.invariant or args.pairs or args.triples:
+            raise InputError("check: found --litmus and a kernel or what to do with one, expected one of both")
+        return run_litmus(args)
+    if not args.kernel:
+        raise InputError("check: found no kernel, expected KERNEL or --litmus F")
+    if args.pairs or args.triples:
+        return run_hunt(args)
+    for name in ("each_switch", "no_traces", "workers"):
+        if getattr(args, name):
+            raise InputError(f"--{name.replace('_', '-')}: found it without --pairs or --triples")
+    if not args.op:
+        raise InputError("found no operation, expected --op OPERATION, --pairs or --triples")
     verdict = check(
         args.kernel,
         [operation(text) for text in args.op],
-        users=args.users,
-        pages=args.pages,
-        kind=args.kind,
-        faults=args.faults,
+        users=1 if args.users is None else args.users,
+        pages=1 if args.pages is None else args.pages,
+        kind=args.kind or "file",
+        faults=args.faults or 0,
         invariants=args.invariant or DEFAULT_INVARIANTS,
         states=args.states,
         seconds=args.seconds,
@@ -104,38 +135,71 @@ def run(args: argparse.Namespace) -> int:
     return OK if verdict.safe else NEGATIVE
 
 
-def _run_litmus(args: argparse.Namespace) -> int:
-    found = [check_litmus(path, states=args.states, seconds=args.seconds) for path in files(args.litmus)]
-    as_expected = all(answer.as_expected for answer in found)
+def run_hunt(args: argparse.Namespace) -> int:
+    """Hunt and print."""
+    default = TRIPLES_SECONDS if args.triples else PAIRS_SECONDS
+    given = {
+        "users": args.users,
+        "pages": args.pages,
+        "faults": args.faults,
+        "states": args.states,
+        "invariants": args.invariant,
+        "operations": args.op,
+        "kinds": args.kind and (args.kind,),
+        "workers": args.workers,
+    }
+    options = {name: value for name, value in given.items() if value is not None}
+    threads = 3 if args.triples else 2
+    seconds = default if args.seconds is None else args.seconds
+    settings = each_switch(args.kernel) if args.each_switch else {"": args.kernel}
+    hunts = []
+    for name, kernel in settings.items():
+        hunts.append((name, hunt(kernel, threads, seconds=seconds, progress=Watch(name), **options)))
+        if hunts[-1][1].stopped == "Ctrl-C":
+            break
     if args.json:
-        print_json([{"as_expected": answer.as_expected, **asdict(answer)} for answer in found])
-        return OK if as_expected else NEGATIVE
-    head = ["litmus", "kernel", "exists", "expected", "observed", "after", ""]
-    rows = []
-    for answer in found:
-        litmus, verdict = answer.litmus, answer.verdict
-        after = f"{len(verdict.path)} steps" if verdict.violated else f"{verdict.states} states"
-        mark = "ok" if answer.as_expected else "NOT AS EXPECTED"
-        exists = " \\/ ".join(litmus.exists)
-        rows.append([litmus.name, litmus.changed_kernel, exists, litmus.result, answer.observed, after, mark])
-    print(table(head, rows, emphasis=is_terminal(), left=len(head)))
-    if len(found) == 1:
-        _tell(found[0])
-    return OK if as_expected else NEGATIVE
+        found = {name: asdict(found) | {"safe": found.safe} for name, found in hunts}
+        print_json(found if args.each_switch else found[""])
+    elif args.each_switch:
+        print(switch_table(hunts))
+    else:
+        print(hunt_report(hunts[0][1], traces=not args.no_traces))
+    return OK if all(found.safe for _, found in hunts) else NEGATIVE
 
 
-def _tell(answer: LitmusVerdict) -> None:
-    """Print what was asked, and the counterexample or the bounds."""
-    verdict = answer.verdict
-    if answer.litmus.question:
-        print(f"\n{answer.litmus.question}")
-    if verdict.violated:
-        print(f"\n{verdict.diagram()}")
-        return
-    bounds = ", ".join(f"{name} {value}" for name, value in verdict.bounds.items())
-    print(f"\nwithin {bounds}; locks relied on: {', '.join(verdict.locks)}")
-    if verdict.stopped:
-        print(f"stopped by {verdict.stopped}")
+class Watch:
+    """Progress on standard error: one line that is written again on a terminal, one a few seconds elsewhere."""
+
+    def __init__(self, name: str) -> None:
+        """`name` stands in front."""
+        self.name, self.last = name, time.monotonic()
+
+    def __call__(self, at: Progress) -> None:
+        """Say how far it is."""
+        terminal = sys.stderr.isatty()
+        if time.monotonic() - self.last < (0.2 if terminal else 5):
+            return
+        self.last = time.monotonic()
+        sets = SETS.get(at.threads, f"sets of {at.threads}")
+        text = f"{self.name}{' ' * bool(self.name)}{at.size}: {at.done} of {at.of} {sets} done, {at.states:,} states"
+        print(f"\r{text}\x1b[K" if terminal else text, end="" if terminal else "\n", file=sys.stderr, flush=True)
+        if terminal and at.done == at.of:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+
+
+def each_switch(kernel: str) -> dict[str, str]:
+    """The settings of a kernel that show what each of its switches does: none, each value alone, all.
+
+    Raises:
+        InputError: The kernel has no switches, or some are set already.
+
+    """
+    family = kernels.FAMILIES.get(kernel)
+    if family is None or not family.switches:
+        having = ", ".join(name for name, known in kernels.FAMILIES.items() if known.switches)
+        raise InputError(f"--each-switch: found {kernel}, expected a kernel with switches, of {having}")
+    alone = [f"{s.name}={value}" for s in family.switches for value in s.values[:-1]]
+    return {"none": f"{kernel}:none", **{one: f"{kernel}:none,{one}" for one in alone}, "all": kernel}
 
 
 def show(verdict: Verdict) -> None:

@@ -55,7 +55,7 @@ def _list() -> int:
         rows[-1] += [race.fixed_in, safe, race.title]
     print(table(head, rows, emphasis=emphasis, left=len(head)))
     print(
-        "\nA turn is as many steps of one CPU as come one after the other, hardware left out: about what a documented step is.\n"
+        "\nA turn is as many steps of one CPU as come one after the other, without hardware: about a documented step.\n"
     )
     print("Not covered:\n")
     head = ["race", "commit", "scheme", "violates", "mended in", "why not"]
@@ -84,9 +84,8 @@ def _tell(race: Race) -> bool:
     print("\nAs documented:\n")
     for number, step in enumerate(race.interleaving, 1):
         print(textwrap.fill(step, _WIDTH, initial_indent=f"{number:3}. ", subsequent_indent="     "))
-    print(
-        f"\nFound after {_length(found)} ({race.documented_steps} as documented):\n\n{found}\n\n{found.diagram()}\n\n{proven}"
-    )
+    print(f"\nFound after {_length(found)} ({race.documented_steps} as documented):\n")
+    print(f"{found}\n\n{found.diagram()}\n\n{proven}")
     return race.invariant in found.violated and proven.safe
 
 

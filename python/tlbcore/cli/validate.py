@@ -107,7 +107,9 @@ def text(validation: Validation, causes: Sequence[Cause] | None) -> str:
     else:
         differences = report.causes(causes, emphasis=emphasis)
     notes = report.notes(validation.replay.notes, emphasis=emphasis)
-    return "\n".join([*report.scores(validation, emphasis=emphasis), *differences, *notes])
+    found = None if validation.undecided is None else validation.undecided.to_dict()
+    undecided = report.undecided(found, validation.missed + validation.extra, emphasis=emphasis)
+    return "\n".join([*report.scores(validation, emphasis=emphasis), *undecided, *differences, *notes])
 
 
 def summary_text(summary: Summary, paths: Sequence[str], *, with_causes: bool) -> str:
@@ -117,4 +119,7 @@ def summary_text(summary: Summary, paths: Sequence[str], *, with_causes: bool) -
     names = {str(row.path): os.path.relpath(row.path, folder) if folder else str(row.path) for row in summary.rows}
     causes = report.causes(summary.causes, emphasis=emphasis) if with_causes else []
     notes = report.notes(summary.notes, emphasis=emphasis)
-    return "\n".join([*report.summary(summary, names, emphasis=emphasis), *causes, *notes])
+    by_perf = [row.plain for row in summary.rows if "undecided" in row.plain]
+    nr_differing = sum(plain["missed"] + plain["extra"] for plain in by_perf)
+    undecided = report.undecided(summary.undecided, nr_differing, emphasis=emphasis)
+    return "\n".join([*report.summary(summary, names, emphasis=emphasis), *undecided, *causes, *notes])

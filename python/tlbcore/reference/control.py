@@ -132,9 +132,14 @@ def for_each_page(f: Frame, step: Plain) -> None:
 
 
 def for_each_mapping(f: Frame, step: Plain) -> None:
-    """A snapshot of the page's rmap, without the mappings gone meanwhile."""
+    """A snapshot of the page's rmap in the order of a walk, without the mappings gone meanwhile."""
     page = f.the_page
-    todo = deque(page.rmap)
+
+    def order(mapping: tuple[int, int]) -> tuple[int, int, int]:
+        vma = f.machine.engine.mms[mapping[0]].vmas.lookup(mapping[1])
+        return (1 << 64 if vma is None else vma.pgoff, *mapping)
+
+    todo = deque(sorted(page.rmap, key=order))
     with _registers_come_back(f):
         while todo:
             number, addr = todo.popleft()

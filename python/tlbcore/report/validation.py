@@ -8,7 +8,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
 from tlbcore.report.table import assumptions, heading, number, table
-from tlbcore.validate import flush_text
+from tlbcore.validate import KINDS, flush_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -57,6 +57,30 @@ def scores(validation: Validation, *, emphasis: bool) -> list[str]:
         nr_unattributed = number(plain["nr_unattributed"])
         lines += ["", f"  {nr_unattributed} recorded flushes belong to no recorded operation; not compared"]
     return lines
+
+
+def undecided(found: Mapping[str, Any] | None, nr_differing: int, *, emphasis: bool) -> list[str]:
+    """What the recording cannot decide, of so many differing flushes, and the score over the rest."""
+    if found is None or not found["classes"]:
+        return []
+    decided = found["decided"]
+    titles = {kind.name: kind.title for kind in KINDS}
+    rows = [
+        [titles[name], number(counts["nr_operations"]), number(counts["nr_flushes"])]
+        for name, counts in sorted(found["classes"].items(), key=lambda item: (-item[1]["nr_flushes"], item[0]))
+    ]
+    title = (
+        f"Of {number(nr_differing)} differing flushes, {number(found['nr_flushes'])} are of classes that the recording"
+        " cannot decide"
+    )
+    score = f"{decided['score']:.4f}, without targets {decided['without_targets']['score']:.4f}"
+    return [
+        "",
+        heading(title, emphasis=emphasis),
+        "",
+        table(["class", "operations", "flushes"], rows, emphasis=emphasis),
+        f"Score over what the recording decides: {score}",
+    ]
 
 
 def _lab(lab: Mapping[str, Any], *, emphasis: bool) -> list[str]:

@@ -9,9 +9,11 @@ from tlbcore.validate.explain import Cause, explain, merge
 from tlbcore.validate.folder import Failure, Row, Summary, find_recordings, validate_folder
 from tlbcore.validate.rules import COLUMN_RULES, RULES, Rule
 from tlbcore.validate.scores import Validation, flush_text, validate
+from tlbcore.validate.undecided import KINDS, Undecided
 
 __all__ = [
     "COLUMN_RULES",
+    "KINDS",
     "RULES",
     "Cause",
     "Example",
@@ -20,6 +22,7 @@ __all__ = [
     "Row",
     "Rule",
     "Summary",
+    "Undecided",
     "Validation",
     "explain",
     "find_recordings",

@@ -77,6 +77,26 @@ class Summary:
         }
 
     @property
+    def undecided(self) -> dict[str, Any] | None:
+        """The sums of what recordings by perf cannot decide (`Undecided.to_dict`); None without any such recording."""
+        found = [row.plain["undecided"] for row in self.rows if "undecided" in row.plain]
+        if not found:
+            return None
+        classes: dict[str, dict[str, int]] = {}
+        for one in found:
+            for name, counts in one["classes"].items():
+                sums = classes.setdefault(name, dict.fromkeys(counts, 0))
+                for key, count in counts.items():
+                    sums[key] += count
+        decided = [one["decided"] for one in found]
+        without = _sums([one["without_targets"] for one in decided])
+        return {
+            "nr_flushes": sum(one["nr_flushes"] for one in found),
+            "classes": classes,
+            "decided": {**_sums(decided), "without_targets": without},
+        }
+
+    @property
     def notes(self) -> dict[str, int]:
         """What the recordings do not say, over all."""
         total: dict[str, int] = {}
@@ -95,6 +115,7 @@ class Summary:
         return {
             "recordings": [row.to_dict() for row in self.rows],
             "failures": [failure.to_dict() for failure in self.failures],
+            **({} if self.undecided is None else {"undecided": self.undecided}),
             "total": self.total if self.lab is None else {**self.total, "lab": self.lab},
             "notes": self.notes,
             "causes": [cause.to_dict() for cause in self.causes],

@@ -16,6 +16,8 @@ from tlbcore import recordings
 from tlbcore.errors import InputError
 from tlbcore.lab import LabExactness
 from tlbcore.replay import Replay, replay
+from tlbcore.validate.timeline import Timeline
+from tlbcore.validate.undecided import Undecided, undecided
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -74,6 +76,13 @@ class Validation:
         """Those of them where the lists differ."""
         return self.replay.result.operations(self.replay.recording, only_differing=True)
 
+    @cached_property
+    def undecided(self) -> Undecided | None:
+        """For a recording by perf: which differences it cannot decide."""
+        if self.lab is not None:
+            return None
+        return undecided(Timeline(self.replay.recording), self.differing, self.plain)
+
     def to_dict(self) -> dict[str, Any]:
         """The plain structure, with `matched`, `missed`, `extra` and `score` at the top."""
         return {
@@ -81,6 +90,7 @@ class Validation:
             "kernel": self.replay.kernel.name,
             "kernel_choice": self.kernel_choice,
             **self.plain,
+            **({} if self.undecided is None else {"undecided": self.undecided.to_dict()}),
             "notes": self.replay.notes,
         }
 

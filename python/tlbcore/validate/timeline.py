@@ -63,6 +63,8 @@ REASONS: Final = (
 #: Reasons by which a CPU shows that it made a request itself, and that a request found it in another address space.
 ASKED: Final = (2, 3, 4)
 WRONG_CPU: Final = 5
+#: The number of strides of a full flush.
+FULL: Final = -1
 _TASK_IDLE, _TASK_KTHREAD = 2**32 - 1, 2**32 - 2
 
 
@@ -135,6 +137,26 @@ class Timeline:
     def switches(self) -> Rows:
         """Rows of context switches."""
         return np.flatnonzero(self.is_kind("switch"))
+
+    @cached_property
+    def _switches_of_cpu(self) -> dict[int, Rows]:
+        cpus = self.cpu[self.switches]
+        return {int(cpu): self.switches[cpus == cpu] for cpu in np.unique(cpus)}
+
+    def runs_on(self, cpu: int) -> Rows:
+        """Rows of the switches of a CPU."""
+        return self._switches_of_cpu.get(cpu, np.array([], dtype=np.intp))
+
+    @cached_property
+    def _cpus_of_process(self) -> dict[int, set[int]]:
+        found: dict[int, set[int]] = {}
+        for pid, cpu in {*zip(self.pid.tolist(), self.cpu.tolist(), strict=True)}:
+            found.setdefault(pid, set()).add(cpu)
+        return found
+
+    def cpus_of(self, pid: int) -> set[int]:
+        """The CPUs on which a process was ever seen."""
+        return self._cpus_of_process.get(pid, set())
 
     def _by_process(self, chosen: npt.NDArray[np.bool_]) -> dict[int, Rows]:
         rows = np.flatnonzero(chosen)

@@ -1,5 +1,5 @@
 //! The explorer: one call, JSON text in and out. Ctrl-C stops a running search, which then answers for what it has
-//! searched.
+//! searched; so does a call-back, for searches outside the main thread, where no signals arrive.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -86,9 +86,17 @@ impl Options {
     }
 }
 
-/// Searches a scenario under a resolved kernel; the verdict as JSON text.
+/// Searches a scenario under a resolved kernel; the verdict as JSON text. `is_over` is asked now and then: once it says
+/// true, or fails, the search stops.
 #[pyfunction]
-pub fn explore(py: Python<'_>, kernel_json: &str, scenario_json: &str, options_json: &str) -> Result<String> {
+#[pyo3(signature = (kernel_json, scenario_json, options_json, is_over = None))]
+pub fn explore(
+    py: Python<'_>,
+    kernel_json: &str,
+    scenario_json: &str,
+    options_json: &str,
+    is_over: Option<Py<PyAny>>,
+) -> Result<String> {
     let stop = AtomicBool::new(false);
     py.detach(|| {
         let kernel = CompiledKernel::from_json(kernel_json)?;
@@ -97,7 +105,13 @@ pub fn explore(py: Python<'_>, kernel_json: &str, scenario_json: &str, options_j
             serde_json::from_str(options_json).map_err(|error| Error::Value(format!("options: {error}")))?;
         let request = options.request()?;
         let mut watch = |_| {
-            if Python::attach(|py| py.check_signals().is_err()) {
+            let ends = |py: Python<'_>| {
+                py.check_signals().is_err()
+                    || is_over
+                        .as_ref()
+                        .is_some_and(|ask| ask.call0(py).and_then(|answer| answer.is_truthy(py)).unwrap_or(true))
+            };
+            if Python::attach(ends) {
                 stop.store(true, Ordering::Relaxed);
             }
         };

@@ -54,6 +54,8 @@ pub struct Verdict {
     pub counterexample: Option<Counterexample>,
     /// States stored.
     pub states: u64,
+    /// What kernel threads and pages came to, whatever the user CPUs hold; only the saturating engine counts it.
+    pub projections: Option<u64>,
     /// Transitions taken.
     pub transitions: u64,
     /// Levels searched.
@@ -220,6 +222,7 @@ fn run<'a, const W: usize>(
         checked: names(model.checked()),
         counterexample: None,
         states: 0,
+        projections: None,
         transitions: 0,
         depth: 0,
         engine: "plain",
@@ -231,16 +234,20 @@ fn run<'a, const W: usize>(
     };
     if request.reductions.saturate
         && let Ok(outcome) = saturate(&model, request.reductions, true, &mut control)
-        && (outcome.violations == 0 || outcome.stopped.is_some())
     {
         verdict.safe = outcome.is_proof();
+        // Each state that it stores is reachable: what it sees violated is, whether or not a trace is found.
+        verdict.violated = names(outcome.violations);
         verdict.engine = "saturating";
         verdict.states = outcome.maximal;
+        verdict.projections = Some(outcome.projections);
         verdict.transitions = outcome.transitions;
         verdict.depth = outcome.rounds;
         verdict.stopped = outcome.stopped.map(|stopped| stopped.to_string());
-        verdict.seconds = since.elapsed().as_secs_f64();
-        return Ok(verdict);
+        if outcome.violations == 0 || outcome.stopped.is_some() {
+            verdict.seconds = since.elapsed().as_secs_f64();
+            return Ok(verdict);
+        }
     }
     // Without urgent steps a counterexample is as short as can be; with them larger scenarios come to an end.
     let all = request.bounds.states;
@@ -267,7 +274,9 @@ fn run<'a, const W: usize>(
             Some(Counterexample { path: path.iter().map(|action| action.0).collect(), events, states })
         });
     }
-    verdict.safe = outcome.is_proof();
+    verdict.safe = outcome.is_proof() && verdict.violated.is_empty();
+    verdict.engine = "plain";
+    verdict.projections = None;
     verdict.states = outcome.states;
     verdict.transitions = outcome.transitions;
     verdict.depth = outcome.depth;

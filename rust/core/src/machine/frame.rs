@@ -15,6 +15,7 @@ use super::mm::FlushBatched;
 use super::operation::AccessKind;
 use super::pages::FileId;
 use super::rmap::Mapping;
+use super::rmap_walk::RmapVisit;
 use super::vma::{VmFlags, Vma};
 
 /// Whether a program has more to do.
@@ -142,12 +143,13 @@ pub(super) enum Loop {
         next: usize,
         keep: bool,
     },
-    /// `huge` is the huge PMD that the body's run before was for: what it was split into, `nr_parts` mappings, comes next.
+    /// `huge` is the huge PMD that the body's run before was for: what it was split into comes next. `walk` are the areas
+    /// that the kernel visits and that were not counted yet, if they are counted.
     Mapping {
         list: Vec<Mapping>,
         next: usize,
         huge: Option<Mapping>,
-        nr_parts: usize,
+        walk: Vec<RmapVisit>,
         shared_only: bool,
         saved: Registers,
     },

@@ -11,8 +11,11 @@ use super::vma::VmFlags;
 impl Machine {
     pub(super) fn dup_mm(&mut self, frame: &mut Frame) -> Result<()> {
         let brk = self.mm_ref(frame.r.mm)?.brk;
+        let mut ancestors = self.mm_ref(frame.r.mm)?.ancestors.clone();
+        ancestors.push(frame.r.mm);
         let child = self.create_mm();
-        self.mm_mut(child)?.brk = brk;
+        let mm = self.mm_mut(child)?;
+        (mm.brk, mm.ancestors) = (brk, ancestors);
         frame.child = Some(child);
         Ok(())
     }

@@ -14,6 +14,7 @@ use super::mask_evidence::MaskEvidence;
 use super::nesting::Nesting;
 use super::overlap::Overlap;
 use super::parallel_step::{ParallelOutcome, ParallelSteps};
+use super::reclaimed::ReclaimRun;
 use super::tasks::Tasks;
 use super::traced::Traced;
 use crate::error::{Error, Result};
@@ -132,8 +133,8 @@ pub(super) struct ReclaimList {
     pub(super) row: usize,
     /// When the latest was taken, in ns.
     pub(super) time_ns: u64,
-    /// Where the pages are mapped: mm, address.
-    pub(super) places: Vec<(u32, u64)>,
+    /// What reclaim visited, in order.
+    pub(super) runs: Vec<ReclaimRun>,
     /// Rows of faults of others that met a page of the list when it was gone already.
     pub(super) faults: Vec<usize>,
 }
@@ -150,6 +151,8 @@ pub(super) struct Driver<'a> {
     pub(super) files_by_name: FxHashMap<u64, FileId>,
     /// The heap of each address space, as the recording's brk calls tell it: start, end.
     pub(super) heaps: FxHashMap<MmId, (u64, u64)>,
+    /// Of which address space each that a fork made is a copy.
+    pub(super) copied_from: FxHashMap<MmId, MmId>,
     /// Where the latest mapping of a length lies: mm, bytes.
     pub(super) mapped: FxHashMap<(MmId, u64), u64>,
     /// The file that the current step of a task maps: name index, shared.
@@ -164,7 +167,7 @@ pub(super) struct Driver<'a> {
     pub(super) exit_of: FxHashMap<u32, usize>,
     /// What the recording shows of masks, if it is followed.
     masks: Option<MaskEvidence>,
-    /// Calls that take effect when they return: end in ns, row.
+    /// Calls that take effect when they return, or are woken: that time in ns, row.
     deferred: BinaryHeap<Reverse<(u64, usize)>>,
     /// Calls that ran while others had a gather open.
     pub(super) nesting: Nesting,
@@ -211,6 +214,7 @@ impl<'a> Driver<'a> {
         config: &MachineConfig,
         follow_masks: bool,
     ) -> Result<Self> {
+        let nesting = if recording.meta.source == "perf" { Nesting::of(recording) } else { Nesting::default() };
         Ok(Self {
             recording,
             machine: Machine::new(config, Arc::clone(kernel))?,
@@ -218,6 +222,7 @@ impl<'a> Driver<'a> {
             files_by_fd: FxHashMap::default(),
             files_by_name: FxHashMap::default(),
             heaps: FxHashMap::default(),
+            copied_from: FxHashMap::default(),
             mapped: FxHashMap::default(),
             step_files: FxHashMap::default(),
             reclaim: None,
@@ -226,9 +231,9 @@ impl<'a> Driver<'a> {
             exit_of: FxHashMap::default(),
             masks: follow_masks.then(|| MaskEvidence::new(recording)),
             deferred: BinaryHeap::new(),
-            nesting: if recording.meta.source == "perf" { Nesting::of(recording) } else { Nesting::default() },
             overlap: Overlap::new(recording),
-            in_flight: InFlight::new(recording, config.nr_cpus as usize),
+            in_flight: InFlight::new(recording, &nesting, config.nr_cpus as usize),
+            nesting,
             exec_of: FxHashMap::default(),
             now_ns: recording.events.time_ns.first().copied().unwrap_or(0),
             is_lab: recording.meta.source == "lab",
@@ -320,7 +325,12 @@ impl<'a> Driver<'a> {
             }
             EventKind::Fault if self.meets_reclaim(row, event) => Ok(()),
             EventKind::Fault => self.fault(event),
-            kind if kind.is_call() => self.call(row, event),
+            kind if kind.is_call() => {
+                let Some(woken_ns) = self.nesting.woken_ns(row) else { return self.call(row, event) };
+                // After the switch that wakes it.
+                self.deferred.push(Reverse((woken_ns + 1, row)));
+                Ok(())
+            }
             _ => self.scenario(row, event),
         }
     }
@@ -344,6 +354,7 @@ impl<'a> Driver<'a> {
         {
             self.deferred.pop();
             self.end_open()?;
+            self.set_now(end_ns.min(now_ns));
             let mut event = self.recording.events.get(row);
             let running = self.tasks.alive(event.task).and_then(|task| self.machine.running_on(task));
             event.cpu = running.and_then(|cpu| u16::try_from(cpu).ok()).unwrap_or(event.cpu);
@@ -411,7 +422,7 @@ impl<'a> Driver<'a> {
     pub(super) fn book_request(&mut self, (row, task): (usize, u32), request: &FlushRequest, events: &[TlbFlushEvent]) {
         let kind = self.kind_name(row);
         self.ledger.request(&kind, request);
-        self.in_flight.sent(request, self.recording.events.time_ns[row]);
+        self.in_flight.sent(request, self.recording.events.kind[row], self.recording.events.time_ns[row]);
         self.predicted.push(Predicted::new(row, task, request, events));
     }
 
@@ -445,7 +456,8 @@ impl<'a> Driver<'a> {
         let mut rest = &events[..];
         for (index, request) in requests.iter().enumerate() {
             self.ledger.request(&kind, request);
-            self.in_flight.sent(request, self.recording.events.time_ns[row]);
+            // Later than its event, if the event's call had to wait.
+            self.in_flight.sent(request, self.recording.events.kind[row], self.now_ns);
             let number = i64::try_from(first + index as u64).unwrap_or(i64::MAX);
             let begin = rest.iter().position(|e| e.request >= number).unwrap_or(rest.len());
             let end = rest.iter().position(|e| e.request > number).unwrap_or(rest.len());

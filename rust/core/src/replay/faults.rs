@@ -3,9 +3,12 @@
 //! An x86 error code tells whether the entry was present. Where the machine has it otherwise, the recording is right:
 //! a page that the machine thinks mapped was not (fault-around did not map it, since it was not in the page cache), one
 //! that it thinks absent was mapped read-only (fault-around did, or it was there before the recording began).
+//!
+//! A page that was there before the recording, or was made by `execve` (the arguments, the end of the data), was there in
+//! the other address spaces too that forks made since: all of them share it, until all but one have copied it.
 
 use super::driver::Driver;
-use crate::addr::{PAGE_SIZE, VaRange, VirtAddr};
+use crate::addr::{PAGE_SHIFT, PAGE_SIZE, VaRange, VirtAddr};
 use crate::error::Result;
 use crate::flush::MmId;
 use crate::machine::{AccessKind, AdoptKind, MMAP_MIN, Operation, Outcome};
@@ -42,9 +45,13 @@ impl Driver<'_> {
         } else {
             AccessKind::Read
         };
+        let is_known = self.machine.vma_at(mm, addr).is_some();
         if !self.adopt_for_fault(mm, addr, kind, event.a1 & PRESENT != 0)? {
             self.note("fault that the kernel answered with a signal");
             return Ok(());
+        }
+        if event.a1 & (PRESENT | WRITE) == PRESENT | WRITE {
+            self.adopt_for_family(mm, addr, is_known)?;
         }
         self.correct(mm, addr, event.a1)?;
         let access = Operation::Access { task, addr: addr.0, kind };
@@ -100,5 +107,46 @@ impl Driver<'_> {
         let range = window.intersect(self.machine.gap_around(mm, addr));
         self.adopt_unknown(mm, range, kind == AccessKind::Write && !present)?;
         Ok(true)
+    }
+
+    /// Where a page is about to be written that was there before: lets all address spaces of the family have it that have
+    /// nothing there. A fault of any of them would have shown a page that came later, except one of a file, which
+    /// fault-around may have mapped in an area that is known.
+    fn adopt_for_family(&mut self, mm: MmId, addr: VirtAddr, is_known: bool) -> Result<()> {
+        let may_be_older = |driver: &Self, of: MmId, is_known: bool| {
+            let vma = driver.machine.vma_at(of, addr);
+            driver.machine.leaf(of, addr).is_none() && (!is_known || vma.is_none_or(|vma| vma.is_anonymous()))
+        };
+        if self.copied_from.is_empty() || !may_be_older(self, mm, is_known) {
+            return Ok(());
+        }
+        let mut family = vec![mm];
+        for relative in self.relatives(mm) {
+            if !may_be_older(self, relative, true) {
+                continue;
+            }
+            if self.machine.vma_at(relative, addr).is_none() {
+                let start = addr.align_down(PAGE_SHIFT);
+                self.adopt_unknown(relative, VaRange::new(start, VirtAddr(start.0 + PAGE_SIZE)), true)?;
+            }
+            family.push(relative);
+        }
+        if family.len() > 1 {
+            self.note("page mapped before it was seen");
+            self.machine.adopt_shared_page(&family, addr)?;
+        }
+        Ok(())
+    }
+
+    /// The other address spaces that share an ancestor with this one through forks, or are one, by number.
+    fn relatives(&self, mm: MmId) -> Vec<MmId> {
+        let first = |mm: MmId| std::iter::successors(Some(mm), |mm| self.copied_from.get(mm).copied()).last();
+        let of_family = first(mm);
+        let mms = self.copied_from.iter().flat_map(|(to, from)| [*to, *from]);
+        let mut found: Vec<MmId> =
+            mms.filter(|&other| other != mm && self.machine.mm(other).is_some() && first(other) == of_family).collect();
+        found.sort_unstable();
+        found.dedup();
+        found
     }
 }

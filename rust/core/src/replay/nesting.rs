@@ -10,6 +10,9 @@
 //!   preempted (`R+`) keeps what it has, for as long as it does not run.
 //!
 //! Whose gather is open is asked when a call opens its own; the walk that follows is short against the flush.
+//!
+//! A call that waited for the lock also takes effect only when it was woken: by then its CPU may be another, and other CPUs
+//! may have left the address space.
 
 use rustc_hash::FxHashMap;
 
@@ -45,9 +48,14 @@ struct Holder {
     end_ns: u64,
 }
 
-/// For each call, how many gathers of others were open when it opened its own. Calls without any are absent.
+/// What other calls meant for those of a recording. Calls for which they meant nothing are absent.
 #[derive(Clone, Default)]
-pub(super) struct Nesting(FxHashMap<usize, u32>);
+pub(super) struct Nesting {
+    /// How many gathers of others were open when it opened its own.
+    nr_open: FxHashMap<usize, u32>,
+    /// When it was woken for the last time, in ns.
+    woken_ns: FxHashMap<usize, u64>,
+}
 
 impl Nesting {
     /// Of a recording of a machine on which calls ran as they came.
@@ -55,6 +63,7 @@ impl Nesting {
         let mut nested = FxHashMap::default();
         let calls = holders(recording);
         let margin_ns = margin_ns(&calls);
+        let woken_ns = calls.iter().filter_map(|call| Some((call.row, call.woken_ns(recording)?))).collect();
         let mut of_process: FxHashMap<u32, Vec<Holder>> = FxHashMap::default();
         for call in calls {
             let task = recording.events.task[call.row] as usize;
@@ -65,12 +74,27 @@ impl Nesting {
             let last = before.len() - 1;
             count_open(before, last, margin_ns, &mut nested);
         }
-        Self(nested)
+        Self { nr_open: nested, woken_ns }
     }
 
     /// How many gathers of others were open.
     pub(super) fn of_call(&self, row: usize) -> u32 {
-        self.0.get(&row).copied().unwrap_or(0)
+        self.nr_open.get(&row).copied().unwrap_or(0)
+    }
+
+    /// When the call has got its lock, in ns, if it had to wait for that without its CPU.
+    pub(super) fn woken_ns(&self, row: usize) -> Option<u64> {
+        self.woken_ns.get(&row).copied()
+    }
+}
+
+impl Holder {
+    /// When a call that blocked was woken for the last time. mmap and mremap are done when they return in any case; a fork
+    /// also waits for its child (`CLONE_VFORK`).
+    fn woken_ns(&self, recording: &Recording) -> Option<u64> {
+        let event = recording.events.get(self.row);
+        let is_deferred = !matches!(event.kind(), EventKind::Mmap | EventKind::Mremap | EventKind::Fork);
+        (is_deferred && self.start_ns > event.time_ns).then_some(self.start_ns)
     }
 }
 

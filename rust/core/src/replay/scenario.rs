@@ -2,14 +2,15 @@
 
 use super::driver::{Driver, ReclaimList};
 use super::lab::columns::in_region;
+use super::reclaimed::ReclaimRun;
 use crate::addr::{PAGE_SIZE, VirtAddr};
 use crate::error::Result;
 use crate::flush::MmId;
 use crate::machine::{AccessKind, Operation, Outcome};
 use crate::trace::{Event, EventKind};
 
-/// The most pages that one record of reclaim is believed to stand for: a huge page that was split.
-const RECLAIM_MAX: u64 = 512;
+/// The most calls that one record of reclaim is believed to stand for.
+const RECLAIM_MAX: u64 = 1 << 14;
 
 impl Driver<'_> {
     /// An event of a scenario.
@@ -91,17 +92,12 @@ impl Driver<'_> {
         if self.pageout_end.get(&event.task).is_some_and(|end_ns| event.time_ns <= *end_ns) {
             return Ok(());
         }
-        let first = VirtAddr(event.a0 & !(PAGE_SIZE - 1));
-        let mapped = |mm: &MmId| self.machine.leaf(*mm, first).is_some();
+        let addr = VirtAddr(event.a0 & !(PAGE_SIZE - 1));
+        let mapped = |mm: &MmId| self.machine.leaf(*mm, addr).is_some();
         let known =
             if self.is_lab { self.lab_mm(event.a1) } else { self.machine.live_mms().map(|(mm, _)| mm).find(mapped) };
         let Some(mm) = known else { return Ok(()) };
-        // A record stands for as many pages in a row as it counts calls.
-        let nr_pages = event.a2.clamp(1, RECLAIM_MAX);
-        if !self.adopt_reclaimed(mm, first)? {
-            return Ok(());
-        }
-        let places = (0..nr_pages).map(|page| (mm.0, first.0 + page * PAGE_SIZE));
+        let run = ReclaimRun { mm, addr, nr_calls: event.a2.clamp(1, RECLAIM_MAX) };
         let goes_on = self
             .reclaim
             .as_ref()
@@ -109,13 +105,12 @@ impl Driver<'_> {
         match &mut self.reclaim {
             Some(list) if goes_on => {
                 list.time_ns = event.time_ns;
-                list.places.extend(places);
+                list.runs.push(run);
             }
             _ => {
-                let places = places.collect();
                 self.flush_reclaim()?;
-                self.reclaim =
-                    Some(ReclaimList { task: event.task, row, time_ns: event.time_ns, places, faults: Vec::new() });
+                let (task, time_ns) = (event.task, event.time_ns);
+                self.reclaim = Some(ReclaimList { task, row, time_ns, runs: vec![run], faults: Vec::new() });
             }
         }
         Ok(())
@@ -127,7 +122,7 @@ impl Driver<'_> {
         let pid = |task: u32| self.recording.tasks.get(task as usize).map(|task| task.pid);
         let Some(list) = &mut self.reclaim else { return false };
         // Addresses alone do not tell the address space, but processes of a scenario are copies of one another.
-        let meets = list.places.iter().any(|(_, addr)| *addr == page) && pid(list.task) == pid(event.task);
+        let meets = list.runs.iter().any(|run| run.covers(page)) && pid(list.task) == pid(event.task);
         if meets {
             list.faults.push(row);
         }
@@ -136,11 +131,12 @@ impl Driver<'_> {
 
     /// Reclaims the list collected so far.
     pub(super) fn flush_reclaim(&mut self) -> Result<()> {
-        let Some(ReclaimList { task, row, places: pages, faults, .. }) = self.reclaim.take() else { return Ok(()) };
+        let Some(ReclaimList { task, row, runs, faults, .. }) = self.reclaim.take() else { return Ok(()) };
         self.book();
         let cpu = self.recording.events.cpu[row];
         let before = std::mem::replace(&mut self.cause, (row, task));
         if let Some(task) = self.ensure_running(task, cpu)? {
+            let pages = self.reclaimed_pages(&runs)?;
             self.run(&Operation::Reclaim { task, pages, proactive: true })?;
         }
         self.book();

@@ -191,6 +191,9 @@ impl Driver<'_> {
             let pid = self.recording.tasks[index as usize].pid;
             self.tasks.add(index, pid, machine_task);
             let (from, to) = (self.machine.task_mm(parent)?, self.machine.task_mm(machine_task)?);
+            if from != to {
+                self.copied_from.insert(to, from);
+            }
             if let Some(&heap) = self.heaps.get(&from) {
                 self.heaps.insert(to, heap);
             }

@@ -9,7 +9,7 @@ use crate::program::{CompiledKernel, LazyMmu, ProgramName};
 use super::invariant::Invariant;
 use super::op::{Class, Kind, Op, OpIndex, PageRef, Promise, Test};
 use super::unroll::Unroller;
-use super::vars::{Field, Local, Var, VarId, Vars, bits_for};
+use super::vars::{Field, Local, Var, VarId, Vars, bits_for, cpu_of};
 use super::{FrameFields, KernelModel, NO_WAIT, PageFields, ThreadFields, liveness, pte};
 
 /// Everything about a model but the size of its states.
@@ -167,6 +167,7 @@ impl Blueprint {
             tlb,
             columns: self.columns.clone(),
             monotone,
+            of_users: self.mask(|var| cpu_of(var).is_some()),
             tlb_gen: self.place_of(Var::TlbGen(0)),
             batch_pending: self.place_of(Var::BatchPending(0)),
             batch_flushed: self.place_of(Var::BatchFlushed(0)),

@@ -132,6 +132,8 @@ pub struct KernelModel<const W: usize> {
     tlb: Vec<Vec<Field>>,
     columns: Vec<Field>,
     monotone: [u64; W],
+    /// All bits that belong to user CPUs.
+    of_users: [u64; W],
     tlb_gen: Field,
     batch_pending: Field,
     batch_flushed: Field,
@@ -269,6 +271,14 @@ impl<const W: usize> Model for KernelModel<W> {
 
     fn with_stores(&self, state: &[u64; W]) -> [u64; W] {
         self.all_stores(state)
+    }
+
+    fn without_cpus(&self, state: &[u64; W]) -> [u64; W] {
+        let mut next = *state;
+        for (word, users) in next.iter_mut().zip(self.of_users) {
+            *word &= !users;
+        }
+        next
     }
 
     fn monotone(&self) -> Result<[u64; W], NotMonotone> {

@@ -271,7 +271,7 @@ impl Vars {
 }
 
 /// The user CPU to whose column a variable belongs.
-fn cpu_of(var: Var) -> Option<u8> {
+pub fn cpu_of(var: Var) -> Option<u8> {
     match var {
         Var::Tlb(cpu, _) | Var::Thread(_, Local::Pending(cpu)) => Some(cpu),
         _ => None,

@@ -210,6 +210,11 @@ pub trait Model: Sync {
         *state
     }
 
+    /// The state without all that belongs to the interchangeable CPUs: what is left of the kernel threads and the pages.
+    fn without_cpus(&self, state: &Self::State) -> Self::State {
+        *state
+    }
+
     /// The monotone bits, or what stands in the way.
     ///
     /// The *base* of a state are its other bits, its *vector* are these. Codes must be such that more means inclusion of

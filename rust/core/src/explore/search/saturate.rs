@@ -36,7 +36,7 @@
 
 use std::time::{Duration, Instant};
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::antichain::{Antichains, VectorId};
 use super::bounds::Teller;
@@ -53,6 +53,9 @@ pub struct SaturatedOutcome {
     pub maximal: u64,
     /// Bases, each with its antichain.
     pub bases: u64,
+    /// Bases without what belongs to the interchangeable CPUs. Where this number does not grow with theirs, one more CPU lets the
+    /// others come to nothing new: evidence, not proof, for any number of them.
+    pub projections: u64,
     /// States stored at some time.
     pub stored: u64,
     /// States expanded.
@@ -182,6 +185,7 @@ impl<'a, M: Model> Saturation<'a, M> {
         SaturatedOutcome {
             maximal: self.antichains.live(),
             bases: self.chains.len() as u64,
+            projections: self.projections(),
             stored: self.stored,
             expanded,
             transitions,
@@ -217,6 +221,10 @@ impl<'a, M: Model> Saturation<'a, M> {
             self.antichains.vectors(chain).into_iter().map(move |vector| vector.or(base))
         };
         chains.into_iter().flat_map(with).collect()
+    }
+
+    fn projections(&self) -> u64 {
+        self.chains.keys().map(|base| self.normal.model.without_cpus(base)).collect::<FxHashSet<_>>().len() as u64
     }
 
     fn chains_bytes(&self) -> usize {
