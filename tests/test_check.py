@@ -29,7 +29,7 @@ STEPS = {
     "R06": 52,
     "R09a": 9,
     "R09b": 16,
-    "R11": 39,
+    "R11": 34,
     "R12": 26,
     "R13": 24,
     "R14a": 24,
@@ -39,6 +39,7 @@ STEPS = {
     "M2": 7,
     "M3": 5,
     "M4": 11,
+    "M8": 28,
 }
 
 #: Every set of reductions that is worth its own audit.
@@ -181,7 +182,7 @@ def test_every_pair_of_operations_of_the_newest_kernel() -> None:
     # What is found is a finding about the model. The first: reclaim defers the flush of a dirty file page, unlocks it;
     # writeback, which finds no mapping, writes it out while a CPU can still store. The others: mapping_dirty_helpers
     # does not ask what reclaim and migration left unflushed.
-    of_files = (
+    of_files: tuple[str, ...] = (
         "munmap",
         "madvise_dontneed",
         "mprotect",
@@ -191,7 +192,7 @@ def test_every_pair_of_operations_of_the_newest_kernel() -> None:
         "truncate",
     )
     of_files += ("shrink_folio_list", "madvise_cold", "clear_refs_soft_dirty", "exit_mmap", "migrate_pages")
-    of_memory = (
+    of_memory: tuple[str, ...] = (
         "munmap",
         "madvise_dontneed",
         "madvise_free",

@@ -130,7 +130,7 @@ def _commands(page: str, body: str, start: int, line: int) -> list[Example]:
 
 def workplace(folder: Path) -> Path:
     """A folder in which the shown paths exist and what is written harms nobody."""
-    for name in ("data", "examples"):
+    for name in ("data", "examples", "litmus"):
         (folder / name).symlink_to(ROOT / name)
     return folder
 

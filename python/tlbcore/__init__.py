@@ -13,11 +13,13 @@ from tlbcore._core import CpuMask, __version__, build_features, build_profile
 from tlbcore.check import UnsafeError, Verdict, check
 from tlbcore.errors import InputError, ProgramError, TlbcoreError
 from tlbcore.hunt import Hunt, hunt
+from tlbcore.litmus_check import LitmusVerdict, check_litmus
 
 __all__ = [
     "CpuMask",
     "Hunt",
     "InputError",
+    "LitmusVerdict",
     "ProgramError",
     "TlbcoreError",
     "UnsafeError",
@@ -26,6 +28,7 @@ __all__ = [
     "build_features",
     "build_profile",
     "check",
+    "check_litmus",
     "hunt",
 ]
 

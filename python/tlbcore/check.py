@@ -86,6 +86,12 @@ class Verdict:
     #: does not grow with the number of user CPUs, that is evidence, not proof, that more of them change nothing.
     projections: int | None = None
 
+    @property
+    def turns(self) -> int:
+        """Runs of steps of one CPU in the counterexample, without what hardware does."""
+        cpus = [event.cpu for event in self.counterexample if not event.hardware]
+        return sum(before != after for before, after in zip([None, *cpus], cpus, strict=False))
+
     def diagram(self, width: int = 75) -> str:
         """The counterexample in columns, one for each CPU, as in commit messages."""
         ends = [INVARIANTS[name] for name in self.violated]

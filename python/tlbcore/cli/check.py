@@ -5,11 +5,13 @@ from __future__ import annotations
 import sys
 import time
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tlbcore import kernels
 from tlbcore.check import DEFAULT_INVARIANTS, INVARIANTS, check
 from tlbcore.cli import NEGATIVE, OK
+from tlbcore.cli.check_litmus import run_litmus
 from tlbcore.cli.common import add_json, print_json
 from tlbcore.errors import InputError
 from tlbcore.hunt import hunt
@@ -29,7 +31,16 @@ TRIPLES_SECONDS = 300.0
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
-    parser.add_argument("kernel", metavar="KERNEL", help="a kernel as `tlbcore kernels` lists them, or FILE.py:NAME")
+    parser.add_argument(
+        "kernel", nargs="?", metavar="KERNEL", help="a kernel as `tlbcore kernels` lists them, or FILE.py:NAME"
+    )
+    parser.add_argument(
+        "--litmus",
+        nargs="+",
+        type=Path,
+        metavar="F",
+        help="litmus files, or folders of them, instead of a kernel; status 1 unless each is answered as it expects",
+    )
     parser.add_argument(
         "--op",
         action="append",
@@ -88,7 +99,17 @@ def operation(text: str) -> dict[str, object]:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Search and print."""
+    """Search and print.
+
+    Raises:
+        InputError: Arguments that do not go together.
+    """
+    if args.litmus:
+        if args.kernel or args.op or args.invariant or args.pairs or args.triples:
+            raise InputError("check: found --litmus and a kernel or what to do with one, expected one of both")
+        return run_litmus(args)
+    if not args.kernel:
+        raise InputError("check: found no kernel, expected KERNEL or --litmus F")
     if args.pairs or args.triples:
         return run_hunt(args)
     for name in ("each_switch", "no_traces", "workers"):

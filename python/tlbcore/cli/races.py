@@ -11,7 +11,10 @@ from tlbcore.report.table import is_terminal, table
 if TYPE_CHECKING:
     import argparse
 
-    from tlbcore.races import Race
+    from tlbcore.check import Verdict
+    from tlbcore.races import Race, Uncovered
+
+_WIDTH = 75
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,27 +26,69 @@ def run(args: argparse.Namespace) -> int:
     """List the races, or tell of one."""
     from tlbcore import races  # noqa: PLC0415 - resolving all their kernels takes a moment
 
-    chosen = [races.get(args.race)] if args.race else list(races.RACES.values())
-    if args.race:
-        return _tell(chosen[0])
-    head = ["race", "commit", "scheme", "violates", "found after", "mended in", "mended kernel", "what"]
-    rows = []
+    if not args.race:
+        return _list()
     as_expected = True
-    for race in chosen:
-        found, proven = race.find(), race.prove()
-        as_expected &= race.invariant in found.violated and proven.safe
-        steps = f"{len(found.counterexample)} steps" if found.violated else "not found"
-        safe = f"safe ({proven.states} states)" if proven.safe else "UNSAFE"
-        rows.append([race.id, race.commit or "-", race.scheme, race.invariant, steps, race.fixed_in, safe, race.title])
-    print(table(head, rows, emphasis=is_terminal(), left=len(head)))
+    for number, race in enumerate(races.matching(args.race)):
+        if number:
+            print()
+        if isinstance(race, races.Uncovered):
+            _tell_why_not(race)
+        else:
+            as_expected &= _tell(race)
     return OK if as_expected else NEGATIVE
 
 
-def _tell(race: Race) -> int:
-    found, proven = race.find(), race.prove()
+def _list() -> int:
+    from tlbcore.races import RACES, UNCOVERED  # noqa: PLC0415 - as above
+
+    emphasis = is_terminal()
+    head = ["race", "commit", "scheme", "violates", "documented", "found after", "mended in", "mended kernel", "what"]
+    rows = []
+    as_expected = True
+    for race in RACES.values():
+        found, proven = race.find(), race.prove()
+        as_expected &= race.invariant in found.violated and proven.safe
+        safe = f"safe ({proven.states} states)" if proven.safe else "UNSAFE"
+        documented = f"{race.documented_steps} step{'s' if race.documented_steps > 1 else ''}"
+        rows.append([race.id, race.commit or "-", race.scheme, race.invariant, documented, _length(found)])
+        rows[-1] += [race.fixed_in, safe, race.title]
+    print(table(head, rows, emphasis=emphasis, left=len(head)))
+    print(
+        "\nA turn is as many steps of one CPU as come one after the other, without hardware: about a documented step.\n"
+    )
+    print("Not covered:\n")
+    head = ["race", "commit", "scheme", "violates", "mended in", "why not"]
+    rows = [
+        [race.id, race.commit or "-", race.scheme, race.invariant, race.fixed_in, race.reason]
+        for race in UNCOVERED.values()
+    ]
+    print(table(head, rows, emphasis=emphasis, left=len(head)))
+    return OK if as_expected else NEGATIVE
+
+
+def _length(found: Verdict) -> str:
+    return f"{len(found.counterexample)} steps, {found.turns} turns" if found.violated else "not found"
+
+
+def _head(race: Race | Uncovered) -> None:
     print(f"{race.id}: {race.title}")
     where = f"Linux kernel commit {race.commit}, in {race.fixed_in}" if race.commit else race.fixed_in
     print(f"{where}; scheme {race.scheme}{f'; {race.cve}' if race.cve else ''}\n")
-    print(textwrap.fill(race.story, 75))
-    print(f"\n{found}\n\n{found.diagram()}\n\n{proven}")
-    return OK if race.invariant in found.violated and proven.safe else NEGATIVE
+
+
+def _tell(race: Race) -> bool:
+    found, proven = race.find(), race.prove()
+    _head(race)
+    print(textwrap.fill(race.story, _WIDTH))
+    print("\nAs documented:\n")
+    for number, step in enumerate(race.interleaving, 1):
+        print(textwrap.fill(step, _WIDTH, initial_indent=f"{number:3}. ", subsequent_indent="     "))
+    print(f"\nFound after {_length(found)} ({race.documented_steps} as documented):\n")
+    print(f"{found}\n\n{found.diagram()}\n\n{proven}")
+    return race.invariant in found.violated and proven.safe
+
+
+def _tell_why_not(race: Uncovered) -> None:
+    _head(race)
+    print(textwrap.fill(f"Not covered: {race.reason}.", _WIDTH))

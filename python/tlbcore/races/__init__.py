@@ -16,6 +16,7 @@ from tlbcore.races import (
     m2,
     m3,
     m4,
+    m8,
     r01,
     r02,
     r03,
@@ -34,10 +35,11 @@ from tlbcore.races import (
     r35,
 )
 from tlbcore.races.race import Race
+from tlbcore.races.uncovered import UNCOVERED, Uncovered
 
-__all__ = ["RACES", "Race", "get"]
+__all__ = ["RACES", "UNCOVERED", "Race", "Uncovered", "get", "matching"]
 
-_MODULES = (r01, r02, r03, r04, r05, r05b, r06, r09a, r09b, r11, r12, r13, r14a, r14b, r27, r35, m2, m3, m4)
+_MODULES = (r01, r02, r03, r04, r05, r05b, r06, r09a, r09b, r11, r12, r13, r14a, r14b, r27, r35, m2, m3, m4, m8)
 
 #: The races by their short names.
 RACES: dict[str, Race] = {module.RACE.id: module.RACE for module in _MODULES}
@@ -47,9 +49,28 @@ def get(name: str) -> Race:
     """A race by its short name.
 
     Raises:
-        InputError: No such race.
+        InputError: No such race, or one that is not covered; then the message says why.
 
     """
+    if name in UNCOVERED:
+        raise InputError(f"race {name}: not covered: {UNCOVERED[name].reason}")
     if name not in RACES:
         raise InputError(f"race: found {name}, expected one of {', '.join(RACES)}{nearest(name, RACES)}")
     return RACES[name]
+
+
+def matching(name: str) -> list[Race | Uncovered]:
+    """The races of a documented name: R09 is R09a and R09b.
+
+    Raises:
+        InputError: No such race.
+
+    """
+    both: dict[str, Race | Uncovered] = {**RACES, **UNCOVERED}
+    if name in both:
+        parts = [name, *(other for other in RACES if other[:-1] == name)]
+    else:
+        parts = [other for other in RACES if other[:-1] == name]
+    if not parts:
+        raise InputError(f"race: found {name}, expected one of {', '.join(both)}{nearest(name, both)}")
+    return [both[part] for part in parts]

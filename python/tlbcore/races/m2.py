@@ -14,6 +14,7 @@ RACE = Race(
     scheme="1",
     invariant="I3",
     story=("A writable dirty entry that becomes read-only was judged to need no flush, a clean one to need it."),
+    interleaving=("a writable dirty entry becomes read-only and is judged to need no flush",),
     buggy=kernels.get("linux-6.18").derive("RFC 03 as posted", mprotect=InvertedDemotion()),
     fixed=kernels.get("linux-6.18"),
     scenario={"operations": ["mprotect"], "users": 1, "pages": 1, "kind": "anon"},

@@ -17,6 +17,11 @@ RACE = Race(
         "Ageing clears A without a flush, so an entry without A may well be cached; an unmap that trusts A "
         "leaves it there."
     ),
+    interleaving=(
+        "a CPU caches an entry",
+        "ageing clears A and flushes nothing",
+        "an unmap finds A clear and does not flush",
+    ),
     buggy=kernels.get("linux-6.18").derive(
         "trusts A", madvise_dontneed=AgeTrustingGather(), madvise_cold=AgeTrustingGather()
     ),

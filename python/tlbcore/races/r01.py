@@ -19,6 +19,14 @@ RACE = Race(
         "takes the new table's lock, clears the entry, flushes the new address and frees the page, while "
         "another CPU still translates the old address to it."
     ),
+    interleaving=(
+        "mremap takes both page-table locks",
+        "it moves the entry from the old address to the new one and drops both locks; nothing is flushed",
+        "truncation finds the new entry, clears it, flushes the new address and frees the page",
+        "the page is allocated to somebody else",
+        "a CPU that still translates the old address uses it",
+        "mremap flushes the old address, too late",
+    ),
     buggy=kernels.get("linux-6.18").derive("linux-4.18 mremap", mremap=LateFlushMremap()),
     fixed=kernels.get("linux-6.18"),
     scenario={"operations": ["mremap", "truncate"], "users": 1, "pages": [{"mapped": "dirty"}]},

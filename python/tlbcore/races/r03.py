@@ -18,6 +18,12 @@ RACE = Race(
         "Writeback, which finds no entry, clears the dirty flag and writes the page; a store through the "
         "stale translation comes after that."
     ),
+    interleaving=(
+        "the zap clears a dirty entry, marks the page dirty and drops the page-table lock",
+        "writeback finds no entry, clears the dirty flag and writes the page",
+        "a CPU stores through its old translation",
+        "the gather flushes and frees the page",
+    ),
     buggy=kernels.get("linux-6.18").derive("linux-3.14 zap", madvise_dontneed=LateFlushGather()),
     fixed=kernels.get("linux-6.18"),
     scenario={"operations": ["madvise_dontneed", "page_mkclean"], "users": 1, "pages": 1},

@@ -17,6 +17,13 @@ RACE = Race(
         "Reclaim clears an entry and leaves the flush for later. mprotect finds no entry, so it has nothing "
         "to flush, and returns; a CPU still writes through the old translation."
     ),
+    interleaving=(
+        "a CPU caches a writable entry",
+        "reclaim clears the entry, leaves the flush for later and drops the lock",
+        "mprotect finds nothing present, so nothing to flush, and returns",
+        "the CPU stores through its old translation",
+        "reclaim flushes",
+    ),
     buggy=kernels.get("linux-6.18").derive("linux-4.12 mprotect", mprotect=TrustingGather()),
     fixed=kernels.get("linux-6.18"),
     scenario={"operations": ["mprotect", "shrink_folio_list"], "users": 1, "pages": 1, "kind": "anon"},

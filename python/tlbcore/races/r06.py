@@ -17,6 +17,13 @@ RACE = Race(
         "own. mprotect sees the flag in one table, flushes, and clears it, while reclaim clears an entry in "
         "another table in between. In that table mprotect then finds neither entry nor flag."
     ),
+    interleaving=(
+        "mprotect, in one page table, finds the flag set and flushes",
+        "reclaim clears an entry of another table and sets the flag, which is set already",
+        "mprotect clears the flag",
+        "mprotect comes to the other table: no entry there and no flag, so no flush; it returns",
+        "a CPU uses its old translation",
+    ),
     buggy=kernels.get("linux-6.18").derive("linux-5.16 batch", constants={"batched_pending": "flag"}),
     fixed=kernels.get("linux-6.18"),
     scenario={

@@ -17,6 +17,13 @@ RACE = Race(
         "Migration of a page of the other takes its entry for one that no CPU holds, and copies while a CPU "
         "still writes."
     ),
+    interleaving=(
+        "a NUMA-hint walk sets the flag",
+        "another one, of other pages, sets it too",
+        "the first flushes its own range and clears the flag",
+        "the second has entries that are not flushed",
+        "migration of such a page sees no flag, does not flush, and copies",
+    ),
     buggy=kernels.get("linux-6.18"),
     fixed=kernels.get("linux-6.18"),
     scenario={
@@ -26,8 +33,8 @@ RACE = Race(
             {"operation": "migrate_pages", "first": 1, "count": 1},
         ],
         "users": 1,
-        "pages": 2,
-        "kind": "anon",
+        # The first walk needs no page that is mapped: what matters is that it ends.
+        "pages": [{"kind": "anon", "mapped": "none"}, {"kind": "anon"}],
     },
     buggy_engine={"tlb_flush_pending_is_bool": True},
 )

@@ -17,6 +17,13 @@ RACE = Race(
         "A NUMA-hint walk makes an entry protnone and has not flushed yet. Migration takes a protnone entry "
         "for one that no CPU holds, does not flush, and copies the page while a CPU still writes to it."
     ),
+    interleaving=(
+        "a CPU caches a writable entry",
+        "a NUMA-hint walk makes it protnone; the flush is to come",
+        "migration takes protnone for not accessible, does not flush, copies the page and maps the copy",
+        "the CPU stores to the old page",
+        "the walk flushes",
+    ),
     buggy=kernels.get("linux-6.18").derive("linux-3.12 migration", migrate_pages=PresentOnlyUnmap()),
     fixed=kernels.get("linux-6.18"),
     scenario={"operations": ["change_prot_numa", "migrate_pages"], "users": 1, "pages": 1, "kind": "anon"},

@@ -18,6 +18,12 @@ RACE = Race(
         "write fault on it copies the page meanwhile; a store through the stale translation goes to the old "
         "page after the copy and is lost."
     ),
+    interleaving=(
+        "userfaultfd takes W away; the flush is to come",
+        "a write fault copies the page",
+        "a CPU stores to the old page through its old translation",
+        "the fault flushes and maps the copy",
+    ),
     buggy=kernels.get("linux-6.18").derive("linux-5.11 uffd", clear_refs_soft_dirty=ReadLockedClearRefs()),
     fixed=kernels.get("linux-6.18"),
     scenario={

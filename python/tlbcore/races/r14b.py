@@ -17,6 +17,12 @@ RACE = Race(
         "range and flushes nothing. A CPU still writes through the old translation, and the store is not "
         "tracked."
     ),
+    interleaving=(
+        "a CPU caches a writable entry",
+        "clear_refs takes W away and ends a gather that has an empty range, without a flush",
+        "the call returns",
+        "the CPU stores through its old translation, which is not tracked",
+    ),
     buggy=kernels.get("linux-5.10"),
     fixed=kernels.get("linux-6.18"),
     scenario={"operations": ["clear_refs_soft_dirty"], "users": 1, "pages": 1, "kind": "anon"},

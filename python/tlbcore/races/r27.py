@@ -17,6 +17,13 @@ RACE = Race(
         "for one that is long done: every batched flush is lost, and pages are freed while CPUs still use "
         "them."
     ),
+    interleaving=(
+        "reclaim clears an entry; the generation goes up",
+        "the batched flush is sent with generation 0",
+        "the CPU takes 0 for older than what it has, and flushes nothing",
+        "reclaim frees the page",
+        "the CPU uses it",
+    ),
     buggy=kernels.get("linux-6.18"),
     fixed=kernels.get("linux-6.18"),
     scenario={"operations": ["shrink_folio_list"], "users": 1, "pages": 1, "kind": "anon"},

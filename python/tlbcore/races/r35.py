@@ -17,6 +17,10 @@ RACE = Race(
         "mprotect went over to mmu_gather, and on an architecture whose gather flushes only what is removed "
         "it flushed nothing."
     ),
+    interleaving=(
+        "mprotect makes an entry read-only and flushes nothing",
+        "a store to the page succeeds",
+    ),
     buggy=kernels.get("linux-6.18").derive("book3s-32 mprotect", mprotect=SilentGather()),
     fixed=kernels.get("linux-6.18"),
     scenario={"operations": ["mprotect"], "users": 1, "pages": 1, "kind": "anon"},

@@ -35,11 +35,18 @@ class Race:
     invariant: str
     #: What goes wrong, in a few sentences.
     story: str
+    #: How it was documented, step by step.
+    interleaving: tuple[str, ...]
     buggy: Kernel
     fixed: Kernel
     scenario: Mapping[str, Any]
     cve: str = ""
     buggy_engine: Mapping[str, bool] = field(default_factory=dict)
+
+    @property
+    def documented_steps(self) -> int:
+        """Steps of the documented interleaving: coarse ones, each some steps of the explorer."""
+        return len(self.interleaving)
 
     def find(self, **options: Any) -> Verdict:  # noqa: ANN401
         """The verdict on the kernel that has the race."""

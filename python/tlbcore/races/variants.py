@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from tlbcore.schemes.deferred_unmap import DeferredUnmap
 from tlbcore.schemes.lazy_mmu import LazyMmu
@@ -62,12 +63,19 @@ from tlbcore.steps import (
     young,
 )
 
+if TYPE_CHECKING:
+    from tlbcore.scheme import Scheme
+
 
 @dataclass(frozen=True)
 class LateFlushMremap(PerTable):
-    """mremap as before v4.19 (and v4.9): one flush, after the page-table locks are dropped."""
+    """mremap as before v4.19 (and v4.9): a flush after the page-table locks are dropped."""
+
+    #: One flush for the whole call, after all tables, as was proposed; without it, one after each.
+    once: bool = False
 
     def _move(self) -> Block:
+        flush = when(force_flush, flush_tlb_mm())
         return [
             copy_vma(),
             select_range("old"),
@@ -85,8 +93,9 @@ class LateFlushMremap(PerTable):
                 ),
                 unlock("new_ptl"),
                 pte_unmap_unlock(),
-                when(force_flush, flush_tlb_mm()),
+                *([] if self.once else [flush]),
             ),
+            *([flush] if self.once else []),
             when(copies_dontunmap, vma_dontunmap(), otherwise=[self.unmapping.unmap("old")]),
         ]
 
@@ -235,3 +244,20 @@ class AgeTrustingGather(MmuGather):
             ),
             mmap_unlock(),
         ]
+
+
+#: The schemes of this file by class name.
+SCHEMES: dict[str, type[Scheme]] = {
+    scheme.__name__: scheme
+    for scheme in (
+        LateFlushMremap,
+        LateFlushGather,
+        TrustingGather,
+        SilentGather,
+        PresentOnlyUnmap,
+        ReadLockedClearRefs,
+        InvertedDemotion,
+        PlainStoreGather,
+        AgeTrustingGather,
+    )
+}

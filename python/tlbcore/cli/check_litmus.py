@@ -1,0 +1,51 @@
+"""`tlbcore check --litmus`: questions in files, and whether the answers are as expected."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from tlbcore.cli import NEGATIVE, OK
+from tlbcore.cli.common import print_json
+from tlbcore.litmus_check import check_litmus, files
+from tlbcore.report.table import is_terminal, table
+
+if TYPE_CHECKING:
+    import argparse
+
+    from tlbcore.litmus_check import LitmusVerdict
+
+
+def run_litmus(args: argparse.Namespace) -> int:
+    """Answer each file and print a table; a single one with its question and counterexample."""
+    found = [check_litmus(path, states=args.states, seconds=args.seconds) for path in files(args.litmus)]
+    as_expected = all(answer.as_expected for answer in found)
+    if args.json:
+        print_json([{"as_expected": answer.as_expected, **asdict(answer)} for answer in found])
+        return OK if as_expected else NEGATIVE
+    head = ["litmus", "kernel", "exists", "expected", "observed", "after", ""]
+    rows = []
+    for answer in found:
+        litmus, verdict = answer.litmus, answer.verdict
+        after = f"{len(verdict.path)} steps" if verdict.violated else f"{verdict.states} states"
+        mark = "ok" if answer.as_expected else "NOT AS EXPECTED"
+        exists = " \\/ ".join(litmus.exists)
+        rows.append([litmus.name, litmus.changed_kernel, exists, litmus.result, answer.observed, after, mark])
+    print(table(head, rows, emphasis=is_terminal(), left=len(head)))
+    if len(found) == 1:
+        _tell(found[0])
+    return OK if as_expected else NEGATIVE
+
+
+def _tell(answer: LitmusVerdict) -> None:
+    """Print what was asked, and the counterexample or the bounds."""
+    verdict = answer.verdict
+    if answer.litmus.question:
+        print(f"\n{answer.litmus.question}")
+    if verdict.violated:
+        print(f"\n{verdict.diagram()}")
+        return
+    bounds = ", ".join(f"{name} {value}" for name, value in verdict.bounds.items())
+    print(f"\nwithin {bounds}; locks relied on: {', '.join(verdict.locks)}")
+    if verdict.stopped:
+        print(f"stopped by {verdict.stopped}")
