@@ -133,6 +133,15 @@ pub fn check<'a>(
     with_words!(blueprint, run, request, stop, progress)
 }
 
+/// The small steps to which a scenario's programs are unrolled, as text. Programs with the same text are the same to the
+/// explorer: they differ in nothing that its model has.
+///
+/// # Errors
+/// As [`check`].
+pub fn listing(kernel: &CompiledKernel, scenario: &Scenario, checked: u32) -> Result<String> {
+    Ok(Blueprint::new(kernel, scenario, checked)?.listing())
+}
+
 /// What came of running the threads one after the other, each IPI answered at once.
 #[derive(Clone, Debug, Serialize)]
 pub struct Sequential {

@@ -114,6 +114,21 @@ impl Blueprint {
         })
     }
 
+    /// The steps.
+    pub(super) fn ops(&self) -> &[Op] {
+        &self.ops
+    }
+
+    /// Where each thread starts.
+    pub(super) fn starts(&self) -> &[OpIndex] {
+        &self.starts
+    }
+
+    /// The variables by number, those too that take no room.
+    pub(super) fn variable_names(&self) -> &[Var] {
+        self.vars.all()
+    }
+
     /// What a thread promises by returning.
     fn promised(&self, thread: usize) -> Promise {
         let own = |op: &&Op| usize::from(op.thread) == thread;

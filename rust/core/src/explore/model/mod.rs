@@ -11,6 +11,7 @@ mod hardware;
 mod invariant;
 mod leaf;
 mod leaf_flush;
+mod listing;
 mod liveness;
 pub mod op;
 pub mod pte;
