@@ -12,10 +12,12 @@ from tlbcore import _core
 from tlbcore._core import CpuMask, __version__, build_features, build_profile
 from tlbcore.check import UnsafeError, Verdict, check
 from tlbcore.errors import InputError, ProgramError, TlbcoreError
+from tlbcore.mutate import MutationReport, mutate
 
 __all__ = [
     "CpuMask",
     "InputError",
+    "MutationReport",
     "ProgramError",
     "TlbcoreError",
     "UnsafeError",
@@ -24,6 +26,7 @@ __all__ = [
     "build_features",
     "build_profile",
     "check",
+    "mutate",
 ]
 
 
