@@ -226,8 +226,6 @@ def _outcome(trial: Trial, mutant: Mutant) -> dict[str, Any]:
     except TlbcoreError as error:
         return {"outcome": "refused", "why": str(error).split(": ", 2)[-1]}
     found = trial.explore(mutant)
-    if found.refused:
-        return {"outcome": "refused", "why": found.refused}
     common = {"nr_tried": found.nr_tried}
     if found.shortest is not None:
         return common | {
@@ -237,6 +235,8 @@ def _outcome(trial: Trial, mutant: Mutant) -> dict[str, Any]:
             "length": found.shortest.length,
             "nr_noticed": found.nr_noticed,
         }
+    if found.refused:
+        return {"outcome": "refused", "why": found.refused}
     if found.stopped:
         return common | {"outcome": "undecided", "why": found.stopped}
     return common | {"outcome": "survives", "why": trial.why_it_survives(mutant, found)}

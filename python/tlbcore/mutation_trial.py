@@ -23,6 +23,8 @@ __all__ = ["Finding", "Trial"]
 #: Page faults, wherever the hardware would raise one: not a thread that runs once.
 _FAULTS: Final = "fault"
 _KINDS: Final = ("file", "anon")
+#: How the reason begins for which a search of programs that drop more than they have stops.
+_MISCOUNTS: Final = "a counter"
 #: Loops that come upon each page table.
 _WALKS: Final = ("for_each_table", "for_each_extent")
 #: What a snapshot's variables are called that are no bookkeeping of a thread's or of flushing.
@@ -182,6 +184,8 @@ class Trial:
                 length = len(trace["path"]) if trace else answer["depth"]
                 if explored.shortest is None or length < explored.shortest.length:
                     explored.shortest = Finding(scenario.words, tuple(answer["violated"]), length)
+            elif answer["stopped"] and answer["stopped"].startswith(_MISCOUNTS):
+                explored.refused = f"{answer['stopped']}"
             elif answer["stopped"]:
                 explored.stopped = f"{answer['stopped']} ({scenario.words})"
         return explored

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from tlbcore.check import DEFAULT_INVARIANTS, INVARIANTS, check
-from tlbcore.cli import NEGATIVE, OK
+from tlbcore.cli import NEGATIVE, OK, mutation
 from tlbcore.cli.common import add_json, print_json
 from tlbcore.errors import InputError
 
@@ -18,11 +18,10 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
-    parser.add_argument("kernel", metavar="KERNEL", help="a kernel as `tlbcore kernels` lists them, or FILE.py:NAME")
+    parser.add_argument("kernel", metavar="KERNEL", nargs="?", help="a kernel as `tlbcore kernels` lists them, or FILE.py:NAME")
     parser.add_argument(
         "--op",
         action="append",
-        required=True,
         metavar="OP[:FIRST[-LAST]]",
         help="an operation that one kernel thread runs, on all pages or on some; again for more",
     )
@@ -43,6 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--states", type=int, metavar="N", help="at most so many states")
     parser.add_argument("--seconds", type=float, metavar="S", help="at most so much time")
     add_json(parser)
+    mutation.add_arguments(parser)
 
 
 def operation(text: str) -> dict[str, object]:
@@ -64,6 +64,10 @@ def operation(text: str) -> dict[str, object]:
 
 def run(args: argparse.Namespace) -> int:
     """Search and print."""
+    if args.mutate:
+        return mutation.run(args)
+    if args.kernel is None or not args.op:
+        raise InputError("check: expected a KERNEL and --op OPERATION, or --mutate SCHEME")
     verdict = check(
         args.kernel,
         [operation(text) for text in args.op],

@@ -75,6 +75,9 @@ pub struct Verdict {
 /// Above this many states a counterexample need not be the shortest one in small steps.
 const STATES_FOR_SHORTEST: u64 = 4_000_000;
 
+/// Why a search says nothing whose programs drop more references or locks than they have.
+const COUNTER_LEFT: &str = "a counter that was to go below 0 or above what the scenario can count";
+
 /// The same path with fewer changes between CPUs: neighbours that can change places do, as long as the path can still be
 /// taken and ends in the same violation.
 fn tidy<const W: usize>(model: &KernelModel<W>, path: &[Action]) -> Vec<Action> {
@@ -182,6 +185,9 @@ fn sequential<const W: usize>(blueprint: &Blueprint) -> Result<Sequential> {
             state = next;
         }
     }
+    if model.counter_left() {
+        return Err(Error::Value(format!("scenario: stopped by {COUNTER_LEFT}")));
+    }
     Ok(Sequential { events, end: model.snapshot(&state) })
 }
 
@@ -242,12 +248,12 @@ fn run<'a, const W: usize>(
         && let Ok(outcome) = saturate(&model, request.reductions, true, &mut control)
         && (outcome.violations == 0 || outcome.stopped.is_some())
     {
-        verdict.safe = outcome.is_proof();
+        verdict.safe = outcome.is_proof() && !model.counter_left();
         verdict.engine = "saturating";
         verdict.states = outcome.maximal;
         verdict.transitions = outcome.transitions;
         verdict.depth = outcome.rounds;
-        verdict.stopped = outcome.stopped.map(|stopped| stopped.to_string());
+        verdict.stopped = stopped(&model, outcome.stopped);
         verdict.seconds = since.elapsed().as_secs_f64();
         return Ok(verdict);
     }
@@ -276,11 +282,19 @@ fn run<'a, const W: usize>(
             Some(Counterexample { path: path.iter().map(|action| action.0).collect(), events, states })
         });
     }
-    verdict.safe = outcome.is_proof();
+    verdict.safe = outcome.is_proof() && !model.counter_left();
     verdict.states = outcome.states;
     verdict.transitions = outcome.transitions;
     verdict.depth = outcome.depth;
-    verdict.stopped = outcome.stopped.map(|stopped| stopped.to_string());
+    verdict.stopped = stopped(&model, outcome.stopped).filter(|_| outcome.finding.is_none());
     verdict.seconds = since.elapsed().as_secs_f64();
     Ok(verdict)
+}
+
+/// Why a search was not through, in words.
+fn stopped<const W: usize>(model: &KernelModel<W>, by: Option<Stopped>) -> Option<String> {
+    if model.counter_left() {
+        return Some(COUNTER_LEFT.to_owned());
+    }
+    by.map(|stopped| stopped.to_string())
 }

@@ -1,6 +1,7 @@
 //! From a kernel and a scenario to a model: unrolls, drops what nobody can see, lays the state out.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::explore::scenario::{Kind as Content, Mapped, Scenario, World};
@@ -189,6 +190,7 @@ impl Blueprint {
             checked: self.checked,
             pte_bits: self.pte_bits,
             start: [0; W],
+            counter_left: Arc::default(),
         };
         model.start = self.start(&model);
         for thread in &mut model.threads {
