@@ -14,12 +14,14 @@ from tlbcore.check import UnsafeError, Verdict, check
 from tlbcore.errors import InputError, ProgramError, TlbcoreError
 from tlbcore.hunt import Hunt, hunt
 from tlbcore.litmus_check import LitmusVerdict, check_litmus
+from tlbcore.mutate import MutationReport, mutate
 
 __all__ = [
     "CpuMask",
     "Hunt",
     "InputError",
     "LitmusVerdict",
+    "MutationReport",
     "ProgramError",
     "TlbcoreError",
     "UnsafeError",
@@ -30,6 +32,7 @@ __all__ = [
     "check",
     "check_litmus",
     "hunt",
+    "mutate",
 ]
 
 

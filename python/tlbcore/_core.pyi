@@ -65,6 +65,9 @@ def explore_audit(kernel_json: str, scenario_json: str, options_json: str) -> tu
     Plain states, reduced states, plain states not included, reduced states not reached, same violations.
     """
 
+def explore_listing(kernel_json: str, scenario_json: str, options_json: str) -> str:
+    """The small steps to which a scenario's programs are unrolled; equal for programs that differ in nothing modelled."""
+
 def explore_in_order(kernel_json: str, scenario_json: str) -> str:
     """Runs the threads of a scenario one after the other; what happened and the last state as JSON text."""
 

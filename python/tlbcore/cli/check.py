@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from tlbcore import kernels
 from tlbcore.check import DEFAULT_INVARIANTS, INVARIANTS, check
-from tlbcore.cli import NEGATIVE, OK
+from tlbcore.cli import NEGATIVE, OK, mutation
 from tlbcore.cli.check_litmus import run_litmus
 from tlbcore.cli.common import add_json, print_json
 from tlbcore.errors import InputError
@@ -79,6 +79,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"at most so much time (a hunt: {PAIRS_SECONDS:.0f} for pairs, {TRIPLES_SECONDS:.0f} for triples)",
     )
     add_json(parser)
+    mutation.add_arguments(parser)
 
 
 def operation(text: str) -> dict[str, object]:
@@ -104,6 +105,8 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         InputError: Arguments that do not go together.
     """
+    if args.mutate:
+        return mutation.run(args)
     if args.litmus:
         if args.kernel or args.op or args.invariant or args.pairs or args.triples:
             raise InputError("check: found --litmus and a kernel or what to do with one, expected one of both")

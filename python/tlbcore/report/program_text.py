@@ -13,7 +13,7 @@ from tlbcore.report import spelling
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["condition_text", "program_text"]
+__all__ = ["condition_text", "program_text", "step_text"]
 
 PlainStep: TypeAlias = "Mapping[str, object]"
 PlainBlock: TypeAlias = "Sequence[PlainStep]"
@@ -45,6 +45,25 @@ def program_text(operation: str, program: PlainBlock) -> str:
     """
     head = f"{operation}({spelling.OPERATION_ARGUMENTS.get(operation, '')})"
     return "\n".join([head, "{", *_indented(_block(program, {})), "}"])
+
+
+def step_text(step: PlainStep) -> str:
+    """One step on one line; of a loop its head, of a choice its condition and the first step that hangs on it.
+
+    >>> step_text({"step": "when", "if": "dirty", "then": [{"step": "set_page_dirty"}, {"step": "set_force_flush"}]})
+    'if (dirty) folio_mark_dirty(folio); ...'
+    >>> step_text({"step": "for_each_vma", "body": [{"step": "flush_tlb_mm"}]})
+    'for_each_vma(vmi, vma) ...'
+    """
+    name = str(step["step"])
+    if name in spelling.LOOPS:
+        return f"{spelling.LOOPS[name]} ..."
+    if name == "when":
+        then = _part(step, "then")
+        inner = step_text(then[0]) if then else ";"
+        more = " ..." if (len(then) > 1 or step.get("else")) and not inner.endswith("...") else ""
+        return f"if ({condition_text(step['if'])}) {inner}{more}"
+    return " ".join(line.strip() for line in _leaf(name, step, {}))
 
 
 def condition_text(condition: object) -> str:

@@ -7,7 +7,7 @@ use std::time::Duration;
 use pyo3::prelude::*;
 use serde::Deserialize;
 use tlbcore::error::Error;
-use tlbcore::explore::check::{Request, audit_scenario, check, run_in_order};
+use tlbcore::explore::check::{Request, audit_scenario, check, listing, run_in_order};
 use tlbcore::explore::model::Invariant;
 use tlbcore::explore::scenario::Scenario;
 use tlbcore::explore::search::{Bounds, Reductions};
@@ -148,6 +148,18 @@ pub fn explore_in_order(py: Python<'_>, kernel_json: &str, scenario_json: &str) 
         let kernel = CompiledKernel::from_json(kernel_json)?;
         let ran = run_in_order(&kernel, &Scenario::from_json(scenario_json)?)?;
         Ok(serde_json::to_string(&ran).map_err(|error| Error::Value(error.to_string()))?)
+    })
+}
+
+/// The small steps to which a scenario's programs are unrolled, as text: equal for programs that differ in nothing that
+/// the model has.
+#[pyfunction]
+pub fn explore_listing(py: Python<'_>, kernel_json: &str, scenario_json: &str, options_json: &str) -> Result<String> {
+    py.detach(|| {
+        let kernel = CompiledKernel::from_json(kernel_json)?;
+        let options: Options =
+            serde_json::from_str(options_json).map_err(|error| Error::Value(format!("options: {error}")))?;
+        Ok(listing(&kernel, &Scenario::from_json(scenario_json)?, options.request()?.checked)?)
     })
 }
 

@@ -77,6 +77,9 @@ pub struct Verdict {
 /// Above this many states a counterexample need not be the shortest one in small steps.
 const STATES_FOR_SHORTEST: u64 = 4_000_000;
 
+/// Why a search says nothing whose programs drop more references or locks than they have.
+const COUNTER_LEFT: &str = "a counter that was to go below 0 or above what the scenario can count";
+
 /// The same path with fewer changes between CPUs: neighbours that can change places do, as long as the path can still be
 /// taken and ends in the same violation.
 fn tidy<const W: usize>(model: &KernelModel<W>, path: &[Action]) -> Vec<Action> {
@@ -135,6 +138,15 @@ pub fn check<'a>(
     with_words!(blueprint, run, request, stop, progress)
 }
 
+/// The small steps to which a scenario's programs are unrolled, as text. Programs with the same text are the same to the
+/// explorer: they differ in nothing that its model has.
+///
+/// # Errors
+/// As [`check`].
+pub fn listing(kernel: &CompiledKernel, scenario: &Scenario, checked: u32) -> Result<String> {
+    Ok(Blueprint::new(kernel, scenario, checked)?.listing())
+}
+
 /// What came of running the threads one after the other, each IPI answered at once.
 #[derive(Clone, Debug, Serialize)]
 pub struct Sequential {
@@ -174,6 +186,9 @@ fn sequential<const W: usize>(blueprint: &Blueprint) -> Result<Sequential> {
             events.push(model.event(&state, action));
             state = next;
         }
+    }
+    if model.counter_left() {
+        return Err(Error::Value(format!("scenario: stopped by {COUNTER_LEFT}")));
     }
     Ok(Sequential { events, end: model.snapshot(&state) })
 }
@@ -235,7 +250,7 @@ fn run<'a, const W: usize>(
     if request.reductions.saturate
         && let Ok(outcome) = saturate(&model, request.reductions, true, &mut control)
     {
-        verdict.safe = outcome.is_proof();
+        verdict.safe = outcome.is_proof() && !model.counter_left();
         // Each state that it stores is reachable: what it sees violated is, whether or not a trace is found.
         verdict.violated = names(outcome.violations);
         verdict.engine = "saturating";
@@ -243,7 +258,7 @@ fn run<'a, const W: usize>(
         verdict.projections = Some(outcome.projections);
         verdict.transitions = outcome.transitions;
         verdict.depth = outcome.rounds;
-        verdict.stopped = outcome.stopped.map(|stopped| stopped.to_string());
+        verdict.stopped = stopped(&model, outcome.stopped);
         if outcome.violations == 0 || outcome.stopped.is_some() {
             verdict.seconds = since.elapsed().as_secs_f64();
             return Ok(verdict);
@@ -274,13 +289,21 @@ fn run<'a, const W: usize>(
             Some(Counterexample { path: path.iter().map(|action| action.0).collect(), events, states })
         });
     }
-    verdict.safe = outcome.is_proof() && verdict.violated.is_empty();
+    verdict.safe = outcome.is_proof() && verdict.violated.is_empty() && !model.counter_left();
     verdict.engine = "plain";
     verdict.projections = None;
     verdict.states = outcome.states;
     verdict.transitions = outcome.transitions;
     verdict.depth = outcome.depth;
-    verdict.stopped = outcome.stopped.map(|stopped| stopped.to_string());
+    verdict.stopped = stopped(&model, outcome.stopped).filter(|_| outcome.finding.is_none());
     verdict.seconds = since.elapsed().as_secs_f64();
     Ok(verdict)
+}
+
+/// Why a search was not through, in words.
+fn stopped<const W: usize>(model: &KernelModel<W>, by: Option<Stopped>) -> Option<String> {
+    if model.counter_left() {
+        return Some(COUNTER_LEFT.to_owned());
+    }
+    by.map(|stopped| stopped.to_string())
 }

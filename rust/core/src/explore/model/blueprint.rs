@@ -1,6 +1,7 @@
 //! From a kernel and a scenario to a model: unrolls, drops what nobody can see, lays the state out.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::explore::scenario::{Kind as Content, Mapped, Scenario, World};
@@ -114,6 +115,21 @@ impl Blueprint {
         })
     }
 
+    /// The steps.
+    pub(super) fn ops(&self) -> &[Op] {
+        &self.ops
+    }
+
+    /// Where each thread starts.
+    pub(super) fn starts(&self) -> &[OpIndex] {
+        &self.starts
+    }
+
+    /// The variables by number, those too that take no room.
+    pub(super) fn variable_names(&self) -> &[Var] {
+        self.vars.all()
+    }
+
     /// What a thread promises by returning.
     fn promised(&self, thread: usize) -> Promise {
         let own = |op: &&Op| usize::from(op.thread) == thread;
@@ -175,6 +191,7 @@ impl Blueprint {
             checked: self.checked,
             pte_bits: self.pte_bits,
             start: [0; W],
+            counter_left: Arc::default(),
         };
         model.start = self.start(&model);
         for thread in &mut model.threads {

@@ -1,5 +1,7 @@
 //! What each small step does to a packed state.
 
+use std::sync::atomic::Ordering;
+
 use crate::explore::scenario::Kind as Content;
 use crate::program::{MkWriteRule, ProtSource};
 
@@ -90,7 +92,7 @@ impl<const W: usize> KernelModel<W> {
                 let field = self.field(*var);
                 field.set(state, field.get(state) | bits);
             }
-            Kind::Add(var, by) => Self::add(state, self.field(*var), *by),
+            Kind::Add(var, by) => self.add(state, self.field(*var), *by),
             Kind::Acquire(var) => {
                 let field = self.field(*var);
                 if field.get(state) != 0 {
@@ -110,7 +112,7 @@ impl<const W: usize> KernelModel<W> {
                 if self.value(state, *writer) != 0 {
                     return None;
                 }
-                Self::add(state, self.field(*readers), 1);
+                self.add(state, self.field(*readers), 1);
             }
             Kind::AcquireWrite { readers, writer } => {
                 if self.value(state, *writer) != 0 || self.value(state, *readers) != 0 {
@@ -120,7 +122,7 @@ impl<const W: usize> KernelModel<W> {
             }
             Kind::Downgrade { readers, writer } => {
                 self.field(*writer).set(state, 0);
-                Self::add(state, self.field(*readers), 1);
+                self.add(state, self.field(*readers), 1);
             }
 
             Kind::ReadPte(page) => self.load(state, thread, *page),
@@ -229,15 +231,15 @@ impl<const W: usize> KernelModel<W> {
                 let entry = self.pages[usize::from(*page)].pte.get(state);
                 if pte::is_migration(entry) && pte::frame(entry) == *from {
                     let new = self.frame_of(state, thread, PageRef::New);
-                    Self::add(state, self.frames[new].mapcount, 1);
-                    Self::add(state, self.frames[new].refs, 1);
+                    self.add(state, self.frames[new].mapcount, 1);
+                    self.add(state, self.frames[new].refs, 1);
                     self.install(state, thread, *page, pte::revive(pte::with_frame(entry, new as u8)));
                 }
             }
 
             Kind::AddFrame { vars, frame, by } => {
                 let frame = self.frame_of(state, thread, *frame);
-                Self::add(state, self.field(vars[frame]), *by);
+                self.add(state, self.field(vars[frame]), *by);
             }
             Kind::SetFrame { vars, frame, value } => {
                 let frame = self.frame_of(state, thread, *frame);
@@ -290,7 +292,7 @@ impl<const W: usize> KernelModel<W> {
                 let delayed = thread.delayed.get(state);
                 for (slot, (_, frame)) in self.slots.iter().enumerate() {
                     if delayed >> slot & 1 != 0 {
-                        Self::add(state, self.frames[usize::from(*frame)].mapcount, -1);
+                        self.add(state, self.frames[usize::from(*frame)].mapcount, -1);
                     }
                 }
                 thread.delayed.set(state, 0);
@@ -299,7 +301,7 @@ impl<const W: usize> KernelModel<W> {
                 let queued = thread.queued.get(state);
                 for (slot, (_, frame)) in self.slots.iter().enumerate() {
                     if queued >> slot & 1 != 0 {
-                        Self::add(state, self.frames[usize::from(*frame)].refs, -1);
+                        self.add(state, self.frames[usize::from(*frame)].refs, -1);
                     }
                 }
                 thread.queued.set(state, 0);
@@ -320,7 +322,7 @@ impl<const W: usize> KernelModel<W> {
                 let fields = &self.frames[usize::from(*frame)];
                 if fields.mapcount.get(state) == 0 && fields.cached.get(state) != 0 {
                     fields.cached.set(state, 0);
-                    Self::add(state, fields.refs, -1);
+                    self.add(state, fields.refs, -1);
                     fields.newer.set(state, 0);
                     fields.dirty.set(state, 0);
                 }
@@ -329,7 +331,7 @@ impl<const W: usize> KernelModel<W> {
                 let fields = &self.frames[usize::from(*frame)];
                 if fields.cached.get(state) == 0 {
                     fields.cached.set(state, 1);
-                    Self::add(state, fields.refs, 1);
+                    self.add(state, fields.refs, 1);
                 }
             }
             Kind::Isolate(page) => {
@@ -342,7 +344,7 @@ impl<const W: usize> KernelModel<W> {
                 let fields = &self.frames[frame];
                 if fields.lru.get(state) != 0 && fields.refs.get(state) != 0 {
                     fields.lru.set(state, 0);
-                    Self::add(state, fields.refs, 1);
+                    self.add(state, fields.refs, 1);
                     let listed = thread.listed.get(state);
                     thread.listed.set(state, listed | 1 << frame);
                 }
@@ -351,7 +353,7 @@ impl<const W: usize> KernelModel<W> {
                 let listed = thread.listed.get(state);
                 for (frame, fields) in self.frames.iter().enumerate() {
                     if listed >> frame & 1 != 0 {
-                        Self::add(state, fields.refs, -1);
+                        self.add(state, fields.refs, -1);
                         fields.lru.set(state, 1);
                     }
                 }
@@ -379,8 +381,8 @@ impl<const W: usize> KernelModel<W> {
                 }
                 let cached = old.cached.get(state);
                 let references = cached as i8;
-                Self::add(state, old.refs, -references);
-                Self::add(state, new.refs, references);
+                self.add(state, old.refs, -references);
+                self.add(state, new.refs, references);
                 new.cached.set(state, cached);
                 old.cached.set(state, 0);
             }
@@ -394,7 +396,7 @@ impl<const W: usize> KernelModel<W> {
                     pending.set(state, 1);
                 }
                 if self.tlb_gen.mask != 0 {
-                    Self::add(state, self.tlb_gen, 1);
+                    self.add(state, self.tlb_gen, 1);
                 }
             }
             Kind::Wait(_) => {
@@ -426,10 +428,17 @@ impl<const W: usize> KernelModel<W> {
         Some(op.next)
     }
 
+    /// Adds to a counter. One that would leave its field stays as it is, and the search says so: programs that do not pair
+    /// what they count have no meaning here.
     #[inline]
-    fn add(state: &mut [u64; W], field: Field, by: i8) {
+    fn add(&self, state: &mut [u64; W], field: Field, by: i8) {
         let value = field.get(state).wrapping_add_signed(i64::from(by));
-        debug_assert!(field.mask == 0 || value <= field.mask, "a counter left its field");
+        if value > field.mask {
+            if field.mask != 0 {
+                self.counter_left.store(true, Ordering::Relaxed);
+            }
+            return;
+        }
         field.set(state, value);
     }
 

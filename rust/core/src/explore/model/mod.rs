@@ -11,12 +11,16 @@ mod hardware;
 mod invariant;
 mod leaf;
 mod leaf_flush;
+mod listing;
 mod liveness;
 pub mod op;
 pub mod pte;
 mod text;
 mod unroll;
 mod vars;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use self::hardware::thread_action;
 use self::op::{Kind, Op, OpIndex};
@@ -142,9 +146,17 @@ pub struct KernelModel<const W: usize> {
     /// The bits of an entry that are modelled.
     pte_bits: u64,
     start: [u64; W],
+    /// A counter was to go below 0 or above what its field holds.
+    counter_left: Arc<AtomicBool>,
 }
 
 impl<const W: usize> KernelModel<W> {
+    /// Whether any step was to take a counter below 0 or above what its field holds: more references dropped than there
+    /// were, say. What was searched beyond it means nothing.
+    pub fn counter_left(&self) -> bool {
+        self.counter_left.load(Ordering::Relaxed)
+    }
+
     /// Takes one step of a thread; a faulter has several to choose from.
     fn thread_steps(&self, state: &[u64; W], index: usize, mut emit: impl FnMut(Action, [u64; W])) {
         let thread = &self.threads[index];
