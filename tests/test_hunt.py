@@ -134,7 +134,10 @@ def test_a_violation_without_a_trace_is_still_one() -> None:
 
 
 def test_a_hint_fault_on_memory_after_a_fork_leaves_it_read_only() -> None:
-    after_fork = [{"kind": "anon", "mapped": "read"}, {"kind": "anon", "mapped": "read", "frame": 0}]
+    after_fork: list[dict[str, object]] = [
+        {"kind": "anon", "mapped": "read"},
+        {"kind": "anon", "mapped": "read", "frame": 0},
+    ]
     one = {"operation": "change_prot_numa", "first": 0, "count": 1}
     tlbcore.check("linux-6.18", [one], pages=after_fork, faults=1).assert_safe()
 

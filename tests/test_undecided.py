@@ -39,14 +39,18 @@ def obeyed() -> PerfText:
 def two_ask(apart_us: int) -> PerfText:
     """Both threads flush a page; the first finds both generations."""
     text = wait(obeyed().enter(FIRST, MADVISE, A, PAGE, DONTNEED), 4)
-    text = wait(text.enter(SECOND, MADVISE, A + 2 * PAGE, PAGE, DONTNEED).flush(FIRST, 1, 4), apart_us).flush(SECOND, 1, 4)
+    text = wait(text.enter(SECOND, MADVISE, A + 2 * PAGE, PAGE, DONTNEED).flush(FIRST, 1, 4), apart_us).flush(
+        SECOND, 1, 4
+    )
     return text.flush(FIRST, FULL, 3).leave(FIRST, MADVISE).leave(SECOND, MADVISE)
 
 
 def both_execute() -> PerfText:
     """As before, but both CPUs execute their own in full: the kernel cannot do that."""
     text = wait(obeyed().enter(FIRST, MADVISE, A, PAGE, DONTNEED), 4)
-    text.enter(SECOND, MADVISE, A + 2 * PAGE, PAGE, DONTNEED).flush(FIRST, 1, 4).flush(SECOND, 1, 4).flush(FIRST, FULL, 3).flush(SECOND, FULL, 3)
+    text.enter(SECOND, MADVISE, A + 2 * PAGE, PAGE, DONTNEED).flush(FIRST, 1, 4).flush(SECOND, 1, 4).flush(
+        FIRST, FULL, 3
+    ).flush(SECOND, FULL, 3)
     return text.leave(FIRST, MADVISE).leave(SECOND, MADVISE)
 
 

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tlbcore import kernels, scheme_lookup
 from tlbcore.errors import InputError, TlbcoreError
-from tlbcore.mutation_trial import Finding, Trial
 from tlbcore.mutants import Mutant, mutants
+from tlbcore.mutation_trial import Finding, Trial
 from tlbcore.scheme import OPERATIONS, Scheme
 
 if TYPE_CHECKING:
@@ -189,7 +189,8 @@ def _programs(
         if wanted is not None and operation not in wanted:
             continue
         if names is None and type(kernel.schemes.get(operation)) is not type(scheme):
-            yield operation, kernel.derive(kernel.name, **{operation: scheme}), None
+            own: dict[str, Any] = {operation: scheme}
+            yield operation, kernel.derive(kernel.name, **own), None
         else:
             yield operation, kernel, names
 
@@ -246,4 +247,5 @@ def to_plain(report: MutationReport) -> dict[str, Any]:
     """The report as JSON takes it."""
     from dataclasses import asdict  # noqa: PLC0415 - only the command line needs it
 
-    return json.loads(json.dumps(asdict(report) | {"safe": report.safe}))
+    plain: dict[str, Any] = json.loads(json.dumps(asdict(report) | {"safe": report.safe}))
+    return plain

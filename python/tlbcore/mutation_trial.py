@@ -118,7 +118,9 @@ class Trial:
 
     # --- exploring ---------------------------------------------------------------------------------------------------
 
-    def _search(self, kernel: str, scenario: str, invariants: Sequence[str], depth: int | None = None) -> dict[str, Any]:
+    def _search(
+        self, kernel: str, scenario: str, invariants: Sequence[str], depth: int | None = None
+    ) -> dict[str, Any]:
         options = {
             "invariants": list(invariants),
             "reductions": list(DEFAULT_REDUCTIONS),
@@ -133,7 +135,7 @@ class Trial:
 
     def _explore_baseline(self, scenario: _Scenario) -> tuple[tuple[str, ...], tuple[Finding, ...], str] | None:
         """Which invariants the program keeps, what it violates, its small steps; nothing if it cannot be explored."""
-        kept = DEFAULT_INVARIANTS
+        kept: tuple[str, ...] = DEFAULT_INVARIANTS
         findings: list[Finding] = []
         try:
             listing = self._listing(self._json, scenario.text)
@@ -203,7 +205,7 @@ class Trial:
         on_request = [name for name in INVARIANTS if name not in DEFAULT_INVARIANTS]
         flushes_differ = False
         for scenario in explored.differing:
-            if scenario.partner == _FAULTS or self._operation == _FAULTS:
+            if _FAULTS in (scenario.partner, self._operation):
                 continue
             ends = self._ends(kernel, scenario.text)
             known = self._ended_of_baseline(scenario.text)

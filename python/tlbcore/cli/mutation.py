@@ -78,7 +78,14 @@ def show(report: MutationReport) -> None:
         print(f"as it is: UNSAFE, {' '.join(finding.violated)} after {finding.length} steps, {finding.scenario}")
     print("\nUnsafe")
     rows = [
-        [CHANGE[g.kind], g.change, " ".join(g.violated), str(g.shortest.length), g.shortest.scenario, " ".join(g.operations)]
+        [
+            CHANGE[g.kind],
+            g.change,
+            " ".join(g.violated),
+            str(g.shortest.length),
+            g.shortest.scenario,
+            " ".join(g.operations),
+        ]
         for g in grouped(report.unsafe)
     ]
     head = ["", "step", "violates", "steps", "shortest", "programs"]
@@ -91,8 +98,8 @@ def show(report: MutationReport) -> None:
         print(f"\nSurvive, {why}: {says}")
         rows = [[CHANGE[g.kind], g.change, g.mutations[0].path, " ".join(g.operations)] for g in chosen]
         print(table(["", "step", "first at", "programs"], rows, emphasis=is_terminal(), left=4))
-    for title, chosen in (("Cannot run", report.refused), ("Undecided", report.undecided)):
-        if chosen:
+    for title, others in (("Cannot run", report.refused), ("Undecided", report.undecided)):
+        if others:
             print(f"\n{title}")
-            rows = [[why, str(count)] for why, count in reasons(chosen)]
+            rows = [[why, str(count)] for why, count in reasons(others)]
             print(table(["why", "mutants"], rows, emphasis=is_terminal(), left=1))

@@ -208,7 +208,7 @@ class Engine:
         slot.tlb_gen = wanted
         if cpu.id == info.initiating_cpu and reached != wanted:
             self.counters["nr_local_flushes"] += 1
-        if cpu.id != info.initiating_cpu:
+        if cpu.id != info.initiating_cpu:  # noqa: SIM108 - a chain of two choices reads worse
             reason = REMOTE_SHOOTDOWN
         else:
             reason = LOCAL_SHOOTDOWN if info.mm is None else LOCAL_MM_SHOOTDOWN

@@ -85,22 +85,22 @@ fn record_in(recording: &Recording, row: usize, kind: FlushKind) -> Option<usize
 fn planted_wrong_records_are_not_among_what_the_machine_can_do() {
     type Plant = fn(&mut Recording, usize);
     let plants: [(&str, FlushKind, Plant); 6] = [
-        ("a page more", FlushKind::MmRange, |recording, at| recording.flushes.end[at] += 4096),
+        ("a page more", FlushKind::MmRange, |recording, at| recording.flushes.end.to_mut()[at] += 4096),
         ("one that freed page tables or did not", FlushKind::MmRange, |recording, at| {
-            recording.flushes.freed_tables[at] ^= 1
+            recording.flushes.freed_tables.to_mut()[at] ^= 1
         }),
         ("a flush that was another's", FlushKind::MmRange, |recording, at| {
-            (recording.flushes.start[at], recording.flushes.end[at]) = (0x40_0000, 0x40_1000);
+            (recording.flushes.start.to_mut()[at], recording.flushes.end.to_mut()[at]) = (0x40_0000, 0x40_1000);
         }),
         ("a CPU less in the mask", FlushKind::Multi, |recording, at| {
             let others = recording.flushes.mask[at] & !(1 << recording.flushes.cpu[at]);
-            recording.flushes.mask[at] &= !(others & others.wrapping_neg());
+            recording.flushes.mask.to_mut()[at] &= !(others & others.wrapping_neg());
         }),
         ("nested or not", FlushKind::Finish, |recording, at| {
-            let pending = &mut recording.flushes.pending[at];
+            let pending = &mut recording.flushes.pending.to_mut()[at];
             *pending = if *pending > 1 { 1 } else { 2 };
         }),
-        ("a page earlier", FlushKind::MmRange, |recording, at| recording.flushes.start[at] -= 4096),
+        ("a page earlier", FlushKind::MmRange, |recording, at| recording.flushes.start.to_mut()[at] -= 4096),
     ];
     let kernel = Arc::new(CompiledKernel::from_json(include_str!("data/linux-6.1.json")).unwrap());
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../data/lab/c4_mix_par_11.jsonl.gz");

@@ -115,7 +115,7 @@ impl Driver<'_> {
     fn adopt_for_family(&mut self, mm: MmId, addr: VirtAddr, is_known: bool) -> Result<()> {
         let may_be_older = |driver: &Self, of: MmId, is_known: bool| {
             let vma = driver.machine.vma_at(of, addr);
-            driver.machine.leaf(of, addr).is_none() && (!is_known || vma.is_none_or(|vma| vma.is_anonymous()))
+            driver.machine.leaf(of, addr).is_none() && (!is_known || vma.is_none_or(crate::machine::Vma::is_anonymous))
         };
         if self.copied_from.is_empty() || !may_be_older(self, mm, is_known) {
             return Ok(());
