@@ -87,7 +87,7 @@ fn planted_wrong_records_are_not_among_what_the_machine_can_do() {
     let plants: [(&str, FlushKind, Plant); 6] = [
         ("a page more", FlushKind::MmRange, |recording, at| recording.flushes.end.to_mut()[at] += 4096),
         ("one that freed page tables or did not", FlushKind::MmRange, |recording, at| {
-            recording.flushes.freed_tables.to_mut()[at] ^= 1
+            recording.flushes.freed_tables.to_mut()[at] ^= 1;
         }),
         ("a flush that was another's", FlushKind::MmRange, |recording, at| {
             (recording.flushes.start.to_mut()[at], recording.flushes.end.to_mut()[at]) = (0x40_0000, 0x40_1000);
