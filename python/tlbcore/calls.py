@@ -250,6 +250,10 @@ class Calls(ABC):
         """Make a range fault, so that NUMA balancing sees who uses it (``change_prot_numa()``)."""
         self._call("numa_hint", addr=addr, len=length)
 
+    def ksm_merge(self, addr: int, length: int) -> None:
+        """Merge the pages of a range, which are taken to have the same content, as ksmd does."""
+        self._call("ksm_merge", addr=addr, len=length)
+
     def collapse(self, addr: int) -> None:
         """Replace the pages of the 2 MiB around an address by a huge one, as khugepaged does."""
         self._call("collapse", addr=addr)

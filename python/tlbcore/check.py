@@ -159,7 +159,8 @@ def check(  # noqa: PLR0913  # what to run, on what, how far
         kind: What `pages` hold, if it is a number.
         faults: Threads that take a page fault wherever the hardware would raise one, again and again.
         spare_frames: Page frames that can be allocated.
-        engine: Bugs of the flush engine that it once had: `gen_zero_is_old`, `tlb_flush_pending_is_bool`.
+        engine: What the flush engine has (`generations`, `switches`, `lazy`, `by_active_mm`, `tlbi`), and bugs that it once
+            had (`docs/explorer.md`, section 2).
         invariants: What to look for, by short names.
         reductions: `urgent`, `symmetry`, `dead`: each keeps verdicts and shortest counterexamples.
         states: At most so many states.

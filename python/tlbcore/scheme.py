@@ -32,6 +32,7 @@ OPERATIONS: tuple[str, ...] = (
     "unmap_mapping_range",
     "wp_shared_mapping_range",
     "collapse_huge_page",
+    "ksm_merge",
 )
 
 

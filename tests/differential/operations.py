@@ -79,6 +79,8 @@ QUESTIONS = [
     "pte_changed",
     "delay_rmap",
     "mm_tlb_flush_nested",
+    "mm_tlb_flush_pending",
+    "page_ksm",
     "page_huge",
     "page_shared",
     "page_shmem",
@@ -122,6 +124,7 @@ WEIGHTS = {
     "truncate": 2,
     "clear_refs": 2,
     "numa_hint": 3,
+    "ksm_merge": 3,
     "wp_shared_mapping_range": 2,
     "collapse": 2,
     "advance_time": 2,
@@ -350,6 +353,7 @@ class Generator:
         return {"addr": addr, "len": length}
 
     numa_hint = munmap
+    ksm_merge = munmap
 
     def mprotect(self, _task: Task, mm: Mm) -> Operation:
         """A range and its new rights."""

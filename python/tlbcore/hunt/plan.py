@@ -19,7 +19,7 @@ KINDS = ("file", "anon")
 #: What no scenario of a hunt has, since the model has it not (docs/explorer.md, section 4).
 NOT_MODELLED = (
     "huge pages, hugetlb, freed page tables, paging-structure caches, lazy CPUs, switches between address spaces, "
-    "PCIDs, userfaultfd, KSM, GUP, VMAs that split or merge, full batches of a gather, store buffers"
+    "PCIDs, userfaultfd, GUP, VMAs that split or merge, full batches of a gather, store buffers"
 )
 
 #: Operations that work on the whole address space, whatever range they are asked for.
@@ -32,6 +32,7 @@ OF_ONE_KIND = {
     "wp_shared_mapping_range": ("file", "it walks the mappings of a file"),
     "unmap_mapping_range": ("file", "it walks the mappings of a file"),
     "truncate": ("file", "files are truncated"),
+    "ksm_merge": ("anon", "KSM merges anonymous memory"),
     "madvise_free": ("anon", "madvise() gives EINVAL for a VMA of a file"),
 }
 

@@ -83,6 +83,7 @@ PROGRAMS: dict[str, str] = {
     "unmap_mapping_range": "mm/memory.c:unmap_mapping_range (v5.10.7)",
     "wp_shared_mapping_range": "mm/mapping_dirty_helpers.c:wp_shared_mapping_range (v5.10.7)",
     "collapse_huge_page": "mm/khugepaged.c:collapse_huge_page (v5.10.7)",
+    "ksm_merge": "mm/ksm.c:write_protect_page (v5.10.7); mm/ksm.c:replace_page (v5.10.7)",
 }
 
 
@@ -122,6 +123,7 @@ def legacy_schemes() -> dict[str, Scheme]:
         "unmap_mapping_range": gather,
         "wp_shared_mapping_range": pending,
         "collapse_huge_page": at_once,
+        "ksm_merge": at_once,
     }
 
 

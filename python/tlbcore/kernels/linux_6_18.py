@@ -63,6 +63,7 @@ PROGRAMS: dict[str, str] = {
     "unmap_mapping_range": "mm/memory.c:unmap_mapping_range (v6.18.2)",
     "wp_shared_mapping_range": "mm/mapping_dirty_helpers.c:wp_shared_mapping_range (v6.18.2)",
     "collapse_huge_page": "mm/khugepaged.c:collapse_huge_page (v6.18.2)",
+    "ksm_merge": "mm/ksm.c:write_protect_page (v6.18.2); mm/ksm.c:replace_page (v6.18.2)",
 }
 
 

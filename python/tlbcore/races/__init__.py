@@ -13,10 +13,13 @@ from __future__ import annotations
 from tlbcore.errors import InputError
 from tlbcore.lookup import nearest
 from tlbcore.races import (
+    m1,
     m2,
     m3,
     m4,
+    m5,
     m8,
+    m12,
     r01,
     r02,
     r03,
@@ -24,14 +27,20 @@ from tlbcore.races import (
     r05,
     r05b,
     r06,
+    r08,
     r09a,
     r09b,
+    r10,
     r11,
     r12,
     r13,
     r14a,
     r14b,
+    r24,
+    r26,
     r27,
+    r32,
+    r33,
     r35,
 )
 from tlbcore.races.race import Race
@@ -39,7 +48,33 @@ from tlbcore.races.uncovered import UNCOVERED, Uncovered
 
 __all__ = ["RACES", "UNCOVERED", "Race", "Uncovered", "get", "matching"]
 
-_MODULES = (r01, r02, r03, r04, r05, r05b, r06, r09a, r09b, r11, r12, r13, r14a, r14b, r27, r35, m2, m3, m4, m8)
+_MODULES = (
+    *(
+        r01,
+        r02,
+        r03,
+        r04,
+        r05,
+        r05b,
+        r06,
+        r08,
+        r09a,
+        r09b,
+        r10,
+        r11,
+        r12,
+        r13,
+        r14a,
+        r14b,
+        r24,
+        r26,
+        r27,
+        r32,
+        r33,
+        r35,
+    ),
+    *(m1, m2, m3, m4, m5, m8, m12),
+)
 
 #: The races by their short names.
 RACES: dict[str, Race] = {module.RACE.id: module.RACE for module in _MODULES}

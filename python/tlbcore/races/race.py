@@ -19,8 +19,8 @@ __all__ = ["Race"]
 class Race:
     """A race of Linux, or of a patch that was posted.
 
-    `scenario` holds the arguments of `tlbcore.check` but the kernel; `buggy_engine` are bugs of the flush engine,
-    which no scheme can express, and go with the buggy kernel only.
+    `scenario` holds the arguments of `tlbcore.check` but the kernel; `engine` says which flush engine both have, and
+    `buggy_engine` bugs of it, which no scheme can express, and go with the buggy kernel only.
     """
 
     id: str
@@ -41,6 +41,8 @@ class Race:
     fixed: Kernel
     scenario: Mapping[str, Any]
     cve: str = ""
+    #: What the flush engine has in both.
+    engine: Mapping[str, bool] = field(default_factory=dict)
     buggy_engine: Mapping[str, bool] = field(default_factory=dict)
 
     @property
@@ -52,9 +54,14 @@ class Race:
         """The verdict on the kernel that has the race."""
         return check(
             self.buggy,
-            **{**self.scenario, "engine": self.buggy_engine, "invariants": (self.invariant,), **options},
+            **{
+                **self.scenario,
+                "engine": {**self.engine, **self.buggy_engine},
+                "invariants": (self.invariant,),
+                **options,
+            },
         )
 
     def prove(self, **options: Any) -> Verdict:  # noqa: ANN401
         """The verdict on the kernel that has it not."""
-        return check(self.fixed, **{**self.scenario, **options})
+        return check(self.fixed, **{**self.scenario, "engine": self.engine, **options})

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from tlbcore.schemes.deferred_unmap import DeferredUnmap
 from tlbcore.schemes.lazy_mmu import LazyMmu
 from tlbcore.schemes.mmu_gather import MmuGather
 from tlbcore.schemes.per_table import PerTable
+from tlbcore.schemes.synchronous import Synchronous
 from tlbcore.schemes.tlb_flush_pending import TlbFlushPending
 from tlbcore.steps import (
     Block,
@@ -193,6 +194,13 @@ class ReadLockedClearRefs(TlbFlushPending):
 
 
 @dataclass(frozen=True)
+class TrustingKsm(Synchronous):
+    """KSM as before v4.13: an entry without W and D needs no flush, whoever still has to flush it."""
+
+    ksm_flushes: ClassVar[Condition] = write | dirty
+
+
+@dataclass(frozen=True)
 class InvertedDemotion(MmuGather):
     """Patch 03 as posted: the condition was the wrong way round."""
 
@@ -256,6 +264,7 @@ SCHEMES: dict[str, type[Scheme]] = {
         SilentGather,
         PresentOnlyUnmap,
         ReadLockedClearRefs,
+        TrustingKsm,
         InvertedDemotion,
         PlainStoreGather,
         AgeTrustingGather,

@@ -65,7 +65,7 @@ def _task(task: Task) -> Json:
 
 
 def _page(page: Page) -> Json:
-    names = ("pfn", "kind", "order", "refcount", "mapcount", "dirty", "swap_slot", "lazyfree", "file", "index")
+    names = ("pfn", "kind", "order", "refcount", "mapcount", "dirty", "swap_slot", "lazyfree", "ksm", "file", "index")
     return {name: getattr(page, name) for name in names} | {"rmap": [list(mapping) for mapping in page.rmap]}
 
 

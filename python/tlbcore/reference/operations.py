@@ -384,6 +384,19 @@ def _numa_hint(m: ReferenceMachine, a: Args) -> None:
         m.run_program("change_prot_numa", m.frame(task, mm, {}, span))
 
 
+def _ksm_merge(m: ReferenceMachine, a: Args) -> None:
+    task, mm = _running(m, a)
+    start, end = _range(m, a["addr"], a["len"])
+    frame = m.frame(task, mm, {}, (start, end))
+    for addr, _, pte in mm.page_table.leaves():
+        page = m.page_of(pte) if start <= addr < end else None
+        if page is None or page.kind != "anon" or page.order or page.mapcount != 1 or page in frame.page_list:
+            continue
+        m.add_to_page_list(frame, page)
+    if frame.page_list:
+        m.run_program("ksm_merge", frame)
+
+
 def _collapse(m: ReferenceMachine, a: Args) -> None:
     task, mm = _running(m, a)
     start = a["addr"] & ~(PMD_SIZE - 1)
@@ -595,6 +608,7 @@ OPERATIONS: dict[str, Operation] = {
     "madvise": _madvise,
     "clear_refs": _clear_refs,
     "numa_hint": _numa_hint,
+    "ksm_merge": _ksm_merge,
     "collapse": _collapse,
     "msync": _msync,
     "fsync": _fsync,

@@ -30,6 +30,7 @@ class Page:
     dirty: bool = False
     swap_slot: int | None = None
     lazyfree: bool = False
+    ksm: bool = False
     rmap: list[Mapping] = field(default_factory=list)
     in_page_cache: bool = False
 

@@ -97,7 +97,7 @@ def can_change_pte_writable(f: Frame, pte: Pte) -> bool:
     if vma.has(v.VM_SHARED):
         return pte.has(p.D)
     page = f.machine.page_of(pte)
-    return page is not None and page.kind == "anon" and page.mapcount == 1
+    return page is not None and page.kind == "anon" and page.mapcount == 1 and not page.ksm
 
 
 def _dirty_accountable(f: Frame, pte: Pte) -> bool:
@@ -230,7 +230,7 @@ def _migrate_copy(f: Frame, _step: Plain) -> None:
     """The new page takes the old one's place everywhere but in the entries."""
     old, memory = f.the_page, f.machine.memory
     new = memory.alloc(old.kind, order=old.order, file=old.file, index=old.index)
-    new.dirty, new.lazyfree = old.dirty, old.lazyfree
+    new.dirty, new.lazyfree, new.ksm = old.dirty, old.lazyfree, old.ksm
     if old.swap_slot is not None:
         slot, old.swap_slot = old.swap_slot, None
         old.refcount -= 1

@@ -27,6 +27,7 @@ OPERATION_ARGUMENTS: Final[dict[str, str]] = {
     "unmap_mapping_range": "mapping, first, last",
     "wp_shared_mapping_range": "mapping, first, last",
     "collapse_huge_page": "mm, addr",
+    "ksm_merge": "folio_list",
 }
 """What each operation is called with."""
 
@@ -205,6 +206,9 @@ PLAIN: Final[dict[str, str]] = {
     "clear_vma_soft_dirty": "vm_flags_clear(vma, VM_SOFTDIRTY);",
     "clear_young_dirty": "clear_young_dirty_ptes(vma, addr, ptep);",
     "mark_lazyfree": "folio_mark_lazyfree(folio);",
+    "stable_tree_search": "kfolio = stable_tree_search(folio);",
+    "pages_identical": "pages_identical(folio, kfolio);",
+    "set_pte_ksm": "set_pte_at(mm, addr, ptep, mk_pte(kfolio, vma->vm_page_prot));",
     "arch_enter_lazy_mmu_mode": "arch_enter_lazy_mmu_mode();",
     "arch_leave_lazy_mmu_mode": "arch_leave_lazy_mmu_mode();",
     "try_to_unmap_flush": "try_to_unmap_flush();",

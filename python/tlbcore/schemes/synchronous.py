@@ -9,6 +9,7 @@ from tlbcore.scheme import Scheme
 from tlbcore.schemes.lazy_mmu import LazyMmu
 from tlbcore.steps import (
     Block,
+    Condition,
     Step,
     alloc_anon_page,
     anon,
@@ -30,12 +31,17 @@ from tlbcore.steps import (
     huge_fault_fits,
     lock,
     map_around,
+    mm_tlb_flush_pending,
+    mmap_read_lock,
     mmap_unlock,
     mmap_write_lock,
     none,
     page_dup_rmap,
+    page_ksm,
+    page_mapped,
     page_remove_rmap,
     page_shared,
+    pages_identical,
     pmd_is_huge,
     pmd_lock,
     pmd_unlock,
@@ -53,6 +59,7 @@ from tlbcore.steps import (
     ptep_set_access_flags,
     ptep_set_wrprotect,
     put_old_page,
+    put_page,
     set_page_dirty,
     set_pmd_at,
     set_pmd_at_child,
@@ -61,10 +68,12 @@ from tlbcore.steps import (
     set_pte_at,
     set_pte_at_child,
     set_pte_file,
+    set_pte_ksm,
     set_pte_numa,
     set_pte_swap_in,
     set_pte_zero,
     split_huge_pmd,
+    stable_tree_search,
     swap,
     swap_duplicate,
     swap_in,
@@ -100,7 +109,7 @@ def under_folio_lock(*steps: Step | Block) -> Block:
 class Synchronous(Scheme):
     """Flush each entry as it changes (copy on write, page_mkclean), or the whole mm once (fork)."""
 
-    where: ClassVar[str] = "page faults, fork, page_mkclean, collapse"
+    where: ClassVar[str] = "page faults, fork, page_mkclean, collapse, KSM"
 
     def fault(self) -> Block:
         """`__handle_mm_fault()` (mm/memory.c)."""
@@ -171,7 +180,11 @@ class Synchronous(Scheme):
             when(
                 vma_shared,
                 under_folio_lock(set_page_dirty(), under_ptl(wp_page_reuse())),
-                otherwise=[when(anon & ~page_shared & ~zero_page, under_ptl(wp_page_reuse()), otherwise=self.copy())],
+                otherwise=[
+                    when(
+                        anon & ~page_shared & ~page_ksm & ~zero_page, under_ptl(wp_page_reuse()), otherwise=self.copy()
+                    )
+                ],
             ),
         ]
 
@@ -279,5 +292,50 @@ class Synchronous(Scheme):
             under_pml(pmdp_collapse_flush()),
             collapse_copy(),
             under_pml(set_pmd_huge()),
+            mmap_unlock(),
+        ]
+
+    #: When `write_protect_page()` has to flush (mm/ksm.c).
+    ksm_flushes: ClassVar[Condition] = write | dirty | mm_tlb_flush_pending
+
+    def ksm_merge(self) -> Block:
+        """`try_to_merge_one_page()` (mm/ksm.c) for pages of one content: write-protect, compare, map the KSM page."""
+        return [
+            mmap_read_lock(),
+            for_each_page(
+                lock("folio_lock"),
+                when(
+                    page_mapped & ~page_shared & ~page_ksm,
+                    for_each_mapping(
+                        under_ptl(
+                            when(
+                                present & self.ksm_flushes,
+                                ptep_clear_flush(),
+                                when(dirty, set_page_dirty()),
+                                pte_wrprotect(),
+                                pte_mkclean(),
+                                set_pte_at(),
+                            ),
+                        ),
+                    ),
+                    stable_tree_search(),
+                    when(
+                        ~page_ksm,
+                        pages_identical(),
+                        for_each_mapping(
+                            under_ptl(
+                                when(
+                                    present & ~write & ~dirty,
+                                    ptep_clear_flush(),
+                                    set_pte_ksm(),
+                                    page_remove_rmap(),
+                                    put_page(),
+                                ),
+                            ),
+                        ),
+                    ),
+                ),
+                unlock("folio_lock"),
+            ),
             mmap_unlock(),
         ]

@@ -87,6 +87,40 @@ pub struct EngineSpec {
     pub gen_zero_is_old: bool,
     /// `tlb_flush_pending` is a bool, not a count (before 16af97dc5a89).
     pub tlb_flush_pending_is_bool: bool,
+    /// No bug: flushes have generations, a mask says who is asked, and a handler has steps; without it each flush asks all.
+    pub generations: bool,
+    /// No bug: with generations, user CPUs switch to another address space and come back.
+    pub switches: bool,
+    /// No bug: with generations, user CPUs go idle and stay lazily in the address space.
+    pub lazy: bool,
+    /// No bug: CPUs without generations that keep translations of an address space that is not loaded, and judge by
+    /// `active_mm` whether a request is for the one that is.
+    pub by_active_mm: bool,
+    /// No bug: arm64. Invalidations (TLBI) are broadcast, arrive at any time, and a DSB waits for those of its own CPU.
+    pub tlbi: bool,
+    /// `flush_tlb_batched_pending()` is but a DSB (before 4b634918384c).
+    pub batched_pending_is_dsb: bool,
+    /// Lazy-MMU sections do not keep the task on its CPU, whose batch they fill (before b9ef323ea168).
+    pub lazy_mmu_preempts: bool,
+    /// The batched flush of reclaim names physical addresses where virtual ones are meant (version 5 of 2015).
+    pub batch_flushes_physical: bool,
+    /// `switch_mm()` sets its bit in `mm_cpumask` after it loaded CR3 (as before 71b3c126e611 others could see it).
+    pub mask_after_cr3: bool,
+    /// `switch_mm_irqs_off()` reads the generation before it says that it switches (as before 83b0177a6c48).
+    pub gen_before_loaded_mm: bool,
+    /// A deferred flush raises the generation only if nobody did since it was deferred (RFC 15/20).
+    pub bumps_once_per_deferral: bool,
+    /// A CPU clears its bit in the mask of outstanding flushes after the full flush, not before (RFC 20/20).
+    pub clears_batched_late: bool,
+    /// `use_mm()` takes interrupts between `active_mm` and the switch (before d53c3dfb23c4).
+    pub irqs_on_in_use_mm: bool,
+}
+
+impl EngineSpec {
+    /// Whether user CPUs have more than TLBs that answer.
+    pub const fn is_detailed(&self) -> bool {
+        self.generations || self.switches || self.lazy || self.by_active_mm
+    }
 }
 
 /// What to explore.
@@ -187,6 +221,24 @@ pub struct World {
     pub engine: EngineSpec,
 }
 
+/// The page number of the first virtual page: user space begins far above where memory ends.
+const FIRST_VPN: u64 = 0x5_5555_5555;
+/// The page number of the first frame.
+const FIRST_PFN: u64 = 0x10_0000;
+
+impl World {
+    /// The virtual page at an address, in pages.
+    pub fn page_at(&self, number: u64) -> Option<u8> {
+        let index = number.checked_sub(FIRST_VPN)?;
+        (index < self.pages.len() as u64).then_some(index as u8)
+    }
+
+    /// Where a frame lies in physical memory, in pages.
+    pub const fn pfn(frame: u8) -> u64 {
+        FIRST_PFN + frame as u64
+    }
+}
+
 fn bad(message: impl std::fmt::Display) -> Error {
     Error::Value(format!("scenario: {message}"))
 }
@@ -222,6 +274,9 @@ impl Scenario {
         }
         if usize::from(self.users) > MAX_USERS {
             return Err(bad(format!("found {} users, expected at most {MAX_USERS}", self.users)));
+        }
+        if self.engine.is_detailed() && self.faults > 0 {
+            return Err(bad("found faults beside generations, which would rise for ever, expected the one or the other"));
         }
         let mut world = World {
             users: self.users,
@@ -308,6 +363,15 @@ impl Scenario {
         let target = match program {
             ProgramName::Mremap => {
                 add_copies(world, &range, 0, if spec.other_table { "'" } else { "*" }, spec.other_table)
+            }
+            ProgramName::KsmMerge => {
+                // Each page of the range may come to map any of the others' frames: the first to get there is the KSM page.
+                let frames: Vec<u8> = range.iter().map(|page| world.pages[usize::from(*page)].frames[0]).collect();
+                for page in &range {
+                    let own = &mut world.pages[usize::from(*page)].frames;
+                    own.extend(frames.iter().filter(|frame| !own.contains(frame)).copied().collect::<Vec<_>>());
+                }
+                Vec::new()
             }
             ProgramName::Fork => add_copies(world, &(0..nr_pages).collect::<Vec<_>>(), 1, "c", true),
             _ => Vec::new(),

@@ -37,6 +37,7 @@ impl Machine {
             Test::PageDirty => self.of_page(frame, |page| page.dirty),
             Test::PageLazyfree => self.of_page(frame, |page| page.lazyfree),
             Test::PageInSwapCache => self.of_page(frame, |page| page.swap_slot.is_some()),
+            Test::PageKsm => self.of_page(frame, |page| page.ksm),
             Test::PageShared => self.of_page(frame, |page| page.rmap.len() > 1),
             Test::ZeroPage => frame.page.is_some_and(is_zero_pfn),
             Test::PageHuge => frame.page.is_some_and(Pages::is_huge),
@@ -67,6 +68,7 @@ impl Machine {
             }
             Test::ShouldDeferFlush => self.engine.mm_cpumask(frame.r.mm).any_but(frame.by.cpu).is_some(),
             Test::MmTlbFlushNested => self.mm(frame.r.mm).is_some_and(|mm| mm.tlb_flush_pending > 1),
+            Test::MmTlbFlushPending => self.mm(frame.r.mm).is_some_and(|mm| mm.tlb_flush_pending > 0),
             Test::Moves => frame.args.mremap.moves,
             Test::Shrinks => frame.args.mremap.shrinks,
             Test::GrowsInPlace => frame.args.mremap.grows_in_place,

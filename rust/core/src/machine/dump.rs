@@ -196,6 +196,7 @@ fn dump_page(pfn: u64, page: &Page) -> Value {
         "dirty": page.dirty,
         "swap_slot": page.swap_slot,
         "lazyfree": page.lazyfree,
+        "ksm": page.ksm,
         "rmap": rmap,
         "file": page.place.map(|(file, _)| file.0),
         "index": page.place.map(|(_, index)| index),

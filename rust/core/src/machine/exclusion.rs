@@ -135,7 +135,8 @@ impl Machine {
             Operation::Munmap { addr, len, .. }
             | Operation::Mprotect { addr, len, .. }
             | Operation::Mmap { addr, len, .. }
-            | Operation::NumaHint { addr, len, .. } => range = bytes(addr, len),
+            | Operation::NumaHint { addr, len, .. }
+            | Operation::KsmMerge { addr, len, .. } => range = bytes(addr, len),
             Operation::Madvise { addr, len, advice, .. } => {
                 range = bytes(addr, len);
                 if changes_areas(advice) {
@@ -253,6 +254,7 @@ const fn program_of(operation: &Operation) -> Option<ProgramName> {
         Operation::Collapse { .. } => ProgramName::CollapseHugePage,
         Operation::ClearRefs { .. } => ProgramName::ClearRefsSoftDirty,
         Operation::NumaHint { .. } => ProgramName::ChangeProtNuma,
+        Operation::KsmMerge { .. } => ProgramName::KsmMerge,
         Operation::Madvise { advice, .. } => match advice {
             Advice::Free => ProgramName::MadviseFree,
             Advice::Cold => ProgramName::MadviseCold,

@@ -36,6 +36,7 @@ mod steps_flush;
 mod steps_fork;
 mod steps_gather;
 mod steps_huge;
+mod steps_ksm;
 mod steps_mremap;
 mod steps_page;
 mod steps_pte;

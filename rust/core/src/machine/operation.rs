@@ -153,6 +153,8 @@ pub enum Operation {
     Migrate { task: u32, pages: Vec<(u32, u64)> },
     /// Marks a range for NUMA hinting faults.
     NumaHint { task: u32, addr: u64, len: u64 },
+    /// Merges the pages of a range, whose contents are the same.
+    KsmMerge { task: u32, addr: u64, len: u64 },
     /// Write-protects the shared mappings of a part of a file.
     WpSharedMappingRange { task: u32, file: u32, from_page: u64, nr_pages: u64 },
     /// Makes a huge page of the 2 MiB around an address.
@@ -196,6 +198,7 @@ impl Operation {
             | Self::Reclaim { task, .. }
             | Self::Migrate { task, .. }
             | Self::NumaHint { task, .. }
+            | Self::KsmMerge { task, .. }
             | Self::WpSharedMappingRange { task, .. }
             | Self::Collapse { task, .. }
             | Self::Access { task, .. }

@@ -78,6 +78,8 @@ pub struct Page {
     pub dirty: bool,
     /// May be dropped instead of swapped out (`MADV_FREE`).
     pub lazyfree: bool,
+    /// KSM merged it with others (`folio_test_ksm`): who writes gets a copy, however few map it.
+    pub ksm: bool,
     /// Its slot while it is swap cache.
     pub swap_slot: Option<u32>,
     /// References.
@@ -161,6 +163,7 @@ impl Pages {
             in_page_cache: false,
             dirty: false,
             lazyfree: false,
+            ksm: false,
             swap_slot: None,
             refcount: 1,
             rmap: Rmap::Empty,
@@ -402,10 +405,10 @@ impl Pages {
         };
         let in_page_cache = std::mem::take(&mut from.in_page_cache);
         let swap_slot = from.swap_slot.take();
-        let (kind, place, dirty, lazyfree) = (from.kind, from.place, from.dirty, from.lazyfree);
+        let (kind, place, dirty, lazyfree, ksm) = (from.kind, from.place, from.dirty, from.lazyfree, from.ksm);
         let nr_moved = u32::from(in_page_cache) + u32::from(swap_slot.is_some());
         if let Some(to) = self.slot_mut(new) {
-            (to.kind, to.place, to.dirty, to.lazyfree) = (kind, place, dirty, lazyfree);
+            (to.kind, to.place, to.dirty, to.lazyfree, to.ksm) = (kind, place, dirty, lazyfree, ksm);
             (to.in_page_cache, to.swap_slot) = (in_page_cache, swap_slot);
             to.refcount += nr_moved;
         }

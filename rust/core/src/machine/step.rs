@@ -230,6 +230,10 @@ impl Machine {
                 page.lazyfree = true;
                 page.dirty = false;
             }),
+            Leaf::StableTreeSearch => self.stable_tree_search(frame),
+            // The contents of pages are not modelled: those of one call are taken to be equal.
+            Leaf::PagesIdentical => Ok(()),
+            Leaf::SetPteKsm => self.set_pte_ksm(frame),
             Leaf::IsolateFolio => self.isolate_folio(frame),
             Leaf::AddToSwap => {
                 let page = frame.page()?;

@@ -154,7 +154,7 @@ impl Machine {
         frame
             .page
             .and_then(|pfn| self.pages.get(pfn))
-            .is_some_and(|page| page.kind == PageKind::Anon && page.rmap.len() == 1)
+            .is_some_and(|page| page.kind == PageKind::Anon && page.rmap.len() == 1 && !page.ksm)
     }
 
     /// 5.10's rule in change_pte_range: a dirty entry of a mapping whose dirty pages are accounted stays writable.

@@ -49,6 +49,8 @@ named_enum! {
         PageHuge = "page_huge",
         /// The page is mapped more than once.
         PageShared = "page_shared",
+        /// KSM made the page one that several may map, and nobody writes.
+        PageKsm = "page_ksm",
         /// The page belongs to shared memory.
         PageShmem = "page_shmem",
         /// The VMA has VM_SHARED.
@@ -89,6 +91,8 @@ named_enum! {
         ShouldDeferFlush = "should_defer_flush",
         /// Another operation has flushes pending in this mm.
         MmTlbFlushNested = "mm_tlb_flush_nested",
+        /// Some operation has flushes pending in this mm.
+        MmTlbFlushPending = "mm_tlb_flush_pending",
         /// mremap moves.
         Moves = "moves",
         /// mremap shrinks.

@@ -58,6 +58,8 @@ named_enum! {
         WpSharedMappingRange = "wp_shared_mapping_range",
         /// Replace small pages by a huge one.
         CollapseHugePage = "collapse_huge_page",
+        /// Merge pages of one content.
+        KsmMerge = "ksm_merge",
         /// Not of a kernel: what the caller of the operation `run` wrote.
         Custom = "custom",
     }

@@ -407,6 +407,12 @@ leaves! {
     ClearYoungDirty = "clear_young_dirty", Entry, ["madvise_free", "madvise_cold"];
     /// The page may be dropped instead of swapped.
     MarkLazyfree = "mark_lazyfree", Page, ["madvise_free"];
+    /// Finds the KSM page of this content; the first page of the list becomes it.
+    StableTreeSearch = "stable_tree_search", Page, ["ksm_merge"];
+    /// Compares the page with the KSM page.
+    PagesIdentical = "pages_identical", Page, ["ksm_merge"];
+    /// Maps the KSM page, read-only.
+    SetPteKsm = "set_pte_ksm", Entry, ["ksm_merge"];
 }
 
 /// The names of the steps that take arguments.

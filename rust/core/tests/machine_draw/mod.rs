@@ -124,6 +124,7 @@ pub fn draw_operation(draw: &mut Draw, task: u32, nr_tasks: u32) -> Operation {
         17 => Operation::ClearRefs { task, kind: if draw.chance(2) { 1 } else { 4 } },
         18 | 19 => Operation::Reclaim { task, pages: draw.places(), proactive: draw.chance(2) },
         20 => Operation::Migrate { task, pages: draw.places() },
+        21 if draw.chance(2) => Operation::KsmMerge { task, addr, len },
         21 => Operation::NumaHint { task, addr, len },
         22 => Operation::WpSharedMappingRange {
             task,

@@ -7,6 +7,7 @@ use crate::error::{Error, Result};
 use crate::explore::scenario::{Kind as Content, Mapped, Scenario, World};
 use crate::program::{CompiledKernel, LazyMmu, ProgramName};
 
+use super::engine::{CpuFields, Engine, FIRST_GEN, last_step};
 use super::invariant::Invariant;
 use super::op::{Class, Kind, Op, OpIndex, PageRef, Promise, Test};
 use super::unroll::Unroller;
@@ -38,6 +39,7 @@ pub struct Blueprint {
     slots: Vec<(u8, u8)>,
     can_be_freed: Vec<bool>,
     pte_bits: u64,
+    engine: Option<Engine>,
 }
 
 impl Blueprint {
@@ -46,8 +48,8 @@ impl Blueprint {
     /// # Errors
     /// What the scenario cannot be, or which step of a program cannot be explored.
     pub fn new(kernel: &CompiledKernel, scenario: &Scenario, checked: u32) -> Result<Self> {
-        if kernel.constants.lazy_mmu != LazyMmu::None {
-            let message = "the explorer models native x86, expected lazy_mmu none";
+        if kernel.constants.lazy_mmu == LazyMmu::Multicall {
+            let message = "the explorer models no multicalls, expected lazy_mmu none or per_pte";
             return Err(Error::Value(format!("kernel {}: {message}", kernel.name)));
         }
         let world = scenario.world()?;
@@ -79,18 +81,20 @@ impl Blueprint {
             let id = vars.find(wanted);
             let adds = |op: &&Op| match &op.kind {
                 Kind::Add(var, by) => Some(*var) == id && *by > 0,
-                Kind::Send { .. } => wanted == Var::TlbGen(0),
+                Kind::Send { .. } | Kind::BumpGen(_) | Kind::AddBatch(_) => wanted == Var::TlbGen(0),
                 _ => false,
             };
             ops.iter().filter(adds).count() as u64
         };
         let nr_batched = nr_adds(Var::BatchPending(0)).max(1);
-        let nr_gens = nr_adds(Var::TlbGen(0)) + 1;
+        let engine = world.engine.is_detailed().then(|| Engine::new(&kernel.constants, world.engine));
+        let nr_gens = nr_adds(Var::TlbGen(0)) + 1 + if engine.is_some() { FIRST_GEN } else { 0 };
         {
             let width = |var: Var| width(var, &world, &slots, &waiting, nr_batched, nr_gens);
             let (placed, cpu_columns, words) = vars.place(world.users, width);
             fields = placed;
-            columns = cpu_columns;
+            // Who flushes asks one CPU after the other: they have names then.
+            columns = if engine.is_some() { Vec::new() } else { cpu_columns };
             nr_words = words;
         }
         let nr_bits = fields.iter().map(|field| field.mask.count_ones()).sum();
@@ -112,6 +116,7 @@ impl Blueprint {
             slots,
             can_be_freed,
             pte_bits,
+            engine,
         })
     }
 
@@ -156,7 +161,7 @@ impl Blueprint {
             return Err(Error::Value(format!("scenario: {message}")));
         }
         let threads: Vec<ThreadFields> = (0..self.world.threads.len()).map(|index| self.thread(index)).collect();
-        let is_register = |local: Local| !matches!(local, Local::Pc | Local::Pending(_));
+        let is_register = |local: Local| !matches!(local, Local::Pc | Local::Pending(_) | Local::BatchMask(_));
         let register_masks: Vec<[u64; W]> = (0..threads.len() as u8)
             .map(|thread| self.mask(|var| matches!(var, Var::Thread(of, local) if of == thread && is_register(local))))
             .collect();
@@ -185,6 +190,7 @@ impl Blueprint {
             monotone,
             of_users: self.mask(|var| cpu_of(var).is_some()),
             tlb_gen: self.place_of(Var::TlbGen(0)),
+            engine: self.engine.clone().map(|engine| self.place_engine(engine)),
             batch_pending: self.place_of(Var::BatchPending(0)),
             batch_flushed: self.place_of(Var::BatchFlushed(0)),
             seen: self.place_of(Var::Seen),
@@ -194,10 +200,32 @@ impl Blueprint {
             counter_left: Arc::default(),
         };
         model.start = self.start(&model);
+        if model.engine.is_some() {
+            model.tlb_gen.set(&mut model.start, FIRST_GEN);
+        }
         for thread in &mut model.threads {
             thread.start = thread.pc.get(&model.start);
         }
         Ok(model)
+    }
+
+    fn place_engine(&self, mut engine: Engine) -> Engine {
+        engine.cpus = (0..self.world.users)
+            .map(|cpu| CpuFields {
+                step: self.place_of(Var::CpuStep(cpu)),
+                note: self.place_of(Var::CpuNote(cpu)),
+                loaded: self.place_of(Var::LoadedMm(cpu)),
+                cr3: self.place_of(Var::Cr3(cpu)),
+                lazy: self.place_of(Var::IsLazy(cpu)),
+                in_mask: self.place_of(Var::InMask(cpu)),
+                tlb_gen: self.place_of(Var::CpuGen(cpu)),
+                batched: self.place_of(Var::BatchedCpu(cpu)),
+                missed: self.place_of(Var::Missed(cpu)),
+            })
+            .collect();
+        engine.page_gen = (0..self.world.pages.len() as u8).map(|page| self.place_of(Var::PageGen(page))).collect();
+        engine.flushed_gen = self.place_of(Var::FlushedGen);
+        engine
     }
 
     fn mask<const W: usize>(&self, wanted: impl Fn(Var) -> bool) -> [u64; W] {
@@ -230,6 +258,13 @@ impl Blueprint {
             new: at(Local::New),
             range: at(Local::Range),
             full_mm: at(Local::FullMm),
+            freed_tables: at(Local::FreedTables),
+            tlbi: at(Local::Tlbi),
+            lazy_batch: [at(Local::LazyBatch(0)), at(Local::LazyBatch(1))],
+            moved: at(Local::Moved),
+            flush_gen: at(Local::FlushGen),
+            defer_gen: at(Local::DeferGen),
+            batch_mask: (0..self.world.users).map(|cpu| at(Local::BatchMask(cpu))).collect(),
             queued: at(Local::Queued),
             delayed: at(Local::Delayed),
             pending: (0..self.world.users).map(|cpu| at(Local::Pending(cpu))).collect(),
@@ -243,7 +278,9 @@ impl Blueprint {
             writing: at(Local::Writing),
             copying: at(Local::Copying),
             migrated: at(Local::Migrated),
+            merging: at(Local::Merging),
             waiting: self.waiting[index].clone(),
+            isolates: spec.program != ProgramName::KsmMerge,
             keeps_hold: spec.program == ProgramName::PageMkclean,
             visited: at(Local::Visited),
             changes,
@@ -301,6 +338,7 @@ impl Blueprint {
             refs: self.place_of(Var::Refs(frame)),
             lock: self.place_of(Var::FolioLock(frame)),
             lazyfree: self.place_of(Var::Lazyfree(frame)),
+            ksm: self.place_of(Var::Ksm(frame)),
             cached: self.place_of(Var::Cached(frame)),
             lru: self.place_of(Var::Lru(frame)),
             newer: self.place_of(Var::Newer(frame)),
@@ -504,6 +542,9 @@ fn declare(world: &World, slots: &[(u8, u8)], can_be_freed: &[bool], checked: u3
             vars.read(Var::Tlb(cpu, slot));
         }
     }
+    if world.engine.is_detailed() {
+        declare_engine(world, checked, vars);
+    }
     for page in 0..world.pages.len() as u8 {
         vars.read(Var::Pte(page));
         if asks(Invariant::UnmapSync) {
@@ -527,7 +568,9 @@ fn declare(world: &World, slots: &[(u8, u8)], can_be_freed: &[bool], checked: u3
         if asks(Invariant::RmapLife) {
             vars.read(Var::Mapcount(frame));
         }
-        if asks(Invariant::StableCopy) && world.frames.iter().any(|frame| frame.is_spare) {
+        let copies = world.frames.iter().any(|frame| frame.is_spare)
+            || world.threads.iter().any(|thread| thread.program == ProgramName::KsmMerge);
+        if asks(Invariant::StableCopy) && copies {
             vars.read(Var::Late(frame));
         }
         if world.threads.iter().any(|thread| thread.program == ProgramName::MadviseFree) {
@@ -561,12 +604,43 @@ fn declare(world: &World, slots: &[(u8, u8)], can_be_freed: &[bool], checked: u3
                 vars.read(Var::Thread(of, Local::Writing));
             }
         }
-        if asks(Invariant::StableCopy) && matches!(thread.program, ProgramName::Fault | ProgramName::MigratePages) {
+        if asks(Invariant::StableCopy)
+            && matches!(thread.program, ProgramName::Fault | ProgramName::MigratePages | ProgramName::KsmMerge)
+        {
             vars.read(Var::Thread(of, Local::Copying));
         }
     }
     if asks(Invariant::UnmapSync) || asks(Invariant::StableCopy) || asks(Invariant::OneFrame) {
         vars.read(Var::Seen);
+    }
+}
+
+/// The variables of the flush engine.
+fn declare_engine(world: &World, checked: u32, vars: &mut Vars) {
+    let asks = |invariant: Invariant| checked & invariant.bit() != 0;
+    let has_gens = !world.engine.by_active_mm;
+    for cpu in 0..world.users {
+        for var in [Var::CpuStep(cpu), Var::LoadedMm(cpu), Var::Cr3(cpu), Var::CpuGen(cpu), Var::CpuNote(cpu)] {
+            vars.read(var);
+        }
+        vars.read(Var::InMask(cpu));
+        if world.engine.lazy {
+            vars.read(Var::IsLazy(cpu));
+        }
+        if !has_gens {
+            vars.read(Var::Missed(cpu));
+        }
+    }
+    if has_gens {
+        vars.read(Var::TlbGen(0));
+        if asks(Invariant::Coverage) {
+            vars.read(Var::FlushedGen);
+        }
+        if asks(Invariant::GenSound) {
+            for page in (0..world.pages.len() as u8).filter(|page| world.pages[usize::from(*page)].mm == 0) {
+                vars.read(Var::PageGen(page));
+            }
+        }
     }
 }
 
@@ -595,7 +669,7 @@ fn number(ops: &[Op], starts: &[OpIndex], nr_threads: usize) -> (Vec<Vec<OpIndex
                     todo.push(op.other);
                 }
             }
-            Kind::PteSame(_) | Kind::ReadIfMaps(..) | Kind::TestClearDirty(_) => todo.extend([op.next, op.other]),
+            Kind::PteSame(_) | Kind::ReadIfMaps(..) | Kind::TestClearDirty(_) | Kind::Choose => todo.extend([op.next, op.other]),
             _ => todo.push(op.next),
         }
     }
@@ -619,16 +693,25 @@ fn width(var: Var, world: &World, slots: &[(u8, u8)], waiting: &[Vec<OpIndex>], 
             bits_for(nr_threads)
         }
         Var::BatchPending(_) | Var::BatchFlushed(_) => bits_for(nr_batched),
-        Var::TlbGen(_) | Var::GenCompleted(_) | Var::DeferGen(_) => bits_for(nr_gens + 1),
+        Var::TlbGen(_)
+        | Var::GenCompleted(_)
+        | Var::DeferGen(_)
+        | Var::PageGen(_)
+        | Var::FlushedGen
+        | Var::CpuGen(_)
+        | Var::CpuNote(_) => bits_for(nr_gens + 1),
+        Var::CpuStep(_) => bits_for(last_step(world.threads.len())),
+        Var::LoadedMm(_) => 2,
         Var::Thread(thread, local) => match local {
             Local::Pc => bits_for(waiting[usize::from(thread)].len().max(2) as u64 - 1),
             Local::Pte | Local::New => pte::width(nr_frames),
-            Local::Range | Local::Tracked | Local::Migrated | Local::Visited => nr_pages,
+            Local::Tlbi | Local::LazyBatch(_) | Local::Range | Local::Tracked | Local::Migrated | Local::Visited => nr_pages,
             Local::Queued | Local::Delayed => slots.len() as u32,
             Local::Listed => nr_frames as u32,
             Local::NewFrame => bits_for(nr_frames as u64 - 1),
             Local::Hold | Local::Writing | Local::Copying => frame_name,
             Local::BatchPending | Local::BatchFlushed => bits_for(nr_batched),
+            Local::FlushGen | Local::DeferGen => bits_for(nr_gens + 1),
             _ => 1,
         },
         _ => 1,

@@ -76,6 +76,7 @@ impl Unroller<'_> {
             Asked::PageLazyfree if self.anybody_runs(ProgramName::MadviseFree) => {
                 self.page_var(at, Var::Lazyfree, 0)?
             }
+            Asked::PageKsm if self.anybody_runs(ProgramName::KsmMerge) => self.page_var(at, Var::Ksm, 0)?,
             Asked::PageInSwapCache => self.page_var(at, Var::Cached, 0)?,
             Asked::VmaShared => Test::Const(self.vma_content(at) == Content::File),
             Asked::VmaAnonymous | Asked::VmaNeedsCopy | Asked::CowMapping => {
@@ -94,10 +95,13 @@ impl Unroller<'_> {
             Asked::AnyChanged => Test::Above(self.read_local(Local::Changed), 0),
             Asked::WriteFault => Test::Const(self.fault.is_some_and(|(_, write)| write)),
             Asked::ShouldDeferFlush => Test::Const(self.world.users > 0),
+            Asked::MmTlbFlushPending if self.pending_matters() => Test::Above(self.vars.read(Var::FlushPending(0)), 0),
             Asked::MmTlbFlushNested => Test::Above(self.vars.read(Var::FlushPending(0)), 1),
-            // No MADV_FREE runs; only mprotect changes rights; and what no scenario has: huge pages, zero pages, userfaultfd, shmem, VM_DONTCOPY,
+            // No MADV_FREE or KSM runs; nobody gathers; only mprotect changes rights; and what no scenario has: huge pages, zero pages, userfaultfd, shmem, VM_DONTCOPY,
             // fetches, mremap's other ways, populating.
             Asked::PageLazyfree
+            | Asked::PageKsm
+            | Asked::MmTlbFlushPending
             | Asked::ProtChanged
             | Asked::UffdWp
             | Asked::ZeroPage
@@ -118,7 +122,7 @@ impl Unroller<'_> {
         })
     }
 
-    fn anybody_runs(&self, program: ProgramName) -> bool {
+    pub(super) fn anybody_runs(&self, program: ProgramName) -> bool {
         self.world.threads.iter().any(|thread| thread.program == program)
     }
 
@@ -177,6 +181,8 @@ impl Unroller<'_> {
                 Var::Dirty(_) => format!("folio_test_dirty({})", self.frame_name(at)),
                 Var::Cached(_) => format!("folio_test_swapcache({})", self.frame_name(at)),
                 Var::Lazyfree(_) => format!("folio_test_lazyfree({})", self.frame_name(at)),
+                Var::Ksm(_) => format!("folio_test_ksm({})", self.frame_name(at)),
+                Var::FlushPending(_) if *above == 0 => "mm_tlb_flush_pending()".to_owned(),
                 Var::FlushPending(_) => "mm_tlb_flush_nested()".to_owned(),
                 _ => String::new(),
             },

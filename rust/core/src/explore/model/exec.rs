@@ -83,7 +83,7 @@ impl<const W: usize> KernelModel<W> {
     #[expect(clippy::too_many_lines, reason = "one arm for each small step")]
     fn exec(&self, state: &mut [u64; W], thread: &ThreadFields, op: &Op) -> Option<OpIndex> {
         match &op.kind {
-            Kind::Done | Kind::Idle(_) => return None,
+            Kind::Done | Kind::Idle(_) | Kind::Choose => return None,
             Kind::Branch(test) => {
                 return Some(if self.holds(state, thread, test) { op.next } else { op.other });
             }
@@ -157,7 +157,9 @@ impl<const W: usize> KernelModel<W> {
                 let writable = self.value(state, *vma_write) != 0 && pte::is_present(entry);
                 let dirty = entry & pte::DIRTY != 0;
                 let single = || {
-                    mapcounts.get(usize::from(pte::frame(entry))).is_some_and(|count| self.value(state, *count) == 1)
+                    let frame = usize::from(pte::frame(entry));
+                    mapcounts.get(frame).is_some_and(|count| self.value(state, *count) == 1)
+                        && self.frames[frame].ksm.get(state) == 0
                 };
                 let allowed = match rule {
                     MkWriteRule::Always => true,
@@ -192,7 +194,10 @@ impl<const W: usize> KernelModel<W> {
                 let mut entry = pte::revive(self.pages[usize::from(*page)].pte.get(state));
                 entry |= pte::YOUNG & self.pte_bits;
                 let may_write = match mapcounts.get(usize::from(pte::frame(entry))) {
-                    Some(count) => self.value(state, *count) == 1,
+                    Some(count) => {
+                        self.value(state, *count) == 1
+                            && self.frames[usize::from(pte::frame(entry))].ksm.get(state) == 0
+                    }
                     None => entry & pte::DIRTY != 0,
                 };
                 if may_write && self.value(state, *vma_write) != 0 {
@@ -349,12 +354,34 @@ impl<const W: usize> KernelModel<W> {
                     thread.listed.set(state, listed | 1 << frame);
                 }
             }
+            Kind::Hold(page) => {
+                let entry = self.pages[usize::from(*page)].pte.get(state);
+                let frame = usize::from(pte::frame(entry));
+                let listed = thread.listed.get(state);
+                // One that several map is passed over.
+                if pte::is_present(entry)
+                    && self.frames[frame].mapcount.get(state) == 1
+                    && listed >> frame & 1 == 0
+                {
+                    self.add(state, self.frames[frame].refs, 1);
+                    thread.listed.set(state, listed | 1 << frame);
+                }
+            }
+            Kind::StableTree(frame) => {
+                if thread.merging.get(state) == 0 {
+                    thread.merging.set(state, 1);
+                    thread.new_frame.set(state, u64::from(*frame));
+                    self.frames[usize::from(*frame)].ksm.set(state, 1);
+                }
+            }
             Kind::DropList => {
                 let listed = thread.listed.get(state);
                 for (frame, fields) in self.frames.iter().enumerate() {
                     if listed >> frame & 1 != 0 {
                         self.add(state, fields.refs, -1);
-                        fields.lru.set(state, 1);
+                        if thread.isolates {
+                            fields.lru.set(state, 1);
+                        }
                     }
                 }
                 thread.listed.set(state, 0);
@@ -364,6 +391,7 @@ impl<const W: usize> KernelModel<W> {
                 let free = (0..self.frames.len()).find(is_free)?;
                 self.frames[free].refs.set(state, 1);
                 self.frames[free].lru.set(state, 1);
+                self.frames[free].ksm.set(state, 0);
                 thread.new_frame.set(state, free as u64);
             }
             Kind::Copy(page) => {
@@ -375,7 +403,9 @@ impl<const W: usize> KernelModel<W> {
             Kind::Replace(frame) => {
                 let new = self.frame_of(state, thread, PageRef::New);
                 let (old, new) = (self.frames[usize::from(*frame)], self.frames[new]);
-                for (from, to) in [(old.dirty, new.dirty), (old.newer, new.newer), (old.lazyfree, new.lazyfree)] {
+                let moved =
+                    [(old.dirty, new.dirty), (old.newer, new.newer), (old.lazyfree, new.lazyfree), (old.ksm, new.ksm)];
+                for (from, to) in moved {
                     to.set(state, from.get(state));
                     from.set(state, 0);
                 }
@@ -404,6 +434,33 @@ impl<const W: usize> KernelModel<W> {
                     return None;
                 }
             }
+            Kind::NoteDeferral
+            | Kind::BumpGen(_)
+            | Kind::AddBatch(_)
+            | Kind::OrBatchMask
+            | Kind::OrBatchedCpus
+            | Kind::AskCpu { .. }
+            | Kind::Await { .. } => return self.exec_engine(state, thread, op),
+            Kind::Invalidate(page) => {
+                if pte::is_present(thread.pte.get(state)) {
+                    let batch = thread.lazy_batch[thread.moved.get(state) as usize];
+                    batch.set(state, batch.get(state) | 1 << page);
+                }
+            }
+            Kind::EmptyLazyBatch => thread.lazy_batch[thread.moved.get(state) as usize].set(state, 0),
+            Kind::Tlbi(scope) => {
+                let pages = thread.tlbi.get(state) | u64::from(Self::covered(state, thread, *scope));
+                thread.tlbi.set(state, pages);
+                for pending in &thread.pending {
+                    pending.set(state, 1);
+                }
+            }
+            Kind::Dsb => {
+                if thread.pending.iter().any(|pending| pending.get(state) != 0) {
+                    return None;
+                }
+                thread.tlbi.set(state, 0);
+            }
             Kind::ReadBatched(_) => {
                 let (pending, flushed) = (self.batch_pending.get(state), self.batch_flushed.get(state));
                 thread.batch_pending.set(state, pending);
@@ -431,7 +488,7 @@ impl<const W: usize> KernelModel<W> {
     /// Adds to a counter. One that would leave its field stays as it is, and the search says so: programs that do not pair
     /// what they count have no meaning here.
     #[inline]
-    fn add(&self, state: &mut [u64; W], field: Field, by: i8) {
+    pub(super) fn add(&self, state: &mut [u64; W], field: Field, by: i8) {
         let value = field.get(state).wrapping_add_signed(i64::from(by));
         if value > field.mask {
             if field.mask != 0 {
@@ -484,6 +541,9 @@ impl<const W: usize> KernelModel<W> {
     #[inline]
     pub(super) fn write_pte(&self, state: &mut [u64; W], page: u8, entry: u64) {
         let fields = &self.pages[usize::from(page)];
+        if self.engine.is_some() {
+            self.note_demotion(state, usize::from(page), fields.pte.get(state), entry);
+        }
         fields.pte.set(state, entry);
         if pte::is_present(entry) {
             let is_writable = entry & pte::WRITE != 0;
@@ -574,6 +634,7 @@ impl<const W: usize> KernelModel<W> {
                     thread.range.get(state) as u32
                 }
             }
+            Scope::LazyBatch => thread.lazy_batch[thread.moved.get(state) as usize].get(state) as u32,
             Scope::Tracked => thread.tracked.get(state) as u32,
         }
     }

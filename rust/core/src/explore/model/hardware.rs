@@ -30,6 +30,7 @@ const DEEDS: [Deed; 6] = [Deed::Fill, Deed::Evict, Deed::SetDirty, Deed::Store, 
 
 const OF_HARDWARE: u32 = 1 << 16;
 const OF_IPI: u32 = 1 << 17;
+const OF_CPU: u32 = 1 << 18;
 
 /// An action, taken apart.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -38,6 +39,8 @@ pub(super) enum Actor {
     Thread { thread: usize, choice: usize },
     /// A user CPU does something with a TLB entry.
     User { cpu: usize, slot: usize, deed: Deed },
+    /// A user CPU goes on in its kernel code, by the number of the deed.
+    Cpu { cpu: usize, deed: usize },
     /// A user CPU answers a thread's IPI.
     Ipi { cpu: usize, thread: usize },
 }
@@ -50,13 +53,19 @@ pub(super) fn user_action(cpu: usize, slot: usize, deed: Deed) -> Action {
     Action(OF_HARDWARE | (cpu << 12 | slot << 4 | deed as usize) as u32)
 }
 
-fn ipi_action(cpu: usize, thread: usize) -> Action {
+pub(super) fn ipi_action(cpu: usize, thread: usize) -> Action {
     Action(OF_IPI | (thread << 8 | cpu) as u32)
+}
+
+pub(super) fn cpu_action(cpu: usize, deed: usize) -> Action {
+    Action(OF_CPU | (cpu << 8 | deed) as u32)
 }
 
 pub(super) fn actor(action: Action) -> Actor {
     let n = action.0 as usize;
-    if action.0 & OF_IPI != 0 {
+    if action.0 & OF_CPU != 0 {
+        Actor::Cpu { cpu: n >> 8 & 0xff, deed: n & 0xff }
+    } else if action.0 & OF_IPI != 0 {
         Actor::Ipi { cpu: n & 0xff, thread: n >> 8 & 0xff }
     } else if action.0 & OF_HARDWARE != 0 {
         Actor::User { cpu: n >> 12 & 0xf, slot: n >> 4 & 0xff, deed: DEEDS[n & 0xf] }
@@ -68,7 +77,7 @@ pub(super) fn actor(action: Action) -> Actor {
 impl<const W: usize> KernelModel<W> {
     /// What a walk of the slot's page would cache: 0 if it does not lead to the slot's frame.
     #[inline]
-    fn walked(&self, state: &[u64; W], page: u8, frame: u8) -> u64 {
+    pub(super) fn walked(&self, state: &[u64; W], page: u8, frame: u8) -> u64 {
         let entry = self.pages[usize::from(page)].pte.get(state);
         if !pte::is_present(entry) || pte::frame(entry) != frame {
             return 0;
@@ -106,10 +115,11 @@ impl<const W: usize> KernelModel<W> {
     /// Everything that user CPUs can do.
     pub(super) fn user_steps(&self, state: &[u64; W], mut emit: impl FnMut(Action, [u64; W])) {
         for (cpu, entries) in self.tlb.iter().enumerate() {
+            let (can_walk, runs) = (self.can_walk(state, cpu), self.runs_user(state, cpu));
             for (slot, field) in entries.iter().enumerate() {
                 let (page, frame) = self.slots[slot];
                 let held = field.get(state);
-                let walked = self.walked(state, page, frame);
+                let walked = if can_walk { self.walked(state, page, frame) } else { 0 };
                 if held == 0 {
                     if walked != 0 {
                         let mut next = *state;
@@ -122,13 +132,13 @@ impl<const W: usize> KernelModel<W> {
                 let mut next = *state;
                 field.set(&mut next, 0);
                 emit(user_action(cpu, slot, Deed::Evict), next);
-                if held == WRITE && walked >= WRITE {
+                if held == WRITE && walked >= WRITE && runs {
                     let mut next = *state;
                     field.set(&mut next, WRITE_DIRTY);
                     self.set_bits(&mut next, page, pte::YOUNG | pte::DIRTY);
                     emit(user_action(cpu, slot, Deed::SetDirty), next);
                 }
-                if held == WRITE_DIRTY {
+                if held == WRITE_DIRTY && runs {
                     let mut next = *state;
                     self.store(&mut next, frame);
                     if next != *state {
@@ -142,6 +152,9 @@ impl<const W: usize> KernelModel<W> {
 
     /// CPUs answer IPIs.
     fn answers(&self, state: &[u64; W], mut emit: impl FnMut(Action, [u64; W])) {
+        if self.engine.is_some() {
+            return self.engine_steps(state, emit);
+        }
         for (index, thread) in self.threads.iter().enumerate() {
             for (cpu, pending) in thread.pending.iter().enumerate() {
                 if pending.get(state) == 0 {
@@ -149,8 +162,11 @@ impl<const W: usize> KernelModel<W> {
                 }
                 let mut next = *state;
                 pending.set(&mut next, 0);
-                if let Kind::Wait(scope) = self.op_of(state, thread).kind {
-                    let covered = Self::covered(state, thread, scope);
+                let covered = match self.op_of(state, thread).kind {
+                    Kind::Wait(scope) => Self::covered(state, thread, scope),
+                    _ => thread.tlbi.get(state) as u32,
+                };
+                if covered != 0 {
                     for (slot, (page, _)) in self.slots.iter().enumerate() {
                         if covered >> page & 1 != 0 {
                             self.tlb[cpu][slot].set(&mut next, 0);
@@ -166,23 +182,24 @@ impl<const W: usize> KernelModel<W> {
     /// step.
     pub(super) fn saturated_user_steps(&self, state: &[u64; W], mut emit: impl FnMut(Action, [u64; W], Class)) {
         for (cpu, entries) in self.tlb.iter().enumerate() {
+            let (can_walk, runs) = (self.can_walk(state, cpu), self.runs_user(state, cpu));
             for (slot, field) in entries.iter().enumerate() {
                 let (page, frame) = self.slots[slot];
                 let held = field.get(state);
-                let walked = self.walked(state, page, frame);
+                let walked = if can_walk { self.walked(state, page, frame) } else { 0 };
                 if walked > held || walked != 0 && self.is_old(state, page) {
                     let mut next = *state;
                     field.set(&mut next, walked);
                     self.set_bits(&mut next, page, pte::YOUNG);
                     emit(user_action(cpu, slot, Deed::Refill), next, Class::Fill);
                 }
-                if walked == WRITE {
+                if walked == WRITE && runs {
                     let mut next = *state;
                     field.set(&mut next, WRITE_DIRTY);
                     self.set_bits(&mut next, page, pte::YOUNG | pte::DIRTY);
                     emit(user_action(cpu, slot, Deed::RefillDirty), next, Class::Fill);
                 }
-                if held == WRITE_DIRTY {
+                if held == WRITE_DIRTY && runs {
                     let mut next = *state;
                     self.store(&mut next, frame);
                     if next != *state {
@@ -197,7 +214,7 @@ impl<const W: usize> KernelModel<W> {
     /// Every store that changes only monotone bits: all of them do.
     pub(super) fn all_stores(&self, state: &[u64; W]) -> [u64; W] {
         let mut next = *state;
-        for entries in &self.tlb {
+        for (_, entries) in self.tlb.iter().enumerate().filter(|(cpu, _)| self.runs_user(state, *cpu)) {
             for (slot, field) in entries.iter().enumerate() {
                 if field.get(state) == WRITE_DIRTY {
                     self.store(&mut next, self.slots[slot].1);
@@ -210,7 +227,7 @@ impl<const W: usize> KernelModel<W> {
     /// Every fill that changes only monotone bits.
     pub(super) fn all_fills(&self, state: &[u64; W]) -> [u64; W] {
         let mut next = *state;
-        for entries in &self.tlb {
+        for (_, entries) in self.tlb.iter().enumerate().filter(|(cpu, _)| self.can_walk(state, *cpu)) {
             for (slot, field) in entries.iter().enumerate() {
                 let (page, frame) = self.slots[slot];
                 let walked = self.walked(state, page, frame);

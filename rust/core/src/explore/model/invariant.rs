@@ -52,6 +52,10 @@ invariants! {
     RmapLife = "I10", "RMAP-LIFE", "nothing maps the page by its count, a CPU can still write it";
     /// When an entry comes to map another frame, no CPU has the old one.
     OneFrame = "I12", "ONE-FRAME", "the entry maps a new page, a CPU still translates to the old one";
+    /// A CPU that has come to a generation has no entry from before the change that this generation covers.
+    GenSound = "I8", "GEN-SOUND", "a CPU has a generation, and an entry that is older than it";
+    /// A CPU that runs the address space was told of each flush that returned, or has seen its generation.
+    Coverage = "I9", "COVERAGE", "a flush has returned, a CPU that runs the mm has not heard of it";
 }
 
 impl Invariant {
@@ -84,6 +88,14 @@ impl<const W: usize> KernelModel<W> {
 
     /// A bit for each violated invariant.
     pub(super) fn violated(&self, state: &[u64; W]) -> u32 {
+        if self.engine.is_some() {
+            return self.violated_in_detail(state);
+        }
+        self.violated_by_entries(state)
+    }
+
+    #[inline]
+    fn violated_by_entries(&self, state: &[u64; W]) -> u32 {
         let mut found = 0;
         for fields in &self.pages {
             if fields.unmapped.get(state) != 0 && meets(state, &fields.tlb_mask) {
@@ -118,6 +130,17 @@ impl<const W: usize> KernelModel<W> {
             }
         }
         found & self.checked
+    }
+
+    /// The same where only some CPUs can use what they hold: the others' entries are taken away for the look.
+    fn violated_in_detail(&self, state: &[u64; W]) -> u32 {
+        let mut seen = *state;
+        for (_, entries) in self.tlb.iter().enumerate().filter(|(cpu, _)| !self.runs_user(state, *cpu)) {
+            for field in entries {
+                field.set(&mut seen, 0);
+            }
+        }
+        self.violated_by_entries(&seen) | self.engine_violations(state) & self.checked
     }
 
     /// The frame has data that were not written out, and nobody knows.

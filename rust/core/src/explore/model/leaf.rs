@@ -4,7 +4,7 @@
 use crate::error::Result;
 use crate::program::{BatchedPending, FlushScope, Leaf, LockMode, LockName, Pc, PendingTracking, Program, RangeArg};
 
-use super::op::{Class, Kind, OpIndex, PageRef, Scope, Test};
+use super::op::{Class, Freed, Kind, OpIndex, PageRef, Scope, Test};
 use super::pte;
 use super::unroll::{At, Held, Unroller};
 use super::vars::{Local, Var, VarId};
@@ -25,6 +25,13 @@ impl Unroller<'_> {
             Leaf::Lock { lock, mode } => return self.lock(here, lock, mode, at),
             Leaf::Unlock { lock } => return self.unlock(here, lock, at),
             Leaf::Downgrade { .. } => return self.downgrade(here, at),
+            Leaf::ArchEnterLazyMmuMode | Leaf::ArchLeaveLazyMmuMode if self.batches_invalidations() => {
+                let mut after = at;
+                after.lazy_mmu = leaf == Leaf::ArchEnterLazyMmuMode;
+                let is_in = after.lazy_mmu;
+                let next = self.emit(program, pc + 1, after)?;
+                return Ok(if is_in { next } else { self.leave_lazy_mmu(next) });
+            }
             Leaf::SelectRange { range } => {
                 let mut at = at;
                 let spec = self.spec();
@@ -160,7 +167,11 @@ impl Unroller<'_> {
             // A scenario keeps its page tables: other pages around the range hold them.
             | Leaf::FreePgtables => next,
 
-            Leaf::PtepGetAndClear => self.xchg(self.page(at)?, next),
+            Leaf::PtepGetAndClear => {
+                let page = self.page(at)?;
+                let next = self.invalidate(at, page, next);
+                self.xchg(page, next)
+            }
             Leaf::PtepClearFlush => {
                 let page = self.page(at)?;
                 let next = if self.is_mkclean() {
@@ -169,6 +180,10 @@ impl Unroller<'_> {
                 } else {
                     next
                 };
+                if self.batches_invalidations() {
+                    let next = self.invalidate(at, page, next);
+                    return Ok(self.xchg(page, next));
+                }
                 let what = format!("flush_tlb_page({})", self.page_text(page));
                 let flush = self.flush(Scope::Pages(1 << page), &what, next);
                 let (accessible, class) = self.pte_accessible();
@@ -200,9 +215,17 @@ impl Unroller<'_> {
                 self.read_local(Local::New);
                 self.op(Kind::SetPte(page), Class::Visible, next, 0, text(self, page))
             }
-            Leaf::PtepSetWrprotect => self.clear_bits(self.page(at)?, pte::WRITE, name, next),
+            Leaf::PtepSetWrprotect => {
+                let page = self.page(at)?;
+                let next = self.invalidate(at, page, next);
+                self.clear_bits(page, pte::WRITE, name, next)
+            }
             Leaf::PtepClearYoung => self.clear_bits(self.page(at)?, pte::YOUNG, name, next),
-            Leaf::ClearYoungDirty => self.clear_bits(self.page(at)?, pte::YOUNG | pte::DIRTY, name, next),
+            Leaf::ClearYoungDirty => {
+                let page = self.page(at)?;
+                let next = self.invalidate(at, page, next);
+                self.clear_bits(page, pte::YOUNG | pte::DIRTY, name, next)
+            }
             Leaf::CountChanged => self.set_local(Local::Changed, 1, next),
             Leaf::SetForceFlush => self.set_local(Local::ForceFlush, 1, next),
             Leaf::SetDelayRmap => self.set_local(Local::DelayRmap, 1, next),
@@ -210,8 +233,7 @@ impl Unroller<'_> {
             Leaf::IncTlbFlushPending => self.flush_pending(1, next),
             Leaf::DecTlbFlushPending => self.flush_pending(-1, next),
             Leaf::FlushTlbMm => {
-                let all = self.pages_of_mm(0);
-                self.flush(Scope::Pages(all), "flush_tlb_mm()", next)
+                self.flush_mm("flush_tlb_mm()", next)
             }
             Leaf::FlushTlbRange { range } => {
                 let mut wide = at.clone();
@@ -225,10 +247,15 @@ impl Unroller<'_> {
                 };
                 let mask = pages.iter().fold(0, |mask, page| mask | 1 << page);
                 let names: Vec<String> = pages.iter().map(|page| self.page_text(*page)).collect();
-                self.flush(Scope::Pages(mask), &format!("flush_tlb_range({})", names.join(" ")), next)
+                let freed = if range != FlushScope::Page && self.kernel.constants.flush_tlb_range_freed_tables {
+                    Freed::Yes
+                } else {
+                    Freed::No
+                };
+                self.flush_of(Scope::Pages(mask), false, freed, &format!("flush_tlb_range({})", names.join(" ")), next)
             }
             Leaf::FlushTlbBatchedPending => self.flush_batched(next),
-            Leaf::SetTlbUbcFlushPending => self.set_ubc(next),
+            Leaf::SetTlbUbcFlushPending => self.set_ubc(at, next)?,
             Leaf::TryToUnmapFlush => self.unmap_flush(Local::UbcRequired, name, next),
             Leaf::TryToUnmapFlushDirty => self.unmap_flush(Local::UbcWritable, name, next),
             Leaf::TrackFlushRange => {
@@ -250,7 +277,8 @@ impl Unroller<'_> {
             Leaf::TlbRemoveTlbEntry | Leaf::TlbFlushPteRange => {
                 let range = self.read_local(Local::Range);
                 let page = self.page(at)?;
-                self.op(Kind::Record(range, page), Class::Local, next, 0, String::new())
+                let record = self.op(Kind::Record(range, page), Class::Local, next, 0, String::new());
+                self.note_deferral(record)
             }
             Leaf::TlbRemovePmdTlbEntry | Leaf::TlbFlushPmdRange => {
                 return Err(self.error(&format!("{name}: huge entries are not modelled")));
@@ -326,6 +354,14 @@ impl Unroller<'_> {
                 self.op(Kind::SetMigration(page), Class::Visible, next, 0, what)
             }
             Leaf::RemoveMigrationPtes => self.remove_migration(at, next)?,
+
+            Leaf::StableTreeSearch => self.stable_tree(at, next)?,
+            Leaf::PagesIdentical => {
+                let frame = self.frame(at)?;
+                let what = format!("pages_identical({}, ksm page)", self.frame_name(at));
+                self.op(Kind::Copy(frame), Class::Visible, next, 0, what)
+            }
+            Leaf::SetPteKsm => self.map_page(at, PageRef::New, None, false, true, next)?,
 
             Leaf::PteAlloc => {
                 let page = self.page(at)?;
@@ -481,6 +517,18 @@ impl Unroller<'_> {
         self.by_frame(Var::Refs, true);
         self.read_local(Local::Listed);
         self.op(Kind::Isolate(frame), Class::Visible, next, 0, text)
+    }
+
+    /// The KSM page of the thread: the first page that gets here.
+    fn stable_tree(&mut self, at: &At, next: OpIndex) -> Result<OpIndex> {
+        let PageRef::Fixed(frame) = self.frame(at)? else {
+            return Err(self.error("stable_tree_search outside a loop over pages"));
+        };
+        self.read_local(Local::Merging);
+        self.read_local(Local::NewFrame);
+        self.vars.read(Var::Ksm(frame));
+        let what = format!("stable_tree_search({})", self.frame_text(PageRef::Fixed(frame)));
+        Ok(self.op(Kind::StableTree(frame), Class::Visible, next, 0, what))
     }
 
     /// One page of a truncated file leaves the page cache.

@@ -1,9 +1,10 @@
 //! Flushes, gathers and the batches of reclaim, unrolled to small steps.
 
 use crate::error::Result;
-use crate::program::{Instr, Leaf, PendingTracking, ProgramName};
+use crate::explore::scenario::World;
+use crate::program::{BatchedPending, Instr, LazyMmu, Leaf, PendingTracking, ProgramName};
 
-use super::op::{Class, Kind, OpIndex, PageRef, Scope, Test};
+use super::op::{Class, Freed, Kind, OpIndex, PageRef, Scope, Test};
 use super::pte;
 use super::unroll::{At, Unroller};
 use super::vars::{Local, Var};
@@ -19,10 +20,11 @@ impl Unroller<'_> {
     }
 
     /// Whether anybody can see another's `tlb_flush_pending`.
-    fn pending_matters(&self) -> bool {
+    pub(super) fn pending_matters(&self) -> bool {
         let nr_threads =
             self.any_program_has(|leaf| matches!(leaf, Leaf::TlbGatherMmu { .. } | Leaf::IncTlbFlushPending));
-        nr_threads > 1 || nr_threads == 1 && self.has_protnone()
+        let asks = self.has_protnone() || self.anybody_runs(ProgramName::KsmMerge);
+        nr_threads > 1 || nr_threads == 1 && asks
     }
 
     /// Whether entries can be protnone.
@@ -32,8 +34,36 @@ impl Unroller<'_> {
 
     /// A flush of all user CPUs; if there is none, nothing.
     pub(super) fn flush(&mut self, scope: Scope, text: &str, next: OpIndex) -> OpIndex {
+        let freed = if matches!(scope, Scope::Gather(_)) { Freed::Gather } else { Freed::No };
+        self.flush_of(scope, false, freed, text, next)
+    }
+
+    /// `flush_tlb_mm()`.
+    pub(super) fn flush_mm(&mut self, text: &str, next: OpIndex) -> OpIndex {
+        let all = self.pages_of_mm(0);
+        self.flush_of(Scope::Pages(all), true, Freed::Yes, text, next)
+    }
+
+    pub(super) fn flush_of(&mut self, scope: Scope, full: bool, freed: Freed, text: &str, next: OpIndex) -> OpIndex {
         if self.world.users == 0 {
             return next;
+        }
+        if self.batches_invalidations() && scope != Scope::LazyBatch {
+            // Hash MMUs are told of each entry; flushes of ranges do nothing.
+            return next;
+        }
+        if self.world.engine.tlbi {
+            let wait = self.dsb(text, next);
+            return self.tlbi(scope, Class::Urgent, text, wait);
+        }
+        if self.world.engine.is_detailed() {
+            let wait = self.ask_cpus(scope, full, freed, text, next);
+            if self.world.engine.by_active_mm {
+                return wait;
+            }
+            self.read_local(Local::FlushGen);
+            self.vars.read(Var::TlbGen(0));
+            return self.op(Kind::BumpGen(scope), Class::Visible, wait, 0, format!("{text}: inc_mm_tlb_gen()"));
         }
         for cpu in 0..self.world.users {
             self.read_local(Local::Pending(cpu));
@@ -44,6 +74,82 @@ impl Unroller<'_> {
         let class = if tracks_gens { Class::Visible } else { Class::Urgent };
         let wait = self.op(Kind::Wait(scope), Class::Urgent, next, 0, format!("{text}: all have answered"));
         self.op(Kind::Send { scope, mm: 0 }, class, wait, 0, format!("{text}: send IPIs"))
+    }
+
+    /// The architecture is told of each entry that changes, and takes what it is told inside a lazy-MMU section together.
+    pub(super) fn batches_invalidations(&self) -> bool {
+        self.kernel.constants.lazy_mmu == LazyMmu::PerPte && self.world.users > 0
+    }
+
+    /// What a changed entry asks for: a place in the batch, or, outside a section, the invalidation at once.
+    pub(super) fn invalidate(&mut self, at: &At, page: u8, next: OpIndex) -> OpIndex {
+        if !self.batches_invalidations() {
+            return next;
+        }
+        let next = if at.lazy_mmu { next } else { self.drain("flush of the entry", next) };
+        for cpu in 0..2 {
+            self.read_local(Local::LazyBatch(cpu));
+        }
+        self.read_local(Local::Pte);
+        self.op(Kind::Invalidate(page), Class::Local, next, 0, String::new())
+    }
+
+    /// The batch of the CPU on which the thread is now.
+    fn drain(&mut self, text: &str, next: OpIndex) -> OpIndex {
+        let done = self.op(Kind::EmptyLazyBatch, Class::Local, next, 0, String::new());
+        self.flush(Scope::LazyBatch, text, done)
+    }
+
+    /// The section ends: its batch is drained, on whichever CPU that is.
+    pub(super) fn leave_lazy_mmu(&mut self, next: OpIndex) -> OpIndex {
+        let stays = self.drain("arch_leave_lazy_mmu_mode()", next);
+        if !self.world.engine.lazy_mmu_preempts {
+            return stays;
+        }
+        let moved = self.read_local(Local::Moved);
+        let text = "preempted, goes on on another CPU".to_owned();
+        let moves = self.op(Kind::Set(moved, 1), Class::Visible, stays, 0, text);
+        self.op(Kind::Choose, Class::Visible, stays, moves, "arch_leave_lazy_mmu_mode()".to_owned())
+    }
+
+    fn tlbi(&mut self, scope: Scope, class: Class, text: &str, next: OpIndex) -> OpIndex {
+        for cpu in 0..self.world.users {
+            self.read_local(Local::Pending(cpu));
+        }
+        self.read_local(Local::Tlbi);
+        self.op(Kind::Tlbi(scope), class, next, 0, format!("{text}: TLBI"))
+    }
+
+    /// Waits for one's own invalidations, and for nobody else's.
+    fn dsb(&mut self, text: &str, next: OpIndex) -> OpIndex {
+        self.op(Kind::Dsb, Class::Urgent, next, 0, format!("{text}: DSB"))
+    }
+
+    /// Looks at one CPU after the other, sends IPIs, and waits.
+    fn ask_cpus(&mut self, scope: Scope, full: bool, freed: Freed, text: &str, next: OpIndex) -> OpIndex {
+        let wait = Kind::Await { scope, full, of_batch: false };
+        self.ask(wait, freed, text, next)
+    }
+
+    fn ask(&mut self, wait: Kind, freed: Freed, text: &str, next: OpIndex) -> OpIndex {
+        let of_batch = matches!(wait, Kind::Await { of_batch: true, .. });
+        let mut first = self.op(wait, Class::Visible, next, 0, format!("{text}: all have answered"));
+        for cpu in (0..self.world.users).rev() {
+            self.read_local(Local::Pending(cpu));
+            let kind = Kind::AskCpu { cpu, freed, of_batch };
+            first = self.op(kind, Class::Visible, first, 0, format!("{text}: looks at user {cpu}"));
+        }
+        first
+    }
+
+    /// The gather notes when its flush was deferred, if that decides something.
+    pub(super) fn note_deferral(&mut self, next: OpIndex) -> OpIndex {
+        if !self.world.engine.bumps_once_per_deferral {
+            return next;
+        }
+        self.read_local(Local::DeferGen);
+        self.vars.read(Var::TlbGen(0));
+        self.op(Kind::NoteDeferral, Class::Visible, next, 0, "defer_gen = tlb_gen of the mm".to_owned())
     }
 
     pub(super) fn flush_pending(&mut self, by: i8, next: OpIndex) -> OpIndex {
@@ -79,7 +185,11 @@ impl Unroller<'_> {
         for local in [Local::Range, Local::FreedTables] {
             done = self.set_local(local, 0, done);
         }
-        let flush = self.flush(Scope::Gather(all), &format!("{name}()"), done);
+        let text = format!("{name}()");
+        if self.batches_invalidations() {
+            return self.drain(&text, done);
+        }
+        let flush = self.flush(Scope::Gather(all), &text, done);
         let test = Test::Any(vec![Test::Above(range, 0), Test::Above(freed, 0)]);
         self.op(Kind::Branch(test), Class::Local, flush, next, String::new())
     }
@@ -150,25 +260,49 @@ impl Unroller<'_> {
             return next;
         }
         let class = if self.one_table() { Class::Urgent } else { Class::Visible };
-        let all = self.pages_of_mm(0);
         let name = "flush_tlb_batched_pending";
+        if self.tracks_batched_cpus() {
+            // The CPUs take themselves out of the mask.
+            let flush = self.flush_mm(name, next);
+            let asked = (0..self.world.users)
+                .map(|cpu| {
+                    let vars = [self.vars.read(Var::InMask(cpu)), self.vars.read(Var::BatchedCpu(cpu))];
+                    Test::All(vars.into_iter().map(|var| Test::Above(var, 0)).collect())
+                })
+                .collect();
+            return self.op(Kind::Branch(Test::Any(asked)), Class::Visible, flush, next, format!("{name}()"));
+        }
         let pending = self.vars.read(Var::BatchPending(0));
         if self.uses_flag() {
             let clear = self.op(Kind::Set(pending, 0), class, next, 0, "tlb_flush_batched = false".to_owned());
-            let flush = self.flush(Scope::Pages(all), name, clear);
+            let flush = self.flush_of_batched(name, clear);
             return self.op(Kind::Branch(Test::Above(pending, 0)), class, flush, next, format!("{name}()"));
         }
         self.vars.read(Var::BatchFlushed(0));
         let (mine, flushed) = (self.read_local(Local::BatchPending), self.read_local(Local::BatchFlushed));
         let store = self.op(Kind::StoreBatched(0), class, next, 0, "cmpxchg(tlb_flush_batched)".to_owned());
-        let flush = self.flush(Scope::Pages(all), name, store);
+        let flush = self.flush_of_batched(name, store);
         let test = Test::Differ(mine, flushed);
         let branch = self.op(Kind::Branch(test), Class::Local, flush, next, String::new());
         self.op(Kind::ReadBatched(0), class, branch, 0, format!("{name}()"))
     }
 
+    /// What `flush_tlb_batched_pending()` does if reclaim left something.
+    fn flush_of_batched(&mut self, name: &str, next: OpIndex) -> OpIndex {
+        if self.world.engine.tlbi && self.world.engine.batched_pending_is_dsb {
+            return self.dsb(name, next);
+        }
+        self.flush_mm(name, next)
+    }
+
+    /// A mask says which CPUs have flushes of reclaim outstanding.
+    fn tracks_batched_cpus(&self) -> bool {
+        let is_detailed = self.world.engine.is_detailed() && !self.world.engine.by_active_mm;
+        is_detailed && self.kernel.constants.batched_pending == BatchedPending::Cpumask
+    }
+
     /// `set_tlb_ubc_flush_pending()`.
-    pub(super) fn set_ubc(&mut self, next: OpIndex) -> OpIndex {
+    pub(super) fn set_ubc(&mut self, at: &At, next: OpIndex) -> Result<OpIndex> {
         let class = if self.one_table() { Class::Urgent } else { Class::Visible };
         let pending = self.vars.write(Var::BatchPending(0));
         let text = "set_tlb_ubc_flush_pending()".to_owned();
@@ -178,14 +312,35 @@ impl Unroller<'_> {
         let dirty = Test::Pte { mask: pte::DIRTY, value: pte::DIRTY };
         let mark = self.op(Kind::Branch(dirty), Class::Local, writable, mark, String::new());
         let mark = self.set_local(Local::UbcRequired, 1, mark);
-        let mark = if self.kernel.constants.pending_tracking == PendingTracking::Mm {
+        let mark = if self.world.engine.tlbi {
+            let scope = Scope::Pages(1 << self.page(at)?);
+            self.tlbi(scope, Class::Visible, "arch_tlbbatch_add_pending()", mark)
+        } else if self.world.engine.is_detailed() && !self.world.engine.by_active_mm {
+            self.add_to_batch(self.page(at)?, mark)
+        } else if self.kernel.constants.pending_tracking == PendingTracking::Mm {
             mark
         } else {
             let tlb_gen = self.vars.read(Var::TlbGen(0));
             self.op(Kind::Add(tlb_gen, 1), Class::Visible, mark, 0, "inc_mm_tlb_gen()".to_owned())
         };
         let (accessible, class) = self.pte_accessible();
-        self.op(Kind::Branch(accessible), class, mark, next, "pte_accessible()".to_owned())
+        Ok(self.op(Kind::Branch(accessible), class, mark, next, "pte_accessible()".to_owned()))
+    }
+
+    /// `arch_tlbbatch_add_pending()`: the generation, then the mask; before them the mask of all that is outstanding.
+    fn add_to_batch(&mut self, page: u8, next: OpIndex) -> OpIndex {
+        for cpu in 0..self.world.users {
+            self.read_local(Local::BatchMask(cpu));
+        }
+        self.read_local(Local::FlushGen);
+        let text = "batch mask |= mm_cpumask".to_owned();
+        let mask = self.op(Kind::OrBatchMask, Class::Visible, next, 0, text);
+        let add = self.op(Kind::AddBatch(page), Class::Visible, mask, 0, "inc_mm_tlb_gen()".to_owned());
+        if !self.tracks_batched_cpus() {
+            return add;
+        }
+        let text = "tlb_flush_batched_cpumask |= mm_cpumask".to_owned();
+        self.op(Kind::OrBatchedCpus, Class::Visible, add, 0, text)
     }
 
     /// `try_to_unmap_flush()` and `try_to_unmap_flush_dirty()`: the batch flushes all that its CPUs have.
@@ -195,9 +350,28 @@ impl Unroller<'_> {
         for local in [Local::UbcRequired, Local::UbcWritable] {
             done = self.set_local(local, 0, done);
         }
+        if self.world.engine.tlbi {
+            let wait = self.dsb(&format!("{name}()"), done);
+            return self.op(Kind::Branch(Test::Above(required, 0)), Class::Local, wait, next, String::new());
+        }
+        if self.world.engine.is_detailed() && !self.world.engine.by_active_mm {
+            let wait = Kind::Await { scope: Scope::Pages(self.pages_of_mm(0)), full: true, of_batch: true };
+            let flush = self.ask(wait, Freed::No, &format!("{name}()"), done);
+            return self.op(Kind::Branch(Test::Above(required, 0)), Class::Local, flush, next, String::new());
+        }
         // Generation 0 that is taken for an old one: every CPU answers, none flushes (aa44284960d5).
         let is_skipped = self.world.engine.gen_zero_is_old && self.kernel.constants.flush_skips_old_gen;
-        let scope = Scope::Pages(if is_skipped { 0 } else { self.pages_of_mm(0) });
+        let pages = if is_skipped {
+            0
+        } else if self.world.engine.batch_flushes_physical {
+            // INVLPG takes what it is given for a virtual address.
+            let frames = 0..self.world.frames.len() as u8;
+            let named = frames.filter_map(|frame| self.world.page_at(World::pfn(frame)));
+            named.fold(0, |mask, page| mask | 1 << page)
+        } else {
+            self.pages_of_mm(0)
+        };
+        let scope = Scope::Pages(pages);
         let flush = self.flush(scope, &format!("{name}()"), done);
         self.op(Kind::Branch(Test::Above(required, 0)), Class::Local, flush, next, String::new())
     }

@@ -43,6 +43,7 @@ fn uses(kind: &Kind) -> (u8, u8) {
         | Kind::SetMigration(_)
         | Kind::UseOld
         | Kind::Queue(_)
+        | Kind::Invalidate(_)
         | Kind::DelayRmap(_) => (PTE, 0),
         Kind::ClearPteBits(..) | Kind::SetPteBits(..) => (0, NEW),
         Kind::SetPteAs { of_new, .. } => (if *of_new { NEW } else { PTE }, 0),

@@ -6,6 +6,7 @@
 
 mod blueprint;
 mod conditions;
+mod engine;
 mod exec;
 mod hardware;
 mod invariant;
@@ -43,6 +44,13 @@ struct ThreadFields {
     new: Field,
     range: Field,
     full_mm: Field,
+    freed_tables: Field,
+    tlbi: Field,
+    lazy_batch: [Field; 2],
+    moved: Field,
+    flush_gen: Field,
+    defer_gen: Field,
+    batch_mask: Vec<Field>,
     queued: Field,
     delayed: Field,
     pending: Vec<Field>,
@@ -56,6 +64,9 @@ struct ThreadFields {
     writing: Field,
     copying: Field,
     migrated: Field,
+    merging: Field,
+    /// Pages on its list are off the LRU list.
+    isolates: bool,
     /// The steps that it can be at, by the value of `pc`.
     waiting: Vec<OpIndex>,
     /// page_mkclean tells what it found only at the end.
@@ -102,6 +113,7 @@ struct FrameFields<const W: usize> {
     refs: Field,
     lock: Field,
     lazyfree: Field,
+    ksm: Field,
     cached: Field,
     lru: Field,
     newer: Field,
@@ -139,6 +151,7 @@ pub struct KernelModel<const W: usize> {
     /// All bits that belong to user CPUs.
     of_users: [u64; W],
     tlb_gen: Field,
+    engine: Option<engine::Engine>,
     batch_pending: Field,
     batch_flushed: Field,
     seen: Field,
@@ -163,6 +176,15 @@ impl<const W: usize> KernelModel<W> {
         let at = thread.waiting[thread.pc.get(state) as usize];
         match &self.ops[at as usize].kind {
             Kind::Done => {}
+            Kind::Choose => {
+                let op = &self.ops[at as usize];
+                for (choice, target) in [op.next, op.other].into_iter().enumerate() {
+                    let mut next = *state;
+                    if self.enter(&mut next, index, target) {
+                        emit(thread_action(index, choice), next);
+                    }
+                }
+            }
             Kind::Idle(choices) => {
                 for (choice, (page, write, target)) in choices.iter().enumerate() {
                     if !self.would_fault(state, *page, *write) {
@@ -209,7 +231,7 @@ impl<const W: usize> Model for KernelModel<W> {
     type State = [u64; W];
 
     fn initial(&self) -> Vec<[u64; W]> {
-        vec![self.start]
+        self.engine.as_ref().map_or_else(|| vec![self.start], |engine| engine.set_starts(self.start))
     }
 
     fn successors(&self, state: &[u64; W], sink: &mut impl Sink<[u64; W]>) {

@@ -27,6 +27,19 @@ pub enum Scope {
     Gather(u32),
     /// What the thread tracked.
     Tracked,
+    /// The lazy-MMU batch of the CPU on which the thread is.
+    LazyBatch,
+}
+
+/// Whether a flush is one of freed tables, which lazy CPUs must hear of too.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Freed {
+    /// It is not.
+    No,
+    /// It is.
+    Yes,
+    /// As the thread's gather says.
+    Gather,
 }
 
 /// One test on a state.
@@ -264,6 +277,10 @@ pub enum Kind {
     FindPage(u8),
     /// Puts the frame on the list, with a reference, if it is on the LRU list.
     Isolate(PageRef),
+    /// Puts the frame that a virtual page maps on the list, with a reference; it stays on the LRU list.
+    Hold(u8),
+    /// The thread's KSM page is the new frame; it becomes this one if there is none.
+    StableTree(u8),
     /// Drops the references of the list.
     DropList,
     /// Allocates one of these frames (one bit each); waits if there is none.
@@ -286,6 +303,44 @@ pub enum Kind {
     },
     /// Waits for their answers.
     Wait(Scope),
+    /// Goes on at `next` or at `other`, as it happens.
+    Choose,
+    /// The entry taken out or changed was present: an invalidation of this virtual page joins the CPU's batch.
+    Invalidate(u8),
+    /// The CPU's lazy-MMU batch is empty.
+    EmptyLazyBatch,
+    /// arm64: broadcasts an invalidation.
+    Tlbi(Scope),
+    /// arm64: waits for one's own invalidations.
+    Dsb,
+    /// The generation when the gather got its first entry.
+    NoteDeferral,
+    /// `inc_mm_tlb_gen()` for a flush of that.
+    BumpGen(Scope),
+    /// `inc_mm_tlb_gen()` for the entry of this virtual page, which reclaim flushes later.
+    AddBatch(u8),
+    /// The batch's mask takes in `mm_cpumask`.
+    OrBatchMask,
+    /// `tlb_flush_batched_cpumask` takes in `mm_cpumask`.
+    OrBatchedCpus,
+    /// Looks at one user CPU of the mask and asks it, if it has to hear of the flush.
+    AskCpu {
+        /// Which.
+        cpu: u8,
+        /// Tables are freed.
+        freed: Freed,
+        /// Those of the batch's mask.
+        of_batch: bool,
+    },
+    /// Waits for the answers.
+    Await {
+        /// What is flushed.
+        scope: Scope,
+        /// `TLB_FLUSH_ALL`.
+        full: bool,
+        /// It has no address space and no generation.
+        of_batch: bool,
+    },
     /// `flush_tlb_batched_pending` reads the two counts.
     ReadBatched(u8),
     /// It stores what it flushed, unless somebody changed the counts.

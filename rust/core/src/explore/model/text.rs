@@ -41,7 +41,7 @@ impl<const W: usize> KernelModel<W> {
     pub fn cpu_of(&self, action: Action) -> usize {
         match actor(action) {
             Actor::Thread { thread, .. } => thread,
-            Actor::User { cpu, .. } | Actor::Ipi { cpu, .. } => self.threads.len() + cpu,
+            Actor::User { cpu, .. } | Actor::Ipi { cpu, .. } | Actor::Cpu { cpu, .. } => self.threads.len() + cpu,
         }
     }
 
@@ -59,6 +59,10 @@ impl<const W: usize> KernelModel<W> {
                     Kind::Branch(test) => {
                         let holds = self.holds(state, &self.threads[thread], test);
                         format!("{}? {}", op.text, if holds { "yes" } else { "no" })
+                    }
+                    Kind::Choose => {
+                        let target = if choice == 0 { op.next } else { op.other };
+                        self.ops[target as usize].text.clone()
                     }
                     _ => op.text.clone(),
                 };
@@ -85,10 +89,20 @@ impl<const W: usize> KernelModel<W> {
                 let hardware = deed != Deed::Store;
                 Event { cpu: threads.len() + cpu, who: format!("user {cpu}"), text, hardware }
             }
+            Actor::Cpu { cpu, deed } => Event {
+                cpu: threads.len() + cpu,
+                who: format!("user {cpu}"),
+                text: self.cpu_text(state, cpu, deed),
+                hardware: self.is_in_handler(state, cpu),
+            },
             Actor::Ipi { cpu, thread } => Event {
                 cpu: threads.len() + cpu,
                 who: format!("user {cpu}"),
-                text: format!("[IPI of CPU{thread}: flush]"),
+                text: if self.blueprint.world.engine.tlbi {
+                    format!("[TLBI of CPU{thread} is done]")
+                } else {
+                    format!("[IPI of CPU{thread}: flush]")
+                },
                 hardware: true,
             },
         }

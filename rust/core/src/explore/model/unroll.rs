@@ -100,6 +100,8 @@ pub(super) struct At {
     /// A pass over a list of pages that keeps them for a later pass: migration keeps them locked too (mm/migrate.c),
     /// although its program, in which locks pair within a loop, says otherwise.
     pub keeps_folios_locked: bool,
+    /// Inside a lazy-MMU section of an architecture that batches invalidations in it.
+    pub lazy_mmu: bool,
 }
 
 impl At {
@@ -232,6 +234,7 @@ impl<'a> Unroller<'a> {
             detached: false,
             allocated: false,
             keeps_folios_locked: false,
+            lazy_mmu: false,
         }
     }
 
@@ -266,7 +269,7 @@ impl<'a> Unroller<'a> {
             }
             ProgramName::ExitMmap | ProgramName::UnmapMappingRange => promise.unmaps = mask(&mapping_pages),
             ProgramName::Mprotect if !spec.write => promise.protects = mask(&spec.range),
-            ProgramName::ClearRefsSoftDirty => promise.protects = mask(&spec.range),
+            ProgramName::ClearRefsSoftDirty | ProgramName::KsmMerge => promise.protects = mask(&spec.range),
             ProgramName::Fork => {
                 let is_private = |page: &&u8| self.content_of_page(**page) == Content::Anon;
                 promise.protects = spec.range.iter().filter(is_private).fold(0, |mask, page| mask | 1 << page);
@@ -407,7 +410,13 @@ impl<'a> Unroller<'a> {
             LoopKind::Mapping { shared_only } => {
                 let fits = |page: &u8| !shared_only || self.content_of_page(*page) == Content::File;
                 if let PageRef::Fixed(frame) = at.r.frame {
-                    self.pages_of(frame).iter().filter(|page| fits(page)).for_each(|page| push(Item::Page(*page)));
+                    // What another page maps because KSM merged it is a KSM page, which is not merged again.
+                    let is_own = |page: &u8| {
+                        self.spec().program != ProgramName::KsmMerge
+                            || self.world.frames[usize::from(frame)].is_spare
+                            || self.world.pages[usize::from(*page)].frames[0] == frame
+                    };
+                    self.pages_of(frame).iter().filter(|page| fits(page) && is_own(page)).for_each(|page| push(Item::Page(*page)));
                 }
                 LoopKindKey::Mapping
             }
@@ -573,7 +582,10 @@ impl<'a> Unroller<'a> {
     pub fn has_list(&self) -> bool {
         matches!(
             self.spec().program,
-            ProgramName::ShrinkFolioList | ProgramName::MigratePages | ProgramName::MadvisePageout
+            ProgramName::ShrinkFolioList
+                | ProgramName::MigratePages
+                | ProgramName::MadvisePageout
+                | ProgramName::KsmMerge
         )
     }
 
@@ -591,12 +603,25 @@ impl<'a> Unroller<'a> {
         let mut first = start;
         for page in spec.range.iter().rev() {
             let frames = &self.world.pages[usize::from(*page)].frames;
+            if spec.program == ProgramName::KsmMerge {
+                first = self.hold(*page, first);
+                continue;
+            }
             let which = if frames.len() == 1 { PageRef::Fixed(frames[0]) } else { PageRef::MappedAt(*page) };
             self.vars.read(Var::Pte(*page));
             let text = format!("folio_isolate_lru({})", self.page_text(*page));
             first = self.isolate(which, first, text);
         }
         first
+    }
+
+    /// KSM looks its pages up and takes a reference, no more.
+    fn hold(&mut self, page: u8, next: OpIndex) -> OpIndex {
+        self.by_frame(Var::Refs, true);
+        self.read_local(Local::Listed);
+        self.vars.read(Var::Pte(page));
+        let text = format!("get_mergeable_page({})", self.page_text(page));
+        self.op(Kind::Hold(page), Class::Visible, next, 0, text)
     }
 
     pub fn page_text(&self, page: u8) -> String {

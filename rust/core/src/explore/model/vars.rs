@@ -36,6 +36,19 @@ pub enum Local {
     UbcWritable,
     /// User CPUs that have not answered this thread's IPI; part of the CPUs' columns.
     Pending(u8),
+    /// Per-PTE lazy MMU: invalidations in the batch of the CPU where the thread began (0) or of the one it went to (1): one
+    /// bit for each virtual page.
+    LazyBatch(u8),
+    /// The thread went on on another CPU.
+    Moved,
+    /// arm64: virtual pages whose invalidations are on their way: one bit for each.
+    Tlbi,
+    /// The generation of the flush that is on its way.
+    FlushGen,
+    /// The generation when the flush was deferred.
+    DeferGen,
+    /// `tlb_ubc.arch.cpumask`: a user CPU is in it.
+    BatchMask(u8),
     /// The pending count that `flush_tlb_batched_pending` read.
     BatchPending,
     /// The flushed count that it read.
@@ -57,6 +70,8 @@ pub enum Local {
     /// Ghost: virtual pages that the thread has promised something about and has come by, and that nobody has given back
     /// since what it took away.
     Visited,
+    /// The thread has a KSM page: [`Local::NewFrame`].
+    Merging,
     /// The migration entries made by this thread: one bit for each virtual page.
     Migrated,
 }
@@ -80,6 +95,8 @@ pub enum Var {
     FolioLock(u8),
     /// MADV_FREE took it.
     Lazyfree(u8),
+    /// KSM made it one that nobody writes.
+    Ksm(u8),
     /// It is in the page cache (of a file), or in the swap cache (anonymous).
     Cached(u8),
     /// It is on the LRU list, so that somebody can isolate it.
@@ -128,6 +145,28 @@ pub enum Var {
     GenCompleted(u8),
     /// The generation that will have done what is outstanding: of the address space, a VMA or a table.
     DeferGen(u8),
+    /// Ghost, by virtual page: the generation that covers the last right taken from its entry.
+    PageGen(u8),
+    /// Ghost: the largest generation whose flush has returned.
+    FlushedGen,
+    /// By user CPU: where it is in a switch or in the handler of an IPI.
+    CpuStep(u8),
+    /// By user CPU: the generation that it has just read.
+    CpuNote(u8),
+    /// By user CPU: `cpu_tlbstate.loaded_mm`.
+    LoadedMm(u8),
+    /// By user CPU: CR3 is that of the address space.
+    Cr3(u8),
+    /// By user CPU: `is_lazy`.
+    IsLazy(u8),
+    /// By user CPU: its bit in `mm_cpumask`.
+    InMask(u8),
+    /// By user CPU: the generation up to which its slot is flushed.
+    CpuGen(u8),
+    /// By user CPU: its bit in `tlb_flush_batched_cpumask`.
+    BatchedCpu(u8),
+    /// By user CPU, ghost: it answered an IPI and neither flushed nor noted that it must.
+    Missed(u8),
     /// A register of a thread.
     Thread(u8, Local),
     /// What was seen to go wrong at an event, one bit for each invariant that is checked at events.
@@ -273,7 +312,17 @@ impl Vars {
 /// The user CPU to whose column a variable belongs.
 pub fn cpu_of(var: Var) -> Option<u8> {
     match var {
-        Var::Tlb(cpu, _) | Var::Thread(_, Local::Pending(cpu)) => Some(cpu),
+        Var::Tlb(cpu, _)
+        | Var::Thread(_, Local::Pending(cpu) | Local::BatchMask(cpu))
+        | Var::CpuStep(cpu)
+        | Var::CpuNote(cpu)
+        | Var::LoadedMm(cpu)
+        | Var::Cr3(cpu)
+        | Var::IsLazy(cpu)
+        | Var::InMask(cpu)
+        | Var::CpuGen(cpu)
+        | Var::BatchedCpu(cpu)
+        | Var::Missed(cpu) => Some(cpu),
         _ => None,
     }
 }

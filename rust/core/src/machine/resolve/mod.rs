@@ -128,6 +128,10 @@ impl Machine {
                 let (by, mm) = self.running(task)?;
                 self.numa_hint(by, mm, addr, len)
             }
+            Operation::KsmMerge { task, addr, len } => {
+                let (by, mm) = self.running(task)?;
+                self.ksm_merge(by, mm, addr, len)
+            }
             Operation::WpSharedMappingRange { task, file, from_page, nr_pages } => {
                 let (by, mm) = self.running(task)?;
                 let file = self.file_id(file)?;

@@ -1,14 +1,15 @@
-//! Reclaim and migration: lists of pages by where they are mapped.
+//! Reclaim, migration and KSM: lists of pages by where they are mapped.
 
 use crate::addr::{Pfn, VirtAddr};
 use crate::error::Result;
 use crate::flush::{Initiator, MmId};
+use crate::page_table::Pte;
 use crate::program::ProgramName;
 
 use super::super::Machine;
 use super::super::frame::{Args, Frame};
-use super::super::operation::{Operation, Outcome};
-use super::super::pages::PageKind;
+use super::super::operation::{Errno, Operation, Outcome};
+use super::super::pages::{Page, PageKind, Pages};
 use super::stage::{Stage, Todo};
 
 impl Machine {
@@ -53,6 +54,30 @@ impl Machine {
             }
         }
         Ok(Stage::Done(Outcome::None))
+    }
+
+    /// The anonymous pages of a range that are mapped here only, by address.
+    pub(super) fn ksm_merge(&mut self, by: Initiator, mm: MmId, addr: u64, len: u64) -> Result<Stage> {
+        let range = match self.page_range(addr, len, Errno::Enomem) {
+            Ok(range) => range,
+            Err(errno) => return Ok(Stage::Done(Outcome::Errno(errno))),
+        };
+        let mut frame = self.frame(ProgramName::KsmMerge, by, mm, Args { range, ..Args::default() })?;
+        let small = |(at, _, pte): (VirtAddr, u32, Pte)| {
+            let in_range = range.start <= at && at < range.end;
+            Self::page_of(pte).filter(|pfn| in_range && !Pages::is_huge(*pfn))
+        };
+        for pfn in self.leaves(mm).into_iter().filter_map(small) {
+            let is_own = |page: &Page| page.kind == PageKind::Anon && page.rmap.len() == 1;
+            if self.pages.get(pfn).is_some_and(is_own) && !frame.page_list.contains(&pfn) {
+                self.pages.get_ref(pfn);
+                frame.page_list.push(pfn);
+            }
+        }
+        if frame.page_list.is_empty() {
+            return Ok(Stage::Done(Outcome::None));
+        }
+        Ok(Stage::run(frame, Outcome::None))
     }
 
     pub(super) fn migrate(&mut self, by: Initiator, mm: MmId, pages: &[(u32, u64)]) -> Result<Stage> {
