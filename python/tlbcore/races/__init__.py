@@ -42,6 +42,8 @@ from tlbcore.races import (
     r32,
     r33,
     r35,
+    r39b,
+    r39c,
 )
 from tlbcore.races.race import Race
 from tlbcore.races.uncovered import UNCOVERED, Uncovered
@@ -72,6 +74,8 @@ _MODULES = (
         r32,
         r33,
         r35,
+        r39b,
+        r39c,
     ),
     *(m1, m2, m3, m4, m5, m8, m12),
 )

@@ -154,7 +154,7 @@ _ROWS = (
         "never merged",
         "5+",
         "I1",
-        "no kernel has programs that free pages before their flush; write one as a scheme of your own and check it",
+        "beyond R39b and R39c: pages read back into other frames and written by write(), and reuse by time, are not modelled",
     ),
     (
         "M7",
@@ -172,7 +172,7 @@ _ROWS = (
         "never merged",
         "5+",
         "I5",
-        "no kernel has a migration that defers its flush beyond the copy",
+        "its changelog names an inconsistent state of the page and gives no interleaving",
     ),
     (
         "M11",

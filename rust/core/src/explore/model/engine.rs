@@ -83,6 +83,14 @@ pub(super) enum CpuDeed {
 pub(super) const CPU_DEEDS: [CpuDeed; 5] =
     [CpuDeed::SwitchIn, CpuDeed::SwitchOut, CpuDeed::GoLazy, CpuDeed::Return, CpuDeed::Step];
 
+/// What a request is about.
+#[derive(Clone, Copy, Debug)]
+struct Asked {
+    scope: Scope,
+    full: bool,
+    of_batch: bool,
+}
+
 /// Where a CPU's variables lie.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct CpuFields {
@@ -441,11 +449,23 @@ impl<const W: usize> KernelModel<W> {
         }
     }
 
+    /// What the thread asks CPUs for: it waits for them, or is still looking at others.
+    fn request_of(&self, state: &[u64; W], thread: &ThreadFields) -> Option<Asked> {
+        let mut op = self.op_of(state, thread);
+        while matches!(op.kind, Kind::AskCpu { .. }) {
+            op = &self.ops[op.next as usize];
+        }
+        match op.kind {
+            Kind::Await { scope, full, of_batch } => Some(Asked { scope, full, of_batch }),
+            _ => None,
+        }
+    }
+
     /// `flush_tlb_func()` up to its reading of the generation.
     fn enter_handler(&self, state: &mut [u64; W], engine: &Engine, index: usize, thread: &ThreadFields) {
         let cpu = &engine.cpus[index];
         let answered = |state: &mut [u64; W]| thread.pending[index].set(state, 0);
-        let Kind::Await { scope, full, of_batch } = self.op_of(state, thread).kind else { return answered(state) };
+        let Some(Asked { scope, full, of_batch }) = self.request_of(state, thread) else { return answered(state) };
         let loaded = cpu.loaded.get(state);
         if engine.spec.by_active_mm {
             // What is loaded is flushed, if `active_mm` says that it is the one; else its next switch must.
@@ -499,7 +519,7 @@ impl<const W: usize> KernelModel<W> {
             thread.pending[index].set(state, 0);
             return RUN;
         }
-        let Kind::Await { scope, full, of_batch } = self.op_of(state, thread).kind else { return RUN };
+        let Some(Asked { scope, full, of_batch }) = self.request_of(state, thread) else { return RUN };
         let (known, note) = (cpu.tlb_gen.get(state), cpu.note.get(state));
         let requested = if of_batch { 0 } else { thread.flush_gen.get(state) };
         let is_part = !full && thread.full_mm.get(state) == 0 && requested == known + 1 && requested == note;

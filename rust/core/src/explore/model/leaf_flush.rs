@@ -2,7 +2,7 @@
 
 use crate::error::Result;
 use crate::explore::scenario::World;
-use crate::program::{BatchedPending, Instr, LazyMmu, Leaf, PendingTracking, ProgramName};
+use crate::program::{BatchedPending, Condition, Instr, LazyMmu, Leaf, PendingTracking, ProgramName, Test as Asked};
 
 use super::op::{Class, Freed, Kind, OpIndex, PageRef, Scope, Test};
 use super::pte;
@@ -19,11 +19,24 @@ impl Unroller<'_> {
         self.world.threads.iter().filter(|thread| has(thread.program)).count()
     }
 
+    /// Whether any thread's program has the condition.
+    fn any_program_asks(&self, wanted: Asked) -> bool {
+        fn has(condition: &Condition, wanted: Asked) -> bool {
+            match condition {
+                Condition::Test(asked) => *asked == wanted,
+                Condition::Not(inner) => has(inner, wanted),
+                Condition::All(list) | Condition::Any(list) => list.iter().any(|inner| has(inner, wanted)),
+            }
+        }
+        let asks = |instr: &Instr| matches!(instr, Instr::BranchUnless { condition, .. } if has(condition, wanted));
+        self.world.threads.iter().any(|thread| self.kernel.program(thread.program).code.iter().any(asks))
+    }
+
     /// Whether anybody can see another's `tlb_flush_pending`.
     pub(super) fn pending_matters(&self) -> bool {
         let nr_threads =
             self.any_program_has(|leaf| matches!(leaf, Leaf::TlbGatherMmu { .. } | Leaf::IncTlbFlushPending));
-        let asks = self.has_protnone() || self.anybody_runs(ProgramName::KsmMerge);
+        let asks = self.has_protnone() || self.any_program_asks(Asked::MmTlbFlushPending);
         nr_threads > 1 || nr_threads == 1 && asks
     }
 
