@@ -30,7 +30,6 @@ _TABLES = "page tables that are freed, and caches of paging structures that stil
 _WALKER = "walkers without locks (GUP-fast) and tables that change hands are not modelled"
 _SHARED = "hugetlb and page tables that several address spaces share are not modelled"
 _LAZY = "lazy CPUs and switches between address spaces are not modelled"
-_WEAK = "it needs a store that is seen late; memory is sequentially consistent in the model"
 _MOVED = "huge entries and page tables that move as a whole are not modelled"
 
 _ROWS = (

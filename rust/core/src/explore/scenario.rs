@@ -365,11 +365,13 @@ impl Scenario {
                 add_copies(world, &range, 0, if spec.other_table { "'" } else { "*" }, spec.other_table)
             }
             ProgramName::KsmMerge => {
-                // Each page of the range may come to map any of the others' frames: the first to get there is the KSM page.
-                let frames: Vec<u8> = range.iter().map(|page| world.pages[usize::from(*page)].frames[0]).collect();
+                // The first page of the range is the one that the others are merged with.
+                let first = world.pages[usize::from(range[0])].frames[0];
                 for page in &range {
                     let own = &mut world.pages[usize::from(*page)].frames;
-                    own.extend(frames.iter().filter(|frame| !own.contains(frame)).copied().collect::<Vec<_>>());
+                    if !own.contains(&first) {
+                        own.push(first);
+                    }
                 }
                 Vec::new()
             }
@@ -419,7 +421,7 @@ impl Scenario {
             let own: Vec<u8> = users.iter().map(|page| world.pages[usize::from(*page)].frames[0]).collect();
             // Whoever else maps the same page maps the new one too.
             for page in &mut world.pages {
-                if own.contains(&page.frames[0]) {
+                if page.frames.iter().any(|frame| own.contains(frame)) {
                     page.frames.push(spare);
                 }
             }

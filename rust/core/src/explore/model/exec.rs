@@ -367,10 +367,12 @@ impl<const W: usize> KernelModel<W> {
                     thread.listed.set(state, listed | 1 << frame);
                 }
             }
-            Kind::StableTree(frame) => {
+            Kind::StableTree { frame, is_first } => {
                 if thread.merging.get(state) == 0 {
-                    thread.merging.set(state, 1);
-                    thread.new_frame.set(state, u64::from(*frame));
+                    if *is_first {
+                        thread.merging.set(state, 1);
+                        thread.new_frame.set(state, u64::from(*frame));
+                    }
                     self.frames[usize::from(*frame)].ksm.set(state, 1);
                 }
             }

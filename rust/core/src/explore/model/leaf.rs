@@ -528,7 +528,9 @@ impl Unroller<'_> {
         self.read_local(Local::NewFrame);
         self.vars.read(Var::Ksm(frame));
         let what = format!("stable_tree_search({})", self.frame_text(PageRef::Fixed(frame)));
-        Ok(self.op(Kind::StableTree(frame), Class::Visible, next, 0, what))
+        let first = &self.world.pages[usize::from(self.spec().range[0])];
+        let kind = Kind::StableTree { frame, is_first: first.frames.contains(&frame) };
+        Ok(self.op(kind, Class::Visible, next, 0, what))
     }
 
     /// One page of a truncated file leaves the page cache.

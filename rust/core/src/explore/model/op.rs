@@ -279,8 +279,13 @@ pub enum Kind {
     Isolate(PageRef),
     /// Puts the frame that a virtual page maps on the list, with a reference; it stays on the LRU list.
     Hold(u8),
-    /// The thread's KSM page is the new frame; it becomes this one if there is none.
-    StableTree(u8),
+    /// The frame becomes a KSM page if the thread has none to merge it with.
+    StableTree {
+        /// The frame.
+        frame: u8,
+        /// It is the one that the others are merged with.
+        is_first: bool,
+    },
     /// Drops the references of the list.
     DropList,
     /// Allocates one of these frames (one bit each); waits if there is none.
