@@ -110,9 +110,7 @@ pub fn explore(
         let mut watch = |at: Progress| {
             let ends = |py: Python<'_>| {
                 py.check_signals().is_err()
-                    || progress
-                        .as_ref()
-                        .is_some_and(|tell| tell.call1(py, (at.states, at.frontier, at.depth)).is_err())
+                    || progress.as_ref().is_some_and(|tell| tell.call1(py, (at.states, at.frontier, at.depth)).is_err())
                     || is_over
                         .as_ref()
                         .is_some_and(|ask| ask.call0(py).and_then(|answer| answer.is_truthy(py)).unwrap_or(true))
