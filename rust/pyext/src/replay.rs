@@ -35,7 +35,6 @@ pub struct Replay {
     name = "replay",
     signature = (recording, kernel_json, config_json, follow_masks, traced = false, progress = None)
 )]
-#[expect(clippy::redundant_closure_for_method_calls, reason = "the method's path is not general enough over lifetimes")]
 pub fn py_replay(
     py: Python<'_>,
     recording: &Recording,
