@@ -6,8 +6,6 @@ from tlbcore import kernels
 from tlbcore.races.race import Race
 from tlbcore.races.variants import ReadLockedClearRefs, TrustingKsm
 
-_READ_LOCKED = {"clear_refs_soft_dirty": ReadLockedClearRefs()}
-
 RACE = Race(
     id="R10",
     title="mm: fix KSM data corruption",
@@ -28,8 +26,10 @@ RACE = Race(
         "KSM maps its page instead, and drops the one that was written",
         "MADV_FREE and clear_refs flush",
     ),
-    buggy=kernels.get("linux-6.18").derive("linux-4.12 KSM", ksm_merge=TrustingKsm(), **_READ_LOCKED),
-    fixed=kernels.get("linux-6.18").derive("linux-4.13 KSM", **_READ_LOCKED),
+    buggy=kernels.get("linux-6.18").derive(
+        "linux-4.12 KSM", ksm_merge=TrustingKsm(), clear_refs_soft_dirty=ReadLockedClearRefs()
+    ),
+    fixed=kernels.get("linux-6.18").derive("linux-4.13 KSM", clear_refs_soft_dirty=ReadLockedClearRefs()),
     scenario={
         # clear_refs has come by the other page, where there is nothing for it to do.
         "operations": [

@@ -6,10 +6,6 @@ from tlbcore import kernels
 from tlbcore.races.race import Race
 from tlbcore.races.variants import LazyUnmapFlush, ReadLockedClearRefs
 
-_KERNEL = kernels.get("linux-6.18").derive(
-    "write protection with mmap_lock for reading", clear_refs_soft_dirty=ReadLockedClearRefs()
-)
-
 RACE = Race(
     id="R39c",
     title="LUF: an entry without W whose flush is outstanding is taken for one that nobody writes through",
@@ -25,11 +21,18 @@ RACE = Race(
     interleaving=(
         "a CPU caches a writable and dirty entry",
         "write protection takes W; its flush is to come",
-        "reclaim finds no W, clears the entry without a flush, and writes the page out",
+        "reclaim finds no W, and clears the entry without a flush",
+        "reclaim writes the page out",
         "the CPU stores through its old entry; nobody knows",
     ),
-    buggy=_KERNEL.derive("LUF that trusts entries", shrink_folio_list=LazyUnmapFlush(asks_pending=False, tells=False)),
-    fixed=_KERNEL.derive("LUF", shrink_folio_list=LazyUnmapFlush()),
+    buggy=kernels.get("linux-6.18").derive(
+        "LUF that trusts entries",
+        shrink_folio_list=LazyUnmapFlush(asks_pending=False, tells=False),
+        clear_refs_soft_dirty=ReadLockedClearRefs(),
+    ),
+    fixed=kernels.get("linux-6.18").derive(
+        "LUF", shrink_folio_list=LazyUnmapFlush(), clear_refs_soft_dirty=ReadLockedClearRefs()
+    ),
     scenario={
         "operations": ["clear_refs_soft_dirty", "shrink_folio_list"],
         "users": 1,

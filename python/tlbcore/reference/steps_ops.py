@@ -150,6 +150,23 @@ def _set_pte_numa(f: Frame, _step: Plain) -> None:
     f.write(pte)
 
 
+# --- KSM ------------------------------------------------------------------------------------------------------------
+
+
+def _stable_tree_search(f: Frame, _step: Plain) -> None:
+    """The first page of the list that gets here is the one that the others are merged with."""
+    if f.new_page is None:
+        f.new_page, f.the_page.ksm = f.the_page, True
+
+
+def _pages_identical(f: Frame, _step: Plain) -> None:
+    """The contents of pages are not modelled."""
+
+
+def _set_pte_ksm(f: Frame, _step: Plain) -> None:
+    _map(f, f.the_new_page, (f.the_vma.page_prot | p.A) & ~p.W)
+
+
 # --- fork -----------------------------------------------------------------------------------------------------------
 
 
@@ -272,6 +289,9 @@ OPERATION_HANDLERS: dict[str, Handler] = {
     "pte_alloc": _pte_alloc,
     "do_huge_pmd_anonymous_page": _do_huge_pmd_anonymous_page,
     "alloc_anon_page": _alloc_anon_page,
+    "stable_tree_search": _stable_tree_search,
+    "pages_identical": _pages_identical,
+    "set_pte_ksm": _set_pte_ksm,
     "copy_user_page": _copy_user_page,
     "find_get_page": _find_get_page,
     "set_pte_anon": _set_pte_anon,

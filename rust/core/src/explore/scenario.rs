@@ -79,7 +79,8 @@ pub struct ThreadSpec {
     pub other_table: bool,
 }
 
-/// Changes of the flush engine that stand for bugs that it once had.
+/// What the flush engine has beyond requests that all CPUs answer, and bugs that it once had.
+#[expect(clippy::struct_excessive_bools, reason = "each is a word of a scenario, and they go together in any way")]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct EngineSpec {
@@ -276,7 +277,9 @@ impl Scenario {
             return Err(bad(format!("found {} users, expected at most {MAX_USERS}", self.users)));
         }
         if self.engine.is_detailed() && self.faults > 0 {
-            return Err(bad("found faults beside generations, which would rise for ever, expected the one or the other"));
+            return Err(bad(
+                "found faults beside generations, which would rise for ever, expected the one or the other",
+            ));
         }
         let mut world = World {
             users: self.users,

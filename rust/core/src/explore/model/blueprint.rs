@@ -470,6 +470,7 @@ fn drop_private_locks(ops: &mut [Op], vars: &mut Vars) {
     // A lock for reading and writing is private as a whole or not at all.
     let folio_users =
         users_of(ops, &|kind| matches!(kind, Kind::AcquireFolio(PageRef::Fixed(_) | PageRef::OfPte | PageRef::New)));
+    read_visibly(ops, &private, vars);
     for op in ops.iter_mut() {
         let passes = match &op.kind {
             Kind::Acquire(var) | Kind::Set(var, _) | Kind::Add(var, _) => private.contains(var),
@@ -492,6 +493,32 @@ fn drop_private_locks(ops: &mut [Op], vars: &mut Vars) {
             if matches!(var, Var::FolioLock(_)) {
                 vars.forget(id);
             }
+        }
+    }
+}
+
+/// The first look at an entry under a page-table lock is urgent, since the hardware might as well have changed it before the
+/// lock was taken. Where taking it is no step, because nobody else does, the step before may be the unlock of another table,
+/// for which others wait: then the look is a step of its own.
+fn read_visibly(ops: &mut [Op], private: &BTreeSet<VarId>, vars: &Vars) {
+    let is_ptl = |id: &VarId| matches!(vars.all()[usize::from(id.0)], Var::Ptl(_));
+    let shares: BTreeSet<u8> = ops
+        .iter()
+        .filter(|op| matches!(&op.kind, Kind::Acquire(var) if is_ptl(var) && !private.contains(var)))
+        .map(|op| op.thread)
+        .collect();
+    for index in 0..ops.len() {
+        let op = &ops[index];
+        let is_dropped = matches!(&op.kind, Kind::Acquire(var) if is_ptl(var) && private.contains(var));
+        if !is_dropped || !shares.contains(&op.thread) {
+            continue;
+        }
+        let mut next = op.next as usize;
+        while ops[next].class == Class::Local && !matches!(ops[next].kind, Kind::Branch(_)) {
+            next = ops[next].next as usize;
+        }
+        if matches!(ops[next].kind, Kind::ReadPte(_) | Kind::ReadIfMaps(..) | Kind::PteSame(_)) {
+            ops[next].class = Class::Visible;
         }
     }
 }
@@ -669,7 +696,9 @@ fn number(ops: &[Op], starts: &[OpIndex], nr_threads: usize) -> (Vec<Vec<OpIndex
                     todo.push(op.other);
                 }
             }
-            Kind::PteSame(_) | Kind::ReadIfMaps(..) | Kind::TestClearDirty(_) | Kind::Choose => todo.extend([op.next, op.other]),
+            Kind::PteSame(_) | Kind::ReadIfMaps(..) | Kind::TestClearDirty(_) | Kind::Choose => {
+                todo.extend([op.next, op.other])
+            }
             _ => todo.push(op.next),
         }
     }
@@ -705,7 +734,9 @@ fn width(var: Var, world: &World, slots: &[(u8, u8)], waiting: &[Vec<OpIndex>], 
         Var::Thread(thread, local) => match local {
             Local::Pc => bits_for(waiting[usize::from(thread)].len().max(2) as u64 - 1),
             Local::Pte | Local::New => pte::width(nr_frames),
-            Local::Tlbi | Local::LazyBatch(_) | Local::Range | Local::Tracked | Local::Migrated | Local::Visited => nr_pages,
+            Local::Tlbi | Local::LazyBatch(_) | Local::Range | Local::Tracked | Local::Migrated | Local::Visited => {
+                nr_pages
+            }
             Local::Queued | Local::Delayed => slots.len() as u32,
             Local::Listed => nr_frames as u32,
             Local::NewFrame => bits_for(nr_frames as u64 - 1),

@@ -201,6 +201,15 @@ impl Engine {
         step == RUN || self.spec.irqs_on_in_use_mm && (IN..OUT).contains(&step)
     }
 
+    /// The last rights taken from these pages' entries are covered by a generation, unless one covers them already.
+    fn cover<const W: usize>(&self, state: &mut [u64; W], pages: u32, tlb_gen: u64) {
+        for (page, field) in self.page_gen.iter().enumerate() {
+            if pages >> page & 1 != 0 && field.mask != 0 && field.get(state) == self.uncovered(page) {
+                field.set(state, tlb_gen);
+            }
+        }
+    }
+
     /// A value of `page_gen` that no generation reaches: the last right taken is not covered yet.
     pub fn uncovered(&self, page: usize) -> u64 {
         self.page_gen[page].mask
@@ -235,20 +244,9 @@ impl<const W: usize> KernelModel<W> {
         let Some(engine) = &self.engine else { return };
         let lost = |bit: u64| old & bit != 0 && new & bit == 0;
         let demoted = pte::is_present(old)
-            && (!pte::is_present(new)
-                || pte::frame(old) != pte::frame(new)
-                || lost(pte::WRITE)
-                || lost(pte::DIRTY));
+            && (!pte::is_present(new) || pte::frame(old) != pte::frame(new) || lost(pte::WRITE) || lost(pte::DIRTY));
         if demoted && engine.page_gen[page].mask != 0 {
             engine.page_gen[page].set(state, engine.uncovered(page));
-        }
-    }
-
-    fn cover(&self, state: &mut [u64; W], engine: &Engine, pages: u32, tlb_gen: u64) {
-        for (page, field) in engine.page_gen.iter().enumerate() {
-            if pages >> page & 1 != 0 && field.mask != 0 && field.get(state) == engine.uncovered(page) {
-                field.set(state, tlb_gen);
-            }
         }
     }
 
@@ -272,13 +270,13 @@ impl<const W: usize> KernelModel<W> {
                 let tlb_gen = self.tlb_gen.get(state);
                 thread.flush_gen.set(state, tlb_gen);
                 let covered = Self::covered(state, thread, *scope);
-                self.cover(state, engine, covered, tlb_gen);
+                engine.cover(state, covered, tlb_gen);
             }
             Kind::AddBatch(page) => {
                 self.add(state, self.tlb_gen, 1);
                 let tlb_gen = self.tlb_gen.get(state);
                 thread.flush_gen.set(state, tlb_gen);
-                self.cover(state, engine, 1 << page, tlb_gen);
+                engine.cover(state, 1 << page, tlb_gen);
             }
             Kind::OrBatchMask => {
                 for (cpu, fields) in engine.cpus.iter().enumerate() {
@@ -296,11 +294,8 @@ impl<const W: usize> KernelModel<W> {
             }
             Kind::AskCpu { cpu, freed, of_batch } => {
                 let fields = &engine.cpus[usize::from(*cpu)];
-                let is_in = if *of_batch {
-                    thread.batch_mask[usize::from(*cpu)].get(state)
-                } else {
-                    fields.in_mask.get(state)
-                };
+                let is_in =
+                    if *of_batch { thread.batch_mask[usize::from(*cpu)].get(state) } else { fields.in_mask.get(state) };
                 let frees = match freed {
                     Freed::No => false,
                     Freed::Yes => true,

@@ -359,10 +359,7 @@ impl<const W: usize> KernelModel<W> {
                 let frame = usize::from(pte::frame(entry));
                 let listed = thread.listed.get(state);
                 // One that several map is passed over.
-                if pte::is_present(entry)
-                    && self.frames[frame].mapcount.get(state) == 1
-                    && listed >> frame & 1 == 0
-                {
+                if pte::is_present(entry) && self.frames[frame].mapcount.get(state) == 1 && listed >> frame & 1 == 0 {
                     self.add(state, self.frames[frame].refs, 1);
                     thread.listed.set(state, listed | 1 << frame);
                 }

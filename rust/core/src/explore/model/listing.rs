@@ -11,7 +11,9 @@ fn targets(op: &Op) -> Vec<OpIndex> {
     match &op.kind {
         Kind::Done => Vec::new(),
         Kind::Idle(choices) => choices.iter().map(|(_, _, target)| *target).collect(),
-        Kind::Branch(_) | Kind::PteSame(_) | Kind::ReadIfMaps(..) | Kind::TestClearDirty(_) | Kind::Choose => vec![op.next, op.other],
+        Kind::Branch(_) | Kind::PteSame(_) | Kind::ReadIfMaps(..) | Kind::TestClearDirty(_) | Kind::Choose => {
+            vec![op.next, op.other]
+        }
         _ => vec![op.next],
     }
 }

@@ -416,7 +416,10 @@ impl<'a> Unroller<'a> {
                             || self.world.frames[usize::from(frame)].is_spare
                             || self.world.pages[usize::from(*page)].frames[0] == frame
                     };
-                    self.pages_of(frame).iter().filter(|page| fits(page) && is_own(page)).for_each(|page| push(Item::Page(*page)));
+                    self.pages_of(frame)
+                        .iter()
+                        .filter(|page| fits(page) && is_own(page))
+                        .for_each(|page| push(Item::Page(*page)));
                 }
                 LoopKindKey::Mapping
             }
