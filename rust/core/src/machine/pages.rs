@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 
 use crate::addr::Pfn;
 use crate::error::{Error, Result};
+use crate::flush::MmId;
 
 use super::rmap::{Mapping, Rmap};
 
@@ -86,6 +87,8 @@ pub struct Page {
     pub refcount: u32,
     /// Who maps it.
     pub rmap: Rmap,
+    /// Of anonymous memory, where a walk of the reverse map begins: this address space and its descendants (`anon_vma`).
+    pub anon_mm: Option<MmId>,
 }
 
 /// A file or a shared-memory object.
@@ -167,6 +170,7 @@ impl Pages {
             swap_slot: None,
             refcount: 1,
             rmap: Rmap::Empty,
+            anon_mm: None,
         };
         if huge {
             return Ok(Pfn(FIRST_HUGE + HUGE_PAGES * self.huge.put(page) as u64));
@@ -295,6 +299,7 @@ impl Pages {
     #[inline]
     pub fn map(&mut self, pfn: Pfn, mapping: Mapping) {
         if let Some(page) = self.slot_mut(pfn) {
+            page.anon_mm.get_or_insert(mapping.mm);
             page.rmap.add(mapping);
             page.refcount += 1;
         }
@@ -304,6 +309,7 @@ impl Pages {
     #[inline]
     pub fn add_rmap(&mut self, pfn: Pfn, mapping: Mapping) {
         if let Some(page) = self.slot_mut(pfn) {
+            page.anon_mm.get_or_insert(mapping.mm);
             page.rmap.add(mapping);
         }
     }
@@ -508,7 +514,6 @@ impl Pages {
 mod tests {
     use super::*;
     use crate::addr::VirtAddr;
-    use crate::flush::MmId;
 
     fn at(addr: u64) -> Mapping {
         Mapping { mm: MmId(1), addr: VirtAddr(addr) }

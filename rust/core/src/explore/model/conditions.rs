@@ -104,6 +104,7 @@ impl Unroller<'_> {
             | Asked::MmTlbFlushPending
             | Asked::ProtChanged
             | Asked::UffdWp
+            | Asked::PageSwapShared
             | Asked::ZeroPage
             | Asked::PageHuge
             | Asked::PageShmem
