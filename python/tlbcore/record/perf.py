@@ -94,10 +94,10 @@ def _record(arguments: list[str]) -> tuple[str, int]:
     """Run it; Ctrl-C ends the recording, not the program: `perf` writes what it has."""
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as said:
         with subprocess.Popen(arguments, stderr=said, env={**os.environ, "LC_ALL": "C"}) as process:  # noqa: S603
-            while True:
+            status = None
+            while status is None:
                 try:
                     status = process.wait()
-                    break
                 except KeyboardInterrupt:
                     # From a terminal it has got it already, and does not mind; from `kill` it has not.
                     process.send_signal(signal.SIGINT)

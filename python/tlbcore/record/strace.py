@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -54,12 +55,10 @@ def with_strace(text: Path, command: Sequence[str]) -> int:
         ]
         # Its complaints go where the command's do; Ctrl-C ends the command, and what was recorded stays.
         with subprocess.Popen(arguments) as process:  # noqa: S603  # the user's command
-            while True:
-                try:
+            status = None
+            while status is None:
+                with suppress(KeyboardInterrupt):
                     status = process.wait()
-                    break
-                except KeyboardInterrupt:
-                    continue
         if not calls.exists() or not calls.stat().st_size:
             raise StraceError(f"strace: ended with status {status} and recorded nothing")
         with (
