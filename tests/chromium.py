@@ -66,6 +66,10 @@ class Chromium:
         self, _kind: type[BaseException] | None, _error: BaseException | None, _where: TracebackType | None
     ) -> None:
         """End the browser."""
+        self.close()
+
+    def close(self) -> None:
+        """End the browser."""
         os.kill(self.pid, signal.SIGTERM)
         os.waitpid(self.pid, 0)
         os.close(self.to_browser)

@@ -9,6 +9,7 @@ from tlbcore import recordings
 from tlbcore.cli import OK
 from tlbcore.cli.common import add_json, add_recording, print_json
 from tlbcore.profile import KERNELS, MACHINES, profile
+from tlbcore.progress import Progress
 from tlbcore.report.page import write_page
 from tlbcore.report.table import number
 
@@ -40,7 +41,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Profile, write, and say what is in it."""
     recording = recordings.load(args.recording)
-    found = profile(recording, kernels=args.kernel or KERNELS, machines=args.machine or MACHINES)
+    with Progress("replaying") as progress:
+        found = profile(recording, kernels=args.kernel or KERNELS, machines=args.machine or MACHINES, progress=progress)
     output = args.output
     if output is None and not args.json:
         name = str(recording.meta["file"])

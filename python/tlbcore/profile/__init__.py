@@ -20,15 +20,18 @@ from tlbcore.profile.flushes import Flushes, predicted, recorded
 from tlbcore.profile.storms import Storm, storms
 from tlbcore.profile.useless import InVain, Promoted, in_vain, promoted
 from tlbcore.replay import kernel_named, replay
+from tlbcore.results import Result
 from tlbcore.validate import explain, validate
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable, Sequence
     from collections.abc import Sequence as Seq
 
     from tlbcore._core import Recording
     from tlbcore.kernel import Kernel
     from tlbcore.replay import Replay
+    from tlbcore.results import Cell
     from tlbcore.validate import Cause as Difference
     from tlbcore.validate import Validation
 
@@ -41,8 +44,8 @@ MACHINES: Final = ("default", "skylake_sp", "sapphire_rapids", "zen2_rome")
 """The machines that are compared unless told; the first one is what the counts are of."""
 
 
-@dataclass(frozen=True)
-class Profile:
+@dataclass(frozen=True, repr=False)
+class Profile(Result):
     """What a recording says about its TLB flushes, and what the model adds."""
 
     recording: Recording
@@ -88,6 +91,16 @@ class Profile:
         """Sums by kind of operation, most flushes first."""
         return by_operation(self.flushes)
 
+    def to_rows(self) -> list[dict[str, Cell]]:
+        """The sums by kind of operation."""
+        return [row.to_dict() for row in self.by_operation]
+
+    def headline(self) -> str:
+        """What was flushed, who was interrupted."""
+        name, source = self.recording.meta["file"], self.flushes.source
+        told, nr_storms = len(self.flushes.interruptions), len(self.storms)
+        return f"{name}: {len(self.flushes)} flushes ({source}), {told} interruptions, {nr_storms} storms"
+
     def to_dict(self) -> dict[str, Any]:
         """The plain structure, without the single flushes."""
         begin, end = self.span_ns
@@ -114,44 +127,48 @@ class Profile:
 
 
 def profile(
-    recording: Recording,
+    recording: Recording | str | os.PathLike[str],
     *,
     kernels: Sequence[str | Kernel] = KERNELS,
     machines: Sequence[str] = MACHINES,
-    progress: Callable[[str], None] | None = None,
+    progress: Callable[[int, int, str], None] | None = None,
 ) -> Profile:
     """What a program did to its TLBs.
 
     Args:
-        recording: From `tlbcore.recordings.load`.
+        recording: A recording, or the name of a file with one.
         kernels: What is compared; the kernel nearest to the recorded one comes first, given or not.
         machines: On what; counts are those of the first.
-        progress: Told what is done next.
+        progress: Told how many replays of how many are done, and what is next.
 
     Raises:
         InputError: No such kernel or machine.
 
     """
-    say = progress or (lambda _: None)
+    say = progress or (lambda _done, _of, _next: None)
+    steps = 2 + len(machines)
+    recording = recordings.opened(recording)
     nearest = recordings.kernel_of(recording)
     machine = all_machines.get(machines[0]).config()
     truth = recorded(recording)
-    say(f"replaying under {nearest}")
+    say(0, steps, nearest)
     validation = None if truth is None else validate(recording, nearest, machine)
     replayed = validation.replay if validation is not None else replay(recording, nearest, machine)
     model = predicted(replayed)
     flushes = model if truth is None else truth
     names = [kernel for kernel in kernels if kernel_named(kernel).name != nearest]
-    say("comparing kernels and machines")
+    say(1, steps, "promotions")
+    useless = promoted(recording, machine)
+    compared = across(recording, [nearest, *names], machines, progress=lambda done, name: say(2 + done, steps, name))
     return Profile(
         recording=recording,
         replayed=replayed,
         flushes=flushes,
         model=model,
         in_vain=in_vain(replayed, model),
-        promoted=promoted(recording, machine),
+        promoted=useless,
         storms=storms(flushes),
-        across=across(recording, [nearest, *names], machines),
+        across=compared,
         validation=validation,
         differences=[] if validation is None else explain(validation),
     )

@@ -9,7 +9,7 @@ from tlbcore import machines as all_machines
 from tlbcore.compare import METRICS, Comparison, compare
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from tlbcore._core import Recording
     from tlbcore.kernel import Kernel
@@ -119,12 +119,22 @@ class Across:
         }
 
 
-def across(recording: Recording, kernels: Sequence[str | Kernel], machines: Sequence[str]) -> Across:
-    """Replays a recording under each kernel on each machine.
+def across(
+    recording: Recording,
+    kernels: Sequence[str | Kernel],
+    machines: Sequence[str],
+    *,
+    progress: Callable[[int, str], None] | None = None,
+) -> Across:
+    """Replays a recording under each kernel on each machine; `progress` is told how many are done and which is next.
 
     Raises:
         InputError: No such kernel or machine.
 
     """
-    comparisons = tuple(compare(recording, kernels, all_machines.get(name).config()) for name in machines)
-    return Across(tuple(machines), comparisons)
+    comparisons = []
+    for done, name in enumerate(machines):
+        if progress is not None:
+            progress(done, name)
+        comparisons.append(compare(recording, kernels, all_machines.get(name).config()))
+    return Across(tuple(machines), tuple(comparisons))
