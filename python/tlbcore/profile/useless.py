@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from tlbcore.profile.flushes import Flushes, Ints
     from tlbcore.replay import Replay
 
-__all__ = ["WHY", "InVain", "Promoted", "classes", "in_vain", "promoted"]
+__all__ = ["SHORT", "WHY", "InVain", "Promoted", "classes", "in_vain", "promoted"]
 
 WHY: Final[dict[str, str]] = {
     "needed": "held something of what was flushed",
@@ -34,6 +34,15 @@ WHY: Final[dict[str, str]] = {
     "lazy": "lazy: ran a kernel thread or nothing, and left the address space",
 }
 """The classes of CPUs told, the useful one first, and what each means."""
+SHORT: Final = {
+    "needed": "needed",
+    "nothing_cached": "nothing cached",
+    "up_to_date": "already flushed",
+    "gone": "gone",
+    "lazy": "lazy",
+}
+"""The same classes in a word or two."""
+
 _BY_PRECEDENCE: Final = (
     ("lazy", "told_lazy"),
     ("gone", "told_gone"),

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from tlbcore.profile.useless import WHY, classes
+from tlbcore.profile.useless import SHORT, WHY, classes
 from tlbcore.validate.timeline import REASONS, WRONG_CPU
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def _model_lane(profile: Profile, begin: int, end: int) -> dict[str, Any]:
     which = [np.full(len(found), at) for at, found in enumerate(times)]
     weights = [counts[name][counts[name] > 0] for name in WHY]
     at, series, weight = (np.concatenate(column).astype(np.int64) for column in (times, which, weights))
-    names = [name.replace("_", " ") for name in WHY]
+    names = [SHORT[name] for name in WHY]
     return _lane("CPUs told, and what for (the model)", "bars", names, at, series, weight, begin, end)
 
 

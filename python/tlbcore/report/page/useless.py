@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-from tlbcore.profile.useless import WHY
+from tlbcore.profile.useless import SHORT, WHY
 from tlbcore.report.page.html import Bar, Raw, legend, number, share, table, text
 
 if TYPE_CHECKING:
     from tlbcore.profile import Profile
 
 __all__ = ["section"]
-
-_SHORT: Final = {
-    "needed": "needed",
-    "nothing_cached": "nothing cached",
-    "up_to_date": "already flushed",
-    "gone": "gone",
-    "lazy": "lazy",
-}
 
 
 def section(profile: Profile) -> Raw:
@@ -36,12 +28,12 @@ def _told(profile: Profile) -> Raw:
     listed: list[list[object]] = []
     for row in rows:
         counts = [getattr(row, name) for name in WHY]
-        says = ", ".join(f"{count} {_SHORT[name]}" for name, count in zip(WHY, counts, strict=True))
+        says = ", ".join(f"{count} {SHORT[name]}" for name, count in zip(WHY, counts, strict=True))
         parts = tuple((count / most, at) for at, count in enumerate(counts))
         listed.append([row.operation, Bar(parts, says), row.nr_told, *counts])
     if len(rows) > 1:
         listed.append(["all", "", told, *(sum(getattr(row, name) for row in rows) for name in WHY)])
-    names = ["operation", "", "CPUs told", *(_SHORT[name] for name in WHY)]
+    names = ["operation", "", "CPUs told", *(SHORT[name] for name in WHY)]
     meaning = legend([(at, says) for at, says in enumerate(WHY.values())])
     return Raw(
         f"<p>Of {number(told)} CPUs that the model of {text(kernel)} tells, {number(vain)} ({share(vain, told)}) had nothing to"
