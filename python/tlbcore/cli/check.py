@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from tlbcore import kernels
 from tlbcore.check import DEFAULT_INVARIANTS, DEFAULT_REDUCTIONS, INVARIANTS
-from tlbcore.cli import NEGATIVE, OK, mutation
+from tlbcore.cli import NEGATIVE, OK, check_trace, mutation
 from tlbcore.cli.check_audit import run_audit
 from tlbcore.cli.check_litmus import run_litmus
 from tlbcore.cli.check_replay import run_replay
@@ -19,13 +19,12 @@ from tlbcore.hunt import hunt
 from tlbcore.hunt.plan import KINDS
 from tlbcore.progress import Progress
 from tlbcore.report.hunt import SETS, hunt_report, switch_table
-from tlbcore.widen import settled, widen
+from tlbcore.widen import widen
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable
 
-    from tlbcore.check import Verdict
     from tlbcore.hunt import Progress as Hunted
 
 #: How far a check widens unless told.
@@ -67,6 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--each-switch", action="store_true", help="hunt: with each switch of the kernel alone, and with all"
     )
+    check_trace.add_arguments(parser)
     parser.add_argument("--no-traces", action="store_true", help="hunt: do not print the traces")
     parser.add_argument("--workers", type=int, metavar="N", help="hunt: so many threads (as many as CPUs)")
     parser.add_argument(
@@ -130,6 +130,7 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         InputError: Arguments that do not go together.
     """
+    check_trace.refuse_several(args)
     if args.mutate:
         return mutation.run(args)
     if args.replay:
@@ -181,7 +182,7 @@ def run_one(args: argparse.Namespace) -> int:
     if args.json:
         print_json(verdict.to_dict())
     else:
-        show(verdict)
+        check_trace.show(verdict, args.format, args.output)
     return OK if verdict.safe else NEGATIVE
 
 
@@ -252,20 +253,3 @@ def each_switch(kernel: str) -> dict[str, str]:
         raise InputError(f"--each-switch: found {kernel}, expected a kernel with switches, of {having}")
     alone = [f"{s.name}={value}" for s in family.switches for value in s.values[:-1]]
     return {"none": f"{kernel}:none", **{one: f"{kernel}:none,{one}" for one in alone}, "all": kernel}
-
-
-def show(verdict: Verdict) -> None:
-    """Print a verdict, and its counterexample."""
-    print(verdict)
-    print(f"locks relied on: {', '.join(verdict.locks)}")
-    tried = ", ".join(f"{size.users} x {size.pages}" for size in verdict.sizes)
-    print(f"sizes tried (user CPUs x pages): {tried}")
-    if same := settled(verdict):
-        pages = " and ".join(f"{number} page{'s' * (number > 1)}" for number in same)
-        print(
-            f"with {pages} one more user CPU changes nothing for the kernel threads: evidence, not proof, for any number"
-        )
-    if verdict.violated:
-        print(f"\n{verdict.diagram()}")
-        if verdict.finding:
-            print(f"\ntlbcore check --replay {verdict.finding}")
