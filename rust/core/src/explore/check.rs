@@ -317,9 +317,7 @@ fn run<'a, const W: usize>(
     }
     if let Some(finding) = &outcome.finding {
         verdict.violated = names(finding.violations);
-        verdict.counterexample = finding.path.as_ref().and_then(|path| {
-            executed(&model, &tidy(&model, path))
-        });
+        verdict.counterexample = finding.path.as_ref().and_then(|path| executed(&model, &tidy(&model, path)));
     }
     verdict.safe = outcome.is_proof() && verdict.violated.is_empty() && !model.counter_left();
     verdict.engine = "plain";
