@@ -9,7 +9,7 @@ use rustc_hash::FxHashMap;
 use super::flushed::Predicted;
 use super::in_flight::InFlight;
 use super::lab::evidence::LabEvidence;
-use super::ledger::Ledger;
+use super::ledger::{Ledger, OpKind};
 use super::mask_evidence::MaskEvidence;
 use super::nesting::Nesting;
 use super::overlap::Overlap;
@@ -292,7 +292,7 @@ impl<'a> Driver<'a> {
         self.dispatch(row, &event)?;
         // An exit whose call was recorded is counted there.
         if operation_counts(event.kind()) && self.cause.0 == row {
-            self.ledger.operation(&self.kind_name(row));
+            self.ledger.operation(OpKind::of(self.recording, row));
         }
         if !self.is_open(row) {
             self.book();
@@ -427,15 +427,9 @@ impl<'a> Driver<'a> {
 
     /// Books a request on the row and task that caused it.
     pub(super) fn book_request(&mut self, (row, task): (usize, u32), request: &FlushRequest, events: &[TlbFlushEvent]) {
-        let kind = self.kind_name(row);
-        self.ledger.request(&kind, request);
+        self.ledger.request(OpKind::of(self.recording, row), request);
         self.in_flight.sent(request, self.recording.events.kind[row], self.recording.events.time_ns[row]);
         self.predicted.push(Predicted::new(row, task, request, events));
-    }
-
-    /// The kind under which the event's operation is counted.
-    pub(super) fn kind_name(&self, row: usize) -> String {
-        kind_name(self.recording, row)
     }
 
     /// Forgets what the machine did since the last time: it was not done in the recording.
@@ -459,10 +453,10 @@ impl<'a> Driver<'a> {
         if requests.is_empty() {
             return;
         }
-        let kind = self.kind_name(row);
+        let kind = OpKind::of(self.recording, row);
         let mut rest = &events[..];
         for (index, request) in requests.iter().enumerate() {
-            self.ledger.request(&kind, request);
+            self.ledger.request(kind, request);
             // Later than its event, if the event's call had to wait.
             self.in_flight.sent(request, self.recording.events.kind[row], self.now_ns);
             let number = i64::try_from(first + index as u64).unwrap_or(i64::MAX);
@@ -477,15 +471,4 @@ impl<'a> Driver<'a> {
 /// Whether an event is an operation of its own.
 pub(super) fn operation_counts(kind: EventKind) -> bool {
     kind.is_call() || matches!(kind, EventKind::Fault | EventKind::Exit | EventKind::ReclaimPage)
-}
-
-/// The kind under which an event is counted: a call's or event's name, and for madvise and faults what they are about.
-pub fn kind_name(recording: &Recording, row: usize) -> String {
-    let event = recording.events.get(row);
-    match event.kind() {
-        EventKind::Fault => "fault".to_owned(),
-        EventKind::ExitCall | EventKind::ExitGroup | EventKind::Exit => "exit".to_owned(),
-        EventKind::OtherCall => format!("call_{}", event.nr),
-        kind => kind.name().to_owned(),
-    }
 }

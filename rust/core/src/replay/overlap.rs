@@ -102,7 +102,7 @@ impl Driver<'_> {
         }
         let mut call = self.machine.begin(operation.clone())?;
         loop {
-            match self.machine.advance(&mut call)? {
+            match self.machine.advance_to_flush(&mut call)? {
                 Progress::Done(outcome) => return Ok(Some(outcome)),
                 Progress::Blocked(_) if self.overlap.open.is_some() => self.end_open()?,
                 Progress::Blocked(key) => return Err(Error::Value(format!("found {key} held, expected it free"))),
@@ -126,7 +126,7 @@ impl Driver<'_> {
         let cause = std::mem::replace(&mut self.cause, (open.row, open.task));
         let mut done = None;
         while done.is_none() {
-            if let Progress::Done(outcome) = self.machine.advance(&mut open.call)? {
+            if let Progress::Done(outcome) = self.machine.advance_to_flush(&mut open.call)? {
                 done = Some(outcome);
             }
         }

@@ -120,6 +120,10 @@ impl SetArray {
         if self.nr_used[cpu][tag_size_index(key.private)] == 0 {
             return None;
         }
+        self.probe(cpu, key)
+    }
+
+    fn probe(&self, cpu: usize, key: Key) -> Option<(usize, usize)> {
         let set = self.set_of(key.private);
         let base = self.base(cpu, set);
         let way = self.tags[base..base + self.ways].iter().position(|&tag| tag == key.private || tag == key.global)?;
@@ -324,13 +328,35 @@ impl SetArray {
         }
     }
 
+    /// Whether `cpu` holds an entry whose tag `is` says yes to.
+    pub fn any(&self, cpu: usize, mut is: impl FnMut(u64) -> bool) -> bool {
+        let words = self.nr_sets.div_ceil(64);
+        if self.nr_used(cpu) == 0 {
+            return false;
+        }
+        for word in 0..words {
+            let mut bits = self.used_sets[cpu * words + word];
+            while bits != 0 {
+                let base = self.base(cpu, word * 64 + bits.trailing_zeros() as usize);
+                bits &= bits - 1;
+                if self.tags[base..base + self.ways].iter().any(|&tag| tag != 0 && is(tag)) {
+                    return true;
+                }
+            }
+        }
+        false
+    }
+
     /// The tags and data that `cpu` holds, set by set; within a set in the order of the slots.
     pub fn iter(&self, cpu: usize) -> impl Iterator<Item = (u64, u64)> + '_ {
         let words = self.nr_sets.div_ceil(64);
         (0..words).flat_map(move |word| {
-            let bits = self.used_sets[cpu * words + word];
-            (0..64).filter(move |bit| bits >> bit & 1 != 0).flat_map(move |bit| {
-                let base = self.base(cpu, word * 64 + bit);
+            let lowest = |rest: u64| (rest != 0).then_some(rest);
+            let used = std::iter::successors(lowest(self.used_sets[cpu * words + word]), move |bits| {
+                lowest(bits & (bits - 1))
+            });
+            used.flat_map(move |bits| {
+                let base = self.base(cpu, word * 64 + bits.trailing_zeros() as usize);
                 let slots = base..base + self.ways;
                 self.tags[slots.clone()]
                     .iter()

@@ -49,7 +49,7 @@ impl Machine {
                 }
             }
             if !frame.page_list.is_empty() {
-                return Ok(Stage::Run(Box::new(frame), Todo::Reclaim { next }));
+                return Ok(Stage::Run(frame, Todo::Reclaim { next }));
             }
         }
         Ok(Stage::Done(Outcome::None))
