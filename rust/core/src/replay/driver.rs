@@ -23,9 +23,9 @@ use crate::program::CompiledKernel;
 use crate::trace::{Event, EventKind, Recording};
 
 /// What a replay gave.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Replayed {
-    /// The flushes, in order.
+    /// The flushes, in the order of the events that caused them.
     pub predicted: Vec<Predicted>,
     /// Sums per kind of operation.
     pub ledger: Ledger,
@@ -33,7 +33,7 @@ pub struct Replayed {
     pub counters: Counters,
     /// What had to be assumed or passed over, by name.
     pub notes: BTreeMap<&'static str, u64>,
-    /// The same with the row of the event where it was noted, in order.
+    /// The same with the row of the event where it was noted, in the order of the rows.
     pub noted: Vec<(usize, &'static str)>,
     /// Events replayed.
     pub nr_events: u64,
@@ -85,7 +85,7 @@ fn run(
 ) -> Result<(Replayed, Vec<Traced>)> {
     recording.verify()?;
     check_cpus(recording, config)?;
-    let mut driver = Driver::new(recording, kernel, config, follow_masks)?;
+    let mut driver = Driver::new(recording, kernel, config, &Measured::of(recording, config, follow_masks))?;
     driver.machine.set_probing(trace);
     driver.traced = trace.then(Vec::new);
     // Only the kernel that was recorded can be led by what was recorded of it.
@@ -102,16 +102,48 @@ fn run(
             Some((steps, last)) => driver.parallel_step(steps, row, last),
             None => driver.event(row),
         };
-        done.map_err(|error| match error {
-            Error::Value(message) => Error::Value(format!("event {row}: {message}")),
-            other => other,
-        })?;
+        done.map_err(|error| of_event(row, error))?;
     }
     driver.end()
 }
 
+fn of_event(row: usize, error: Error) -> Error {
+    match error {
+        Error::Value(message) => Error::Value(format!("event {row}: {message}")),
+        other => other,
+    }
+}
+
+/// What a replay measures in its recording before it begins.
+pub(super) struct Measured {
+    nesting: Arc<Nesting>,
+    masks: Option<Arc<MaskEvidence>>,
+    overlap: Overlap,
+    in_flight: InFlight,
+}
+
+impl Measured {
+    pub(super) fn of(recording: &Recording, config: &MachineConfig, follow_masks: bool) -> Self {
+        let nesting = if recording.meta.source == "perf" { Nesting::of(recording) } else { Nesting::default() };
+        Self {
+            masks: follow_masks.then(|| Arc::new(MaskEvidence::new(recording))),
+            overlap: Overlap::new(recording),
+            in_flight: InFlight::new(recording, &nesting, config.nr_cpus as usize),
+            nesting: Arc::new(nesting),
+        }
+    }
+}
+
+impl Replayed {
+    /// Calls that take effect late, and operations that others overtake, are booked late: not so in a result.
+    pub(super) fn put_in_order(&mut self) {
+        self.predicted.sort_by_key(|flush| flush.op_event);
+        self.noted.sort_by_key(|(row, _)| *row);
+    }
+}
+
 /// Whether the machine has every CPU that an event or flush is on.
-fn check_cpus(recording: &Recording, config: &MachineConfig) -> Result<()> {
+pub(super) fn check_cpus(recording: &Recording, config: &MachineConfig) -> Result<()> {
     let check = |table: &str, cpus: &[u16]| match cpus.iter().position(|&cpu| u32::from(cpu) >= config.nr_cpus) {
         Some(row) => Err(Error::Value(format!(
             "{table} {row}: found CPU {}, expected below {} (the machine's CPUs)",
@@ -165,11 +197,11 @@ pub(super) struct Driver<'a> {
     /// Row of the exit call of each task that is in one.
     pub(super) exit_of: FxHashMap<u32, usize>,
     /// What the recording shows of masks, if it is followed.
-    masks: Option<MaskEvidence>,
+    masks: Option<Arc<MaskEvidence>>,
     /// Calls that take effect when they return, or are woken: that time in ns, row.
     deferred: BinaryHeap<Reverse<(u64, usize)>>,
     /// Calls that ran while others had a gather open.
-    pub(super) nesting: Nesting,
+    pub(super) nesting: Arc<Nesting>,
     /// An operation whose flush others may overtake.
     pub(super) overlap: Overlap,
     /// Flushes that may not have arrived yet.
@@ -207,13 +239,12 @@ pub(super) struct Booked {
 }
 
 impl<'a> Driver<'a> {
-    fn new(
+    pub(super) fn new(
         recording: &'a Recording,
         kernel: &Arc<CompiledKernel>,
         config: &MachineConfig,
-        follow_masks: bool,
+        measured: &Measured,
     ) -> Result<Self> {
-        let nesting = if recording.meta.source == "perf" { Nesting::of(recording) } else { Nesting::default() };
         Ok(Self {
             recording,
             machine: Machine::new(config, Arc::clone(kernel))?,
@@ -228,11 +259,11 @@ impl<'a> Driver<'a> {
             pageout_end: FxHashMap::default(),
             step_of: FxHashMap::default(),
             exit_of: FxHashMap::default(),
-            masks: follow_masks.then(|| MaskEvidence::new(recording)),
+            masks: measured.masks.clone(),
             deferred: BinaryHeap::new(),
-            overlap: Overlap::new(recording),
-            in_flight: InFlight::new(recording, &nesting, config.nr_cpus as usize),
-            nesting,
+            overlap: measured.overlap.clone(),
+            in_flight: measured.in_flight.clone(),
+            nesting: Arc::clone(&measured.nesting),
             exec_of: FxHashMap::default(),
             now_ns: recording.events.time_ns.first().copied().unwrap_or(0),
             is_lab: recording.meta.source == "lab",
@@ -249,6 +280,26 @@ impl<'a> Driver<'a> {
         })
     }
 
+    /// Replays some rows of the recording, ascending, that nothing between them can touch. An error comes with its row.
+    pub(super) fn rows(
+        mut self,
+        rows: &[usize],
+        stop: &mut dyn FnMut() -> bool,
+    ) -> std::result::Result<Replayed, (usize, Error)> {
+        let mut before = None;
+        for (at, &row) in rows.iter().enumerate() {
+            if at % 4096 == 0 && stop() {
+                break;
+            }
+            // An operation in progress is over with the next event of the recording, unless that meets it.
+            let is_next = before.is_none_or(|before| before + 1 == row);
+            let done = if is_next { Ok(()) } else { self.end_open() };
+            done.and_then(|()| self.event(row)).map_err(|error| (row, of_event(row, error)))?;
+            before = Some(row);
+        }
+        self.end().map(|(replayed, _)| replayed).map_err(|error| (usize::MAX, error))
+    }
+
     fn end(mut self) -> Result<(Replayed, Vec<Traced>)> {
         self.end_open()?;
         self.flush_reclaim()?;
@@ -259,7 +310,7 @@ impl<'a> Driver<'a> {
         for (_, name) in &self.noted {
             *notes.entry(*name).or_default() += 1;
         }
-        let replayed = Replayed {
+        let mut replayed = Replayed {
             predicted: self.predicted,
             ledger: self.ledger,
             counters: self.machine.counters(),
@@ -268,6 +319,7 @@ impl<'a> Driver<'a> {
             nr_events: self.nr_events,
             parallel: self.parallel_outcomes,
         };
+        replayed.put_in_order();
         Ok((replayed, self.traced.unwrap_or_default()))
     }
 

@@ -1,5 +1,7 @@
 //! Who causes flushes: sums per kind of operation.
 
+use std::ops::AddAssign;
+
 use rustc_hash::FxHashMap;
 
 use crate::flush::{FlushRequest, LoggedMask, TLB_FLUSH_ALL};
@@ -47,6 +49,33 @@ impl LedgerRow {
         self.nr_told_gone += others(&request.gone);
         self.nr_told_nothing_cached += weight(&request.nothing_cached);
         self.nr_lazy_skipped += weight(&request.lazy_skipped);
+    }
+}
+
+impl AddAssign for LedgerRow {
+    fn add_assign(&mut self, other: Self) {
+        let Self {
+            nr_operations,
+            nr_flush_requests,
+            nr_flush_full,
+            nr_flush_pages,
+            nr_flush_remote,
+            nr_ipis,
+            nr_told_lazy,
+            nr_told_gone,
+            nr_told_nothing_cached,
+            nr_lazy_skipped,
+        } = other;
+        self.nr_operations += nr_operations;
+        self.nr_flush_requests += nr_flush_requests;
+        self.nr_flush_full += nr_flush_full;
+        self.nr_flush_pages += nr_flush_pages;
+        self.nr_flush_remote += nr_flush_remote;
+        self.nr_ipis += nr_ipis;
+        self.nr_told_lazy += nr_told_lazy;
+        self.nr_told_gone += nr_told_gone;
+        self.nr_told_nothing_cached += nr_told_nothing_cached;
+        self.nr_lazy_skipped += nr_lazy_skipped;
     }
 }
 
@@ -113,6 +142,15 @@ impl Ledger {
         let mut rows: Vec<_> = self.rows.iter().map(|(kind, row)| (kind.as_str(), row)).collect();
         rows.sort_unstable_by_key(|(kind, _)| *kind);
         rows.into_iter()
+    }
+
+    /// Adds the sums of another.
+    pub(super) fn merge(&mut self, other: &Self) {
+        let mut kinds: Vec<(&OpKind, &u32)> = other.places.iter().collect();
+        kinds.sort_unstable_by_key(|(_, place)| **place);
+        for (kind, place) in kinds {
+            *self.row(*kind) += other.rows[*place as usize].1;
+        }
     }
 
     fn row(&mut self, kind: OpKind) -> &mut LedgerRow {

@@ -115,7 +115,8 @@ impl SetArray {
     }
 
     /// The set of `key` and the slot that matches it.
-    #[inline]
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "most look-ups end at the first test, several of them per access")]
     fn find(&self, cpu: usize, key: Key) -> Option<(usize, usize)> {
         if self.nr_used[cpu][tag_size_index(key.private)] == 0 {
             return None;

@@ -1,0 +1,109 @@
+//! Events that have nothing to do with each other: processes that share no CPU, no address space and no ancestor.
+//!
+//! What one group does, another cannot notice: translations and lazy address spaces are a CPU's, pages and page tables
+//! come from an ancestor or from the process itself. So each group can be replayed on a machine of its own, on a thread of
+//! its own, and gives what it gives in a replay of the whole. What a replay measures in the recording beforehand (how
+//! long IPIs take, who waited for whom) is measured in the whole, once.
+
+use crate::trace::{EventKind, Recording};
+
+/// The rows of each group, ascending; the groups by their first row. One group if the recording cannot be taken apart:
+/// when time goes back in it, or it is not of `perf` (files of scenarios have names that all processes know).
+pub(super) fn groups(recording: &Recording) -> Vec<Vec<usize>> {
+    let events = &recording.events;
+    let whole = || vec![(0..events.len()).collect()];
+    if recording.meta.source != "perf" || !events.time_ns.is_sorted() {
+        return whole();
+    }
+    let nr_tasks = recording.tasks.len();
+    let nr_cpus = events.cpu.iter().max().map_or(0, |&cpu| usize::from(cpu) + 1);
+    let mut sets = Sets((0..(nr_cpus + nr_tasks) as u32).collect());
+    let of_task = |task: u64| usize::try_from(task).ok().filter(|&task| task < nr_tasks).map(|task| nr_cpus + task);
+    // Threads of a process, whatever they ran on.
+    let mut of_pid = rustc_hash::FxHashMap::default();
+    for (task, info) in recording.tasks.iter().enumerate() {
+        let first = *of_pid.entry(info.pid).or_insert(task);
+        sets.join(nr_cpus + first, nr_cpus + task);
+    }
+    for row in 0..events.len() {
+        let cpu = usize::from(events.cpu[row]);
+        let other = match EventKind::from_number(events.kind[row]) {
+            Some(EventKind::Switch | EventKind::ProcessFork | EventKind::Wait) => of_task(events.a0[row]),
+            Some(EventKind::Fork) => of_task(events.a5[row]),
+            _ => None,
+        };
+        for task in [of_task(events.task[row].into()), other].into_iter().flatten() {
+            sets.join(cpu, task);
+        }
+    }
+    let mut number_of = vec![usize::MAX; nr_cpus];
+    let mut groups: Vec<Vec<usize>> = Vec::new();
+    for row in 0..events.len() {
+        let root = sets.find(usize::from(events.cpu[row]));
+        // Every set of an event has a CPU, and the lowest member stands for a set.
+        if number_of[root] == usize::MAX {
+            number_of[root] = groups.len();
+            groups.push(Vec::new());
+        }
+        groups[number_of[root]].push(row);
+    }
+    if groups.is_empty() { whole() } else { groups }
+}
+
+/// Disjoint sets of numbers; each is represented by its lowest member.
+struct Sets(Vec<u32>);
+
+impl Sets {
+    fn find(&mut self, mut member: usize) -> usize {
+        while self.0[member] as usize != member {
+            let above = self.0[member] as usize;
+            self.0[member] = self.0[above];
+            member = above;
+        }
+        member
+    }
+
+    fn join(&mut self, a: usize, b: usize) {
+        let (a, b) = (self.find(a), self.find(b));
+        self.0[a.max(b)] = a.min(b) as u32;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::trace::{Event, Meta, TaskInfo};
+
+    fn recording(rows: &[(u64, u16, u32, Option<u64>)]) -> Recording {
+        let task = |tid: u32| TaskInfo { tid, pid: [1, 1, 2, 3][tid as usize], comm: "t".to_owned() };
+        let mut recording = Recording {
+            meta: Meta { source: "perf".to_owned(), ..Meta::default() },
+            tasks: (0..4).map(task).collect(),
+            ..Recording::default()
+        };
+        for &(time_ns, cpu, task, next) in rows {
+            let kind = if next.is_some() { EventKind::Switch } else { EventKind::Fault };
+            recording.events.push(Event::new(kind, time_ns, cpu, task).with_args(&[next.unwrap_or(2)]));
+        }
+        recording
+    }
+
+    #[test]
+    fn threads_cpus_and_switches_hold_together() {
+        let apart = recording(&[(1, 0, 0, None), (2, 1, 2, None), (3, 2, 1, None), (4, 3, 3, None)]);
+        assert_eq!(groups(&apart), [vec![0, 2], vec![1], vec![3]], "tasks 0 and 1 are one process");
+        let switched = recording(&[(1, 0, 0, None), (2, 1, 2, None), (3, 0, 0, Some(3)), (4, 3, 3, None)]);
+        assert_eq!(groups(&switched), [vec![0, 2, 3], vec![1]]);
+    }
+
+    #[test]
+    fn what_cannot_be_told_apart_stays_whole() {
+        let mut back = recording(&[(2, 0, 0, None), (1, 1, 2, None)]);
+        assert_eq!(groups(&back), [vec![0, 1]], "time goes back");
+        back.events.time_ns.to_mut()[1] = 3;
+        assert_eq!(groups(&back).len(), 2);
+        back.meta.source = "lab".to_owned();
+        assert_eq!(groups(&back).len(), 1);
+        assert_eq!(groups(&recording(&[])), [Vec::<usize>::new()]);
+    }
+}
