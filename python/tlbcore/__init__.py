@@ -9,7 +9,7 @@ input raises a subclass of :class:`TlbcoreError` whose message is one line.
 import warnings
 
 from tlbcore import _core
-from tlbcore._core import CpuMask, __version__, build_features, build_profile
+from tlbcore._core import CpuMask, CpuMaskArray, PageTable, RangeSummary, __version__, build_features, build_profile
 from tlbcore.check import UnsafeError, Verdict, check
 from tlbcore.errors import InputError, ProgramError, TlbcoreError
 from tlbcore.hunt import Hunt, hunt
@@ -18,11 +18,14 @@ from tlbcore.mutate import MutationReport, mutate
 
 __all__ = [
     "CpuMask",
+    "CpuMaskArray",
     "Hunt",
     "InputError",
     "LitmusVerdict",
     "MutationReport",
+    "PageTable",
     "ProgramError",
+    "RangeSummary",
     "TlbcoreError",
     "UnsafeError",
     "Verdict",

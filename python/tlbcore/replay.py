@@ -77,6 +77,7 @@ def replay(
     *,
     follow_masks: bool = False,
     traced: bool = False,
+    threads: int = 1,
 ) -> Replay:
     """Replays a recording under a kernel on a machine.
 
@@ -86,6 +87,8 @@ def replay(
         machine: The configuration (`tlbcore.machines`); CPUs, levels and PCID are the recording's where it knows them.
         follow_masks: Correct mm_cpumask by what each recorded flush shows of it, after that flush was predicted.
         traced: Keep everything that the machine did about flushes, for comparisons by column (`tlbcore.lab`); slower.
+        threads: Replay processes that share no CPU and no ancestor on up to so many threads; the result is the same for
+            any number. Ignored with `traced`.
 
     Raises:
         InputError: no such kernel, or a machine that cannot be.
@@ -94,5 +97,5 @@ def replay(
     """
     chosen = kernel_for(kernel, recording)
     config = recordings.machine_config(recording, dict(machine))
-    result = _core.replay(recording, chosen.to_json(), json.dumps(config), follow_masks, traced)
+    result = _core.replay(recording, chosen.to_json(), json.dumps(config), follow_masks, traced, threads)
     return Replay(chosen, recording, config, result)

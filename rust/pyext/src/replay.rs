@@ -1,5 +1,6 @@
 //! Replays for Python: one call per recording and kernel, results as read-only arrays and plain structures.
 
+use std::num::NonZero;
 use std::sync::Arc;
 
 use numpy::PyArray1;
@@ -11,7 +12,7 @@ use tlbcore::machine::MachineConfig;
 use tlbcore::program::CompiledKernel;
 use tlbcore::replay::lab;
 use tlbcore::replay::validate::{Compared, Counts, Score, Seen, Validation, validate};
-use tlbcore::replay::{LedgerRow, Predicted, Replayed, Traced, replay, replay_traced};
+use tlbcore::replay::{LedgerRow, Predicted, Replayed, Traced, replay_parallel, replay_traced};
 
 use crate::errors::Result;
 use crate::trace::Recording;
@@ -26,9 +27,9 @@ pub struct Replay {
 
 /// Replays a recording under a resolved kernel on a machine (both as JSON text).
 ///
-/// With `traced`, everything that the machine did about flushes is kept for `Replay.lab`; slower. Ctrl-C ends it with
-/// KeyboardInterrupt.
-#[pyfunction(name = "replay", signature = (recording, kernel_json, config_json, follow_masks, traced = false))]
+/// With `traced`, everything that the machine did about flushes is kept for `Replay.lab`; slower, and on one thread. Ctrl-C
+/// ends it with KeyboardInterrupt.
+#[pyfunction(name = "replay", signature = (recording, kernel_json, config_json, follow_masks, traced = false, threads = 1))]
 #[expect(clippy::redundant_closure_for_method_calls, reason = "the method's path is not general enough over lifetimes")]
 pub fn py_replay(
     py: Python<'_>,
@@ -37,7 +38,10 @@ pub fn py_replay(
     config_json: &str,
     follow_masks: bool,
     traced: bool,
+    threads: usize,
 ) -> Result<Replay> {
+    let threads =
+        NonZero::new(threads).ok_or_else(|| Error::Value("threads: found 0, expected one or more".to_owned()))?;
     let kernel = Arc::new(CompiledKernel::from_json(kernel_json)?);
     let config = MachineConfig::from_json(config_json)?;
     let mut interrupted = None;
@@ -50,7 +54,8 @@ pub fn py_replay(
             let both = replay_traced(recording.get(), &kernel, &config, follow_masks, &mut stop);
             return both.map(|(replayed, traced)| (replayed, Some(traced)));
         }
-        replay(recording.get(), &kernel, &config, follow_masks, &mut stop).map(|replayed| (replayed, None))
+        let replayed = replay_parallel(recording.get(), &kernel, &config, follow_masks, threads, &mut stop);
+        replayed.map(|replayed| (replayed, None))
     });
     if let Some(error) = interrupted {
         return Err(error.into());
