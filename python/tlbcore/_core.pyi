@@ -89,9 +89,11 @@ def replay(
     follow_masks: bool,
     traced: bool = False,
     threads: int = 1,
+    keep_flushes: bool = True,
 ) -> Replay:
     """Replays a recording under a resolved kernel on a machine (both as JSON text).
 
+    Without `keep_flushes` only sums are kept, and memory does not grow with the recording.
     With `traced`, everything that the machine did about flushes is kept for `Replay.lab`; slower, and on one thread.
     Ctrl-C ends it with KeyboardInterrupt.
     """

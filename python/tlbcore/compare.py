@@ -90,4 +90,4 @@ def compare(recording: Recording, kernels: Sequence[str | Kernel], machine: Mapp
     if not kernels:
         msg = "found no kernel, expected at least one"
         raise InputError(msg)
-    return Comparison([replay(recording, kernel, machine) for kernel in kernels])
+    return Comparison([replay(recording, kernel, machine, keep_flushes=False) for kernel in kernels])

@@ -70,7 +70,7 @@ def kernel_for(spec: str | Kernel, recording: Recording) -> Kernel:
     return kernel.derive(kernel.name, constants={"tlb_single_page_flush_ceiling": int(ceiling)})
 
 
-def replay(
+def replay(  # noqa: PLR0913  # each says something of its own, by name
     recording: Recording,
     kernel: str | Kernel,
     machine: Mapping[str, Any],
@@ -78,6 +78,7 @@ def replay(
     follow_masks: bool = False,
     traced: bool = False,
     threads: int = 1,
+    keep_flushes: bool = True,
 ) -> Replay:
     """Replays a recording under a kernel on a machine.
 
@@ -89,6 +90,8 @@ def replay(
         traced: Keep everything that the machine did about flushes, for comparisons by column (`tlbcore.lab`); slower.
         threads: Replay processes that share no CPU and no ancestor on up to so many threads; the result is the same for
             any number. Ignored with `traced`.
+        keep_flushes: Keep each flush and note with its event, for validation. Without, only sums are there, and memory does
+            not grow with the recording.
 
     Raises:
         InputError: no such kernel, or a machine that cannot be.
@@ -97,5 +100,5 @@ def replay(
     """
     chosen = kernel_for(kernel, recording)
     config = recordings.machine_config(recording, dict(machine))
-    result = _core.replay(recording, chosen.to_json(), json.dumps(config), follow_masks, traced, threads)
+    result = _core.replay(recording, chosen.to_json(), json.dumps(config), follow_masks, traced, threads, keep_flushes)
     return Replay(chosen, recording, config, result)

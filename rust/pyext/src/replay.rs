@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 use tlbcore::error::Error;
 use tlbcore::machine::MachineConfig;
 use tlbcore::program::CompiledKernel;
+use tlbcore::replay::Keep;
 use tlbcore::replay::lab;
 use tlbcore::replay::validate::{Compared, Counts, Score, Seen, Validation, validate};
 use tlbcore::replay::{LedgerRow, Predicted, Replayed, Traced, replay_parallel, replay_traced};
@@ -23,13 +24,16 @@ pub struct Replay {
     inner: Replayed,
     /// What the machine did, event by event, if that was asked for.
     traced: Option<Vec<Traced>>,
+    /// Whether flushes and notes were kept one by one.
+    keep: Keep,
 }
 
 /// Replays a recording under a resolved kernel on a machine (both as JSON text).
 ///
+/// Without `keep_flushes` only sums are kept, and memory does not grow with the recording.
 /// With `traced`, everything that the machine did about flushes is kept for `Replay.lab`; slower, and on one thread. Ctrl-C
 /// ends it with KeyboardInterrupt.
-#[pyfunction(name = "replay", signature = (recording, kernel_json, config_json, follow_masks, traced = false, threads = 1))]
+#[pyfunction(name = "replay", signature = (recording, kernel_json, config_json, follow_masks, traced = false, threads = 1, keep_flushes = true))]
 #[expect(clippy::redundant_closure_for_method_calls, reason = "the method's path is not general enough over lifetimes")]
 pub fn py_replay(
     py: Python<'_>,
@@ -39,11 +43,13 @@ pub fn py_replay(
     follow_masks: bool,
     traced: bool,
     threads: usize,
+    keep_flushes: bool,
 ) -> Result<Replay> {
     let threads =
         NonZero::new(threads).ok_or_else(|| Error::Value("threads: found 0, expected one or more".to_owned()))?;
     let kernel = Arc::new(CompiledKernel::from_json(kernel_json)?);
     let config = MachineConfig::from_json(config_json)?;
+    let keep = if keep_flushes { Keep::All } else { Keep::Sums };
     let mut interrupted = None;
     let inner = py.detach(|| {
         let mut stop = || {
@@ -54,14 +60,14 @@ pub fn py_replay(
             let both = replay_traced(recording.get(), &kernel, &config, follow_masks, &mut stop);
             return both.map(|(replayed, traced)| (replayed, Some(traced)));
         }
-        let replayed = replay_parallel(recording.get(), &kernel, &config, follow_masks, threads, &mut stop);
+        let replayed = replay_parallel(recording.get(), &kernel, &config, follow_masks, threads, keep, &mut stop);
         replayed.map(|replayed| (replayed, None))
     });
     if let Some(error) = interrupted {
         return Err(error.into());
     }
     let (inner, traced) = inner?;
-    Ok(Replay { inner, traced })
+    Ok(Replay { inner, traced, keep })
 }
 
 #[pymethods]
@@ -95,12 +101,14 @@ impl Replay {
 
     /// The same, one by one: (row of the event, text).
     #[getter]
-    fn noted(&self) -> Vec<(usize, &'static str)> {
-        self.inner.noted.clone()
+    fn noted(&self) -> Result<Vec<(usize, &'static str)>> {
+        self.one_by_one()?;
+        Ok(self.inner.noted.clone())
     }
 
     /// The flushes that the model did, as columns: name -> array.
     fn flushes<'py>(&self, py: Python<'py>) -> Result<Bound<'py, PyDict>> {
+        self.one_by_one()?;
         let columns = PyDict::new(py);
         let all = &self.inner.predicted;
         macro_rules! column {
@@ -126,6 +134,7 @@ impl Replay {
     /// Holds the replay against the flushes of its recording: a plain structure with `matched`, `missed`, `extra`,
     /// `score`, the same four in `without_targets`, `by_operation`, `disagreements` (the `limit` largest groups), `nr_unattributed`, `has_truth`.
     fn validate<'py>(&self, py: Python<'py>, recording: &Recording, limit: usize) -> Result<Bound<'py, PyAny>> {
+        self.one_by_one()?;
         let value = py.detach(|| {
             let validation = validate(recording.get(), &self.inner);
             validation_value(&validation, recording.get(), limit)
@@ -154,12 +163,25 @@ impl Replay {
         recording: &Recording,
         only_differing: bool,
     ) -> Result<Bound<'py, PyAny>> {
+        self.one_by_one()?;
         let value = py.detach(|| {
             let validation = validate(recording.get(), &self.inner);
             let chosen = |operation: &&Compared| !only_differing || operation.predicted != operation.recorded;
             Value::Array(validation.operations.iter().filter(chosen).map(operation_value).collect())
         });
         to_python(py, &value)
+    }
+}
+
+impl Replay {
+    fn one_by_one(&self) -> Result<()> {
+        match self.keep {
+            Keep::All => Ok(()),
+            Keep::Sums => {
+                let what = "replay: found one that kept sums only, expected keep_flushes=True";
+                Err(Error::Value(what.to_owned()).into())
+            }
+        }
     }
 }
 

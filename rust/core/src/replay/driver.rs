@@ -58,7 +58,7 @@ pub fn replay(
     follow_masks: bool,
     stop: &mut dyn FnMut() -> bool,
 ) -> Result<Replayed> {
-    run(recording, kernel, config, follow_masks, false, stop).map(|(replayed, _)| replayed)
+    run(recording, kernel, config, follow_masks, (Keep::All, false), stop).map(|(replayed, _)| replayed)
 }
 
 /// The same with everything that the machine did about flushes, event by event. Slower.
@@ -72,20 +72,29 @@ pub fn replay_traced(
     follow_masks: bool,
     stop: &mut dyn FnMut() -> bool,
 ) -> Result<(Replayed, Vec<Traced>)> {
-    run(recording, kernel, config, follow_masks, true, stop)
+    run(recording, kernel, config, follow_masks, (Keep::All, true), stop)
 }
 
-fn run(
+/// What a replay keeps of what it found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Keep {
+    /// Each flush and each note, with its event.
+    All,
+    /// Sums only: [`Replayed::predicted`] and [`Replayed::noted`] are empty.
+    Sums,
+}
+
+pub(super) fn run(
     recording: &Recording,
     kernel: &Arc<CompiledKernel>,
     config: &MachineConfig,
     follow_masks: bool,
-    trace: bool,
+    (keep, trace): (Keep, bool),
     stop: &mut dyn FnMut() -> bool,
 ) -> Result<(Replayed, Vec<Traced>)> {
     recording.verify()?;
     check_cpus(recording, config)?;
-    let mut driver = Driver::new(recording, kernel, config, &Measured::of(recording, config, follow_masks))?;
+    let mut driver = Driver::new(recording, kernel, config, &Measured::of(recording, config, follow_masks), keep)?;
     driver.machine.set_probing(trace);
     driver.traced = trace.then(Vec::new);
     // Only the kernel that was recorded can be led by what was recorded of it.
@@ -220,6 +229,9 @@ pub(super) struct Driver<'a> {
     predicted: Vec<Predicted>,
     ledger: Ledger,
     noted: Vec<(usize, &'static str)>,
+    /// Sums of what was not kept one by one.
+    notes: BTreeMap<&'static str, u64>,
+    keep: Keep,
     nr_events: u64,
     /// What the machine did, if it is wanted.
     traced: Option<Vec<Traced>>,
@@ -244,6 +256,7 @@ impl<'a> Driver<'a> {
         kernel: &Arc<CompiledKernel>,
         config: &MachineConfig,
         measured: &Measured,
+        keep: Keep,
     ) -> Result<Self> {
         Ok(Self {
             recording,
@@ -273,6 +286,8 @@ impl<'a> Driver<'a> {
             predicted: Vec::new(),
             ledger: Ledger::default(),
             noted: Vec::new(),
+            notes: BTreeMap::new(),
+            keep,
             nr_events: 0,
             traced: None,
             collected: None,
@@ -283,11 +298,11 @@ impl<'a> Driver<'a> {
     /// Replays some rows of the recording, ascending, that nothing between them can touch. An error comes with its row.
     pub(super) fn rows(
         mut self,
-        rows: &[usize],
+        rows: impl Iterator<Item = usize>,
         stop: &mut dyn FnMut() -> bool,
     ) -> std::result::Result<Replayed, (usize, Error)> {
         let mut before = None;
-        for (at, &row) in rows.iter().enumerate() {
+        for (at, row) in rows.enumerate() {
             if at % 4096 == 0 && stop() {
                 break;
             }
@@ -306,7 +321,7 @@ impl<'a> Driver<'a> {
         self.run_deferred(u64::MAX)?;
         self.finish_execs()?;
         self.exit_rest()?;
-        let mut notes = BTreeMap::new();
+        let mut notes = self.notes;
         for (_, name) in &self.noted {
             *notes.entry(*name).or_default() += 1;
         }
@@ -325,7 +340,10 @@ impl<'a> Driver<'a> {
 
     /// Notes that something had to be assumed or passed over for the event that is the current cause.
     pub(super) fn note(&mut self, name: &'static str) {
-        self.noted.push((self.cause.0, name));
+        match self.keep {
+            Keep::All => self.noted.push((self.cause.0, name)),
+            Keep::Sums => *self.notes.entry(name).or_default() += 1,
+        }
     }
 
     pub(super) fn event(&mut self, row: usize) -> Result<()> {
@@ -511,6 +529,9 @@ impl<'a> Driver<'a> {
             self.ledger.request(kind, request);
             // Later than its event, if the event's call had to wait.
             self.in_flight.sent(request, self.recording.events.kind[row], self.now_ns);
+            if self.keep == Keep::Sums {
+                continue;
+            }
             let number = i64::try_from(first + index as u64).unwrap_or(i64::MAX);
             let begin = rest.iter().position(|e| e.request >= number).unwrap_or(rest.len());
             let end = rest.iter().position(|e| e.request > number).unwrap_or(rest.len());

@@ -7,16 +7,32 @@
 
 use crate::trace::{EventKind, Recording};
 
-/// The rows of each group, ascending; the groups by their first row. One group if the recording cannot be taken apart:
-/// when time goes back in it, or it is not of `perf` (files of scenarios have names that all processes know).
-pub(super) fn groups(recording: &Recording) -> Vec<Vec<usize>> {
-    let events = &recording.events;
-    let whole = || vec![(0..events.len()).collect()];
-    if recording.meta.source != "perf" || !events.time_ns.is_sorted() {
-        return whole();
+/// Which events belong together. All events of a CPU do.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Groups {
+    /// By CPU: the number of its group; groups are numbered by their first event.
+    of_cpu: Vec<u32>,
+    /// By group: its events.
+    pub(super) nr_events: Vec<usize>,
+}
+
+impl Groups {
+    /// The rows of a group, ascending.
+    pub(super) fn rows<'a>(&'a self, recording: &'a Recording, group: usize) -> impl Iterator<Item = usize> + 'a {
+        let is_of = move |cpu: u16| self.of_cpu[usize::from(cpu)] as usize == group;
+        recording.events.cpu.iter().enumerate().filter(move |&(_, &cpu)| is_of(cpu)).map(|(row, _)| row)
     }
+}
+
+/// The groups of a recording. One if it cannot be taken apart: when time goes back in it, or it is not of `perf` (files of
+/// scenarios have names that all processes know).
+pub(super) fn groups(recording: &Recording) -> Groups {
+    let events = &recording.events;
     let nr_tasks = recording.tasks.len();
     let nr_cpus = events.cpu.iter().max().map_or(0, |&cpu| usize::from(cpu) + 1);
+    if recording.meta.source != "perf" || !events.time_ns.is_sorted() {
+        return Groups { of_cpu: vec![0; nr_cpus], nr_events: vec![events.len()] };
+    }
     let mut sets = Sets((0..(nr_cpus + nr_tasks) as u32).collect());
     let of_task = |task: u64| usize::try_from(task).ok().filter(|&task| task < nr_tasks).map(|task| nr_cpus + task);
     // Threads of a process, whatever they ran on.
@@ -36,18 +52,19 @@ pub(super) fn groups(recording: &Recording) -> Vec<Vec<usize>> {
             sets.join(cpu, task);
         }
     }
-    let mut number_of = vec![usize::MAX; nr_cpus];
-    let mut groups: Vec<Vec<usize>> = Vec::new();
-    for row in 0..events.len() {
-        let root = sets.find(usize::from(events.cpu[row]));
+    let mut of_cpu = vec![u32::MAX; nr_cpus];
+    let mut nr_events: Vec<usize> = Vec::new();
+    for &cpu in events.cpu.iter() {
         // Every set of an event has a CPU, and the lowest member stands for a set.
-        if number_of[root] == usize::MAX {
-            number_of[root] = groups.len();
-            groups.push(Vec::new());
+        let root = sets.find(usize::from(cpu));
+        if of_cpu[root] == u32::MAX {
+            of_cpu[root] = nr_events.len() as u32;
+            nr_events.push(0);
         }
-        groups[number_of[root]].push(row);
+        of_cpu[usize::from(cpu)] = of_cpu[root];
+        nr_events[of_cpu[root] as usize] += 1;
     }
-    if groups.is_empty() { whole() } else { groups }
+    Groups { of_cpu, nr_events }
 }
 
 /// Disjoint sets of numbers; each is represented by its lowest member.
@@ -88,22 +105,30 @@ mod tests {
         recording
     }
 
+    fn rows(recording: &Recording) -> Vec<Vec<usize>> {
+        let groups = groups(recording);
+        let rows: Vec<Vec<usize>> =
+            (0..groups.nr_events.len()).map(|group| groups.rows(recording, group).collect()).collect();
+        assert_eq!(rows.iter().map(Vec::len).collect::<Vec<_>>(), groups.nr_events);
+        rows
+    }
+
     #[test]
     fn threads_cpus_and_switches_hold_together() {
         let apart = recording(&[(1, 0, 0, None), (2, 1, 2, None), (3, 2, 1, None), (4, 3, 3, None)]);
-        assert_eq!(groups(&apart), [vec![0, 2], vec![1], vec![3]], "tasks 0 and 1 are one process");
+        assert_eq!(rows(&apart), [vec![0, 2], vec![1], vec![3]], "tasks 0 and 1 are one process");
         let switched = recording(&[(1, 0, 0, None), (2, 1, 2, None), (3, 0, 0, Some(3)), (4, 3, 3, None)]);
-        assert_eq!(groups(&switched), [vec![0, 2, 3], vec![1]]);
+        assert_eq!(rows(&switched), [vec![0, 2, 3], vec![1]]);
     }
 
     #[test]
     fn what_cannot_be_told_apart_stays_whole() {
         let mut back = recording(&[(2, 0, 0, None), (1, 1, 2, None)]);
-        assert_eq!(groups(&back), [vec![0, 1]], "time goes back");
+        assert_eq!(rows(&back), [vec![0, 1]], "time goes back");
         back.events.time_ns.to_mut()[1] = 3;
-        assert_eq!(groups(&back).len(), 2);
+        assert_eq!(rows(&back).len(), 2);
         back.meta.source = "lab".to_owned();
-        assert_eq!(groups(&back).len(), 1);
-        assert_eq!(groups(&recording(&[])), [Vec::<usize>::new()]);
+        assert_eq!(rows(&back).len(), 1);
+        assert_eq!(rows(&recording(&[])), [[0; 0]; 0]);
     }
 }

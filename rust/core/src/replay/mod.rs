@@ -26,10 +26,11 @@ mod parallel_step;
 mod scenario;
 mod search;
 mod tasks;
+mod times;
 mod traced;
 pub mod validate;
 
-pub use driver::{Replayed, replay, replay_traced};
+pub use driver::{Keep, Replayed, replay, replay_traced};
 pub use flushed::{FlushSize, Predicted};
 pub use ledger::{Ledger, LedgerRow};
 pub use parallel::replay_parallel;

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
 
-use super::driver::{Driver, Measured, Replayed, check_cpus, replay};
+use super::driver::{Driver, Keep, Measured, Replayed, check_cpus, run};
 use super::groups::groups;
 use crate::error::{Error, Result};
 use crate::machine::MachineConfig;
@@ -16,40 +16,43 @@ use crate::trace::Recording;
 /// How often the caller is asked whether to stop.
 const ASK_EVERY: Duration = Duration::from_millis(20);
 
-/// As [`replay`], on up to so many threads: processes that share no CPU and no ancestor are replayed at the same time.
-/// A recording of processes that all share something is replayed on one.
+/// As [`replay`](super::replay), on up to so many threads: processes that share no CPU and no ancestor are replayed at the same time.
+/// A recording of processes that all share something is replayed on one. With [`Keep::Sums`], memory does not grow with
+/// the recording.
 ///
 /// # Errors
-/// As [`replay`]; of several errors, that of the first event.
+/// As [`replay`](super::replay); of several errors, that of the first event.
 pub fn replay_parallel(
     recording: &Recording,
     kernel: &Arc<CompiledKernel>,
     config: &MachineConfig,
     follow_masks: bool,
     threads: NonZero<usize>,
+    keep: Keep,
     stop: &mut dyn FnMut() -> bool,
 ) -> Result<Replayed> {
     recording.verify()?;
     check_cpus(recording, config)?;
     let groups = groups(recording);
-    if groups.len() == 1 || threads.get() == 1 {
-        return replay(recording, kernel, config, follow_masks, stop);
+    let nr_groups = groups.nr_events.len();
+    if nr_groups <= 1 || threads.get() == 1 {
+        return run(recording, kernel, config, follow_masks, (keep, false), stop).map(|(replayed, _)| replayed);
     }
     let measured = Measured::of(recording, config, follow_masks);
-    let mut order: Vec<usize> = (0..groups.len()).collect();
-    order.sort_by_key(|&at| std::cmp::Reverse(groups[at].len())); // the longest first
+    let mut order: Vec<usize> = (0..nr_groups).collect();
+    order.sort_by_key(|&at| std::cmp::Reverse(groups.nr_events[at])); // the longest first
     let (next, is_stopped) = (AtomicUsize::new(0), AtomicBool::new(false));
     let (sender, receiver) = channel();
-    let mut parts: Vec<Option<std::result::Result<Replayed, (usize, Error)>>> = groups.iter().map(|_| None).collect();
+    let mut parts: Vec<Option<std::result::Result<Replayed, (usize, Error)>>> = order.iter().map(|_| None).collect();
     std::thread::scope(|scope| {
-        for _ in 0..threads.get().min(groups.len()) {
+        for _ in 0..threads.get().min(nr_groups) {
             let sender = sender.clone();
             let (order, groups, next, is_stopped, measured) = (&order, &groups, &next, &is_stopped, &measured);
             scope.spawn(move || {
                 while let Some(&at) = order.get(next.fetch_add(1, Ordering::Relaxed)) {
                     let mut stop = || is_stopped.load(Ordering::Relaxed);
-                    let driver = Driver::new(recording, kernel, config, measured).map_err(|error| (0, error));
-                    let part = driver.and_then(|driver| driver.rows(&groups[at], &mut stop));
+                    let driver = Driver::new(recording, kernel, config, measured, keep).map_err(|error| (0, error));
+                    let part = driver.and_then(|driver| driver.rows(groups.rows(recording, at), &mut stop));
                     if sender.send((at, part)).is_err() {
                         break;
                     }

@@ -5,7 +5,7 @@ use std::num::NonZero;
 
 use proptest::prelude::*;
 use tlbcore::machine::MachineConfig;
-use tlbcore::replay::{replay, replay_parallel};
+use tlbcore::replay::{Keep, replay, replay_parallel};
 use tlbcore::trace::{Event, EventKind, Flush, Recording, TaskInfo};
 
 use crate::random::{NR_TASKS, a_recording};
@@ -70,11 +70,14 @@ proptest! {
         let plain = replay(&whole, &kernel, &config, follow, &mut || false).unwrap();
         for threads in [1, 2, 3, 8] {
             let threads = NonZero::new(threads).unwrap();
-            let got = replay_parallel(&whole, &kernel, &config, follow, threads, &mut || false).unwrap();
+            let got = replay_parallel(&whole, &kernel, &config, follow, threads, Keep::All, &mut || false).unwrap();
             prop_assert_eq!(&got.predicted, &plain.predicted);
             prop_assert_eq!(&got.ledger, &plain.ledger);
             prop_assert_eq!((got.counters, got.nr_events), (plain.counters, plain.nr_events));
             prop_assert_eq!((&got.notes, &got.noted), (&plain.notes, &plain.noted));
+            let sums = replay_parallel(&whole, &kernel, &config, follow, threads, Keep::Sums, &mut || false).unwrap();
+            prop_assert_eq!((sums.counters, &sums.ledger, &sums.notes), (plain.counters, &plain.ledger, &plain.notes));
+            prop_assert!(sums.predicted.is_empty() && sums.noted.is_empty());
         }
     }
 }
@@ -102,7 +105,7 @@ fn an_operation_in_progress_is_over_when_anybody_does_something() {
     let kernel = kernel("linux-6.18");
     let plain = replay(&tape.0, &kernel, &config, false, &mut || false).unwrap();
     let threads = NonZero::new(2).unwrap();
-    let got = replay_parallel(&tape.0, &kernel, &config, false, threads, &mut || false).unwrap();
+    let got = replay_parallel(&tape.0, &kernel, &config, false, threads, Keep::All, &mut || false).unwrap();
     assert_eq!(got.predicted, plain.predicted);
     assert_eq!(got.predicted.len(), 4);
 }
@@ -118,7 +121,7 @@ fn the_first_error_is_told() {
     let kernel = kernel("linux-6.18");
     let plain = replay(&tape.0, &kernel, &config, false, &mut || false).unwrap_err();
     let threads = NonZero::new(2).unwrap();
-    let got = replay_parallel(&tape.0, &kernel, &config, false, threads, &mut || false).unwrap_err();
+    let got = replay_parallel(&tape.0, &kernel, &config, false, threads, Keep::All, &mut || false).unwrap_err();
     assert_eq!(got.to_string(), plain.to_string());
 }
 
@@ -141,6 +144,6 @@ fn it_can_be_stopped() {
     let config = MachineConfig { nr_cpus: 2, levels: 4, ..MachineConfig::default() };
     let kernel = kernel("linux-6.18");
     let threads = NonZero::new(2).unwrap();
-    let got = replay_parallel(&tape.0, &kernel, &config, false, threads, &mut || true).unwrap();
+    let got = replay_parallel(&tape.0, &kernel, &config, false, threads, Keep::All, &mut || true).unwrap();
     assert!(got.nr_events < tape.0.events.len() as u64, "{} events", got.nr_events);
 }
