@@ -31,7 +31,7 @@ pub enum Progress {
 #[derive(Clone, Debug)]
 pub struct Call {
     op: u32,
-    operation: Arc<Operation>,
+    operation: Operation,
     stage: Stage,
 }
 
@@ -106,7 +106,7 @@ impl Machine {
             found.in_call = true;
         }
         self.nr_calls += 1;
-        Ok(Call { op, operation: Arc::new(operation), stage: Stage::Do(Todo::Begin) })
+        Ok(Call { op, operation, stage: Stage::Do(Todo::Begin) })
     }
 
     /// Does the next step of a call. A request to flush takes a step for each CPU that executes it, the requesting one
@@ -136,12 +136,11 @@ impl Machine {
         self.stepping = Some(call.op);
         self.locks.turn_of(call.op);
         self.pages.set_locked(self.locks.folios_of_others(call.op));
-        let operation = Arc::clone(&call.operation);
         // From its begin to its first flush a call without others can neither wait nor find anything changed.
         let pace = if pace == Pace::ToFlush && call.is_new() && self.nr_calls == 1 { Pace::ToFlushAlone } else { pace };
         // Nobody else does anything in between: who runs where, and what others have locked, stays as it is.
         let progress = loop {
-            match self.advance_stage(&operation, call, pace) {
+            match self.advance_stage(call.op, &call.operation, &mut call.stage, pace) {
                 Ok(Progress::Ran) if pace != Pace::Step && call.flushing().is_none() => {}
                 progress => break progress,
             }
@@ -222,16 +221,17 @@ impl Machine {
         Ok(None)
     }
 
-    fn advance_stage(&mut self, operation: &Operation, call: &mut Call, pace: Pace) -> Result<Progress> {
-        let next = match &mut call.stage {
+    fn advance_stage(&mut self, op: u32, operation: &Operation, stage: &mut Stage, pace: Pace) -> Result<Progress> {
+        let next = match stage {
             Stage::Run(frame, todo) => match self.advance_frame(frame, pace)? {
                 StepStatus::Running => return Ok(Progress::Ran),
                 StepStatus::Blocked(key) => return Ok(Progress::Blocked(key)),
                 StepStatus::Done => {
-                    self.locks.release_all(call.op);
+                    self.locks.release_all(op);
                     let next = self.go_on(operation, todo.clone(), Some(frame))?;
                     if matches!(next, Stage::Blocked(_)) {
-                        call.stage = Stage::Do(todo.clone());
+                        let todo = todo.clone();
+                        *stage = Stage::Do(todo);
                     }
                     next
                 }
@@ -245,7 +245,7 @@ impl Machine {
         match next {
             Stage::Blocked(key) => Ok(Progress::Blocked(key)),
             Stage::Done(outcome) => {
-                call.stage = Stage::Done(outcome);
+                *stage = Stage::Done(outcome);
                 Ok(Progress::Done(outcome))
             }
             Stage::Run(mut frame, todo) => {
@@ -253,11 +253,11 @@ impl Machine {
                 if let Some(Instr::Leaf(Leaf::Lock { .. })) = self.program_of(&frame).code.first() {
                     self.advance_frame(&mut frame, Pace::Step)?;
                 }
-                call.stage = Stage::Run(frame, todo);
+                *stage = Stage::Run(frame, todo);
                 Ok(Progress::Ran)
             }
-            stage @ Stage::Do(_) => {
-                call.stage = stage;
+            next @ Stage::Do(_) => {
+                *stage = next;
                 Ok(Progress::Ran)
             }
         }

@@ -247,6 +247,7 @@ impl SetArray {
     }
 
     /// Drops the matching entry and returns its tag.
+    #[inline]
     pub fn remove(&mut self, cpu: usize, key: Key) -> Option<u64> {
         let (set, slot) = self.find(cpu, key)?;
         let tag = self.tags[slot];
@@ -313,18 +314,22 @@ impl SetArray {
     fn vacate(&mut self, cpu: usize, set: usize, slot: usize) {
         self.nr_used[cpu][tag_size_index(self.tags[slot])] -= 1;
         let end = self.base(cpu, set) + self.ways;
+        let mut last = slot;
         if self.is_ordered() {
-            self.tags.copy_within(slot + 1..end, slot);
-            self.data.copy_within(slot + 1..end, slot);
-            self.tags[end - 1] = 0;
-        } else {
-            self.tags[slot] = 0;
+            // Entries stand in front: the first empty slot ends them.
+            while last + 1 < end && self.tags[last + 1] != 0 {
+                self.tags[last] = self.tags[last + 1];
+                self.data[last] = self.data[last + 1];
+                last += 1;
+            }
         }
+        self.tags[last] = 0;
     }
 
     fn unmark_if_empty(&mut self, cpu: usize, set: usize) {
         let base = self.base(cpu, set);
-        if self.tags[base..base + self.ways].iter().all(|&tag| tag == 0) {
+        let nr_looked_at = if self.is_ordered() { 1 } else { self.ways };
+        if self.tags[base..base + nr_looked_at].iter().all(|&tag| tag == 0) {
             self.used_sets[cpu * self.nr_sets.div_ceil(64) + set / 64] &= !(1 << (set % 64));
         }
     }
