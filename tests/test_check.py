@@ -141,7 +141,7 @@ def test_faults_beside_operations_are_safe() -> None:
         ({"operations": ["munmap"], "pages": 0}, "found 0 pages"),
         ({"operations": [{"operation": "munmap", "first": 1}]}, r"pages 1\.\.1"),
         ({"operations": ["collapse_huge_page"]}, "huge entries are not modelled"),
-        ({"operations": ["munmap"], "invariants": ["I99"]}, "found I99"),
+        ({"operations": ["munmap"], "invariants": ["I99"]}, "found invariant 'I99'"),
         ({"operations": ["munmap"], "reductions": ["luck"]}, "found luck"),
         ({"operations": "munmap"}, "found the text 'munmap'"),
         ({"operations": ["munmap"], "pages": [{"kind": "file", "vma": 3}]}, "found vma 3"),

@@ -10,9 +10,9 @@ use serde_json::{Map, Value, json};
 use tlbcore::error::Error;
 use tlbcore::machine::MachineConfig;
 use tlbcore::program::CompiledKernel;
-use tlbcore::replay::Keep;
 use tlbcore::replay::lab;
 use tlbcore::replay::validate::{Compared, Counts, Score, Seen, Validation, validate};
+use tlbcore::replay::{EVENTS_PER_ASKING, Keep};
 use tlbcore::replay::{LedgerRow, Predicted, Replayed, Traced, replay_parallel, replay_traced};
 
 use crate::errors::Result;
@@ -30,11 +30,16 @@ pub struct Replay {
 
 /// Replays a recording under a resolved kernel on a machine (both as JSON text).
 ///
-/// Without `keep_flushes` only sums are kept, and memory does not grow with the recording.
-/// With `traced`, everything that the machine did about flushes is kept for `Replay.lab`; slower, and on one thread. Ctrl-C
-/// ends it with KeyboardInterrupt.
-#[pyfunction(name = "replay", signature = (recording, kernel_json, config_json, follow_masks, traced = false, threads = 1, keep_flushes = true))]
-#[expect(clippy::redundant_closure_for_method_calls, reason = "the method's path is not general enough over lifetimes")]
+/// With `traced`, everything that the machine did about flushes is kept for `Replay.lab`; slower, and on one thread. Without
+/// `keep_flushes` only sums are kept, and memory does not grow with the recording. `progress` is called now and then with the
+/// events done and all of them. Ctrl-C ends it with KeyboardInterrupt, and so does what `progress` raises.
+#[pyfunction(
+    name = "replay",
+    signature = (
+        recording, kernel_json, config_json, follow_masks, traced = false, progress = None, threads = 1, keep_flushes = true
+    )
+)]
+#[expect(clippy::too_many_arguments, reason = "those of Python's function")]
 pub fn py_replay(
     py: Python<'_>,
     recording: &Recording,
@@ -42,6 +47,7 @@ pub fn py_replay(
     config_json: &str,
     follow_masks: bool,
     traced: bool,
+    progress: Option<Bound<'_, PyAny>>,
     threads: usize,
     keep_flushes: bool,
 ) -> Result<Replay> {
@@ -51,9 +57,19 @@ pub fn py_replay(
     let config = MachineConfig::from_json(config_json)?;
     let keep = if keep_flushes { Keep::All } else { Keep::Sums };
     let mut interrupted = None;
+    let progress = progress.map(Bound::unbind);
+    let nr_events = recording.get().events.len();
+    let mut nr_asked = 0;
     let inner = py.detach(|| {
         let mut stop = || {
-            interrupted = Python::attach(|py| py.check_signals()).err();
+            // The driver asks once for so many events; entries of the lab that ran together may skip one.
+            let done = (nr_asked * EVENTS_PER_ASKING).min(nr_events);
+            nr_asked += 1;
+            let told = Python::attach(|py| {
+                py.check_signals()?;
+                progress.as_ref().map_or(Ok(()), |tell| tell.call1(py, (done, nr_events)).map(drop))
+            });
+            interrupted = told.err();
             interrupted.is_some()
         };
         if traced {

@@ -46,7 +46,7 @@ pub struct Replayed {
 /// With `follow_masks`, a recorded flush corrects the model's mm_cpumask afterwards, where it shows the mask to be another
 /// (`mask_evidence.rs`); only sensible under the kernel that was recorded.
 ///
-/// `stop` is asked now and then; when it says so the replay ends early with what it has.
+/// `stop` is asked once for [`EVENTS_PER_ASKING`] events; when it says so the replay ends early with what it has.
 ///
 /// # Errors
 /// A recording that does not hold together ([`Recording::verify`]), a machine configuration that cannot be, or an
@@ -75,6 +75,9 @@ pub fn replay_traced(
     run(recording, kernel, config, follow_masks, (Keep::All, true), stop)
 }
 
+/// A replay asks whether to stop once for so many events.
+pub const EVENTS_PER_ASKING: usize = 4096;
+
 /// What a replay keeps of what it found.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Keep {
@@ -102,7 +105,7 @@ pub(super) fn run(
     let mut next = 0;
     while next < recording.events.len() {
         let row = next;
-        if row % 4096 == 0 && stop() {
+        if row % EVENTS_PER_ASKING == 0 && stop() {
             break;
         }
         let last = parallel.as_ref().and_then(|steps| Some((steps, steps.end_of(row)?)));
@@ -303,7 +306,7 @@ impl<'a> Driver<'a> {
     ) -> std::result::Result<Replayed, (usize, Error)> {
         let mut before = None;
         for (at, row) in rows.enumerate() {
-            if at % 4096 == 0 && stop() {
+            if at % EVENTS_PER_ASKING == 0 && stop() {
                 break;
             }
             // An operation in progress is over with the next event of the recording, unless that meets it.

@@ -30,7 +30,7 @@ mod times;
 mod traced;
 pub mod validate;
 
-pub use driver::{Keep, Replayed, replay, replay_traced};
+pub use driver::{EVENTS_PER_ASKING, Keep, Replayed, replay, replay_traced};
 pub use flushed::{FlushSize, Predicted};
 pub use ledger::{Ledger, LedgerRow};
 pub use parallel::replay_parallel;

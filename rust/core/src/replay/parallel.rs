@@ -13,7 +13,7 @@ use crate::machine::MachineConfig;
 use crate::program::CompiledKernel;
 use crate::trace::Recording;
 
-/// How often the caller is asked whether to stop.
+/// How long the caller waits at most to be asked whether to stop.
 const ASK_EVERY: Duration = Duration::from_millis(20);
 
 /// As [`replay`](super::replay), on up to so many threads: processes that share no CPU and no ancestor are replayed at the same time.
@@ -42,15 +42,21 @@ pub fn replay_parallel(
     let mut order: Vec<usize> = (0..nr_groups).collect();
     order.sort_by_key(|&at| std::cmp::Reverse(groups.nr_events[at])); // the longest first
     let (next, is_stopped) = (AtomicUsize::new(0), AtomicBool::new(false));
+    // Times that a thread came to where a replay on one thread would ask; how often the caller was asked.
+    let (nr_due, mut nr_asked) = (AtomicUsize::new(0), 0);
     let (sender, receiver) = channel();
     let mut parts: Vec<Option<std::result::Result<Replayed, (usize, Error)>>> = order.iter().map(|_| None).collect();
     std::thread::scope(|scope| {
         for _ in 0..threads.get().min(nr_groups) {
             let sender = sender.clone();
-            let (order, groups, next, is_stopped, measured) = (&order, &groups, &next, &is_stopped, &measured);
+            let (order, groups, next, measured) = (&order, &groups, &next, &measured);
+            let (is_stopped, nr_due) = (&is_stopped, &nr_due);
             scope.spawn(move || {
                 while let Some(&at) = order.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let mut stop = || is_stopped.load(Ordering::Relaxed);
+                    let mut stop = || {
+                        nr_due.fetch_add(1, Ordering::Relaxed);
+                        is_stopped.load(Ordering::Relaxed)
+                    };
                     let driver = Driver::new(recording, kernel, config, measured, keep).map_err(|error| (0, error));
                     let part = driver.and_then(|driver| driver.rows(groups.rows(recording, at), &mut stop));
                     if sender.send((at, part)).is_err() {
@@ -63,9 +69,12 @@ pub fn replay_parallel(
         loop {
             match receiver.recv_timeout(ASK_EVERY) {
                 Ok((at, part)) => parts[at] = Some(part),
-                Err(RecvTimeoutError::Timeout) if stop() => is_stopped.store(true, Ordering::Relaxed),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
+            }
+            while nr_asked < nr_due.load(Ordering::Relaxed) && !is_stopped.load(Ordering::Relaxed) {
+                nr_asked += 1;
+                is_stopped.store(stop(), Ordering::Relaxed);
             }
         }
     });
