@@ -24,13 +24,14 @@ impl Groups {
     }
 }
 
-/// The groups of a recording. One if it cannot be taken apart: when time goes back in it, or it is not of `perf` (files of
-/// scenarios have names that all processes know).
+/// The groups of a recording. One if it cannot be taken apart: when time goes back in it, or there are events of scenarios
+/// in it, whose files have names that all processes know, and whose reclaim takes pages from whoever has them.
 pub(super) fn groups(recording: &Recording) -> Groups {
     let events = &recording.events;
     let nr_tasks = recording.tasks.len();
     let nr_cpus = events.cpu.iter().max().map_or(0, |&cpu| usize::from(cpu) + 1);
-    if recording.meta.source != "perf" || !events.time_ns.is_sorted() {
+    let is_of_scenario = |&number: &u8| EventKind::from_number(number).is_none_or(of_scenario);
+    if recording.meta.source != "perf" || !events.time_ns.is_sorted() || events.kind.iter().any(is_of_scenario) {
         return Groups { of_cpu: vec![0; nr_cpus], nr_events: vec![events.len()] };
     }
     let mut sets = Sets((0..(nr_cpus + nr_tasks) as u32).collect());
@@ -44,7 +45,7 @@ pub(super) fn groups(recording: &Recording) -> Groups {
     for row in 0..events.len() {
         let cpu = usize::from(events.cpu[row]);
         let other = match EventKind::from_number(events.kind[row]) {
-            Some(EventKind::Switch | EventKind::ProcessFork | EventKind::Wait) => of_task(events.a0[row]),
+            Some(EventKind::Switch | EventKind::ProcessFork) => of_task(events.a0[row]),
             Some(EventKind::Fork) => of_task(events.a5[row]),
             _ => None,
         };
@@ -65,6 +66,25 @@ pub(super) fn groups(recording: &Recording) -> Groups {
         nr_events[of_cpu[root] as usize] += 1;
     }
     Groups { of_cpu, nr_events }
+}
+
+/// Whether an event is one that perf does not record.
+const fn of_scenario(kind: EventKind) -> bool {
+    use EventKind as K;
+    let is_recorded = kind.is_call()
+        || matches!(
+            kind,
+            K::Fault
+                | K::Switch
+                | K::MigrateTask
+                | K::ProcessFork
+                | K::TaskStart
+                | K::Exec
+                | K::Exit
+                | K::ExitCall
+                | K::ExitGroup
+        );
+    !is_recorded
 }
 
 /// Disjoint sets of numbers; each is represented by its lowest member.
@@ -127,6 +147,9 @@ mod tests {
         assert_eq!(rows(&back), [vec![0, 1]], "time goes back");
         back.events.time_ns.to_mut()[1] = 3;
         assert_eq!(rows(&back).len(), 2);
+        back.events.kind.to_mut()[1] = EventKind::ReclaimPage.number();
+        assert_eq!(rows(&back).len(), 1, "reclaim takes pages from whoever has them");
+        back.events.kind.to_mut()[1] = EventKind::Fault.number();
         back.meta.source = "lab".to_owned();
         assert_eq!(rows(&back).len(), 1);
         assert_eq!(rows(&recording(&[])), [[0; 0]; 0]);

@@ -27,15 +27,24 @@ fn moved(event: Event, nr: u32) -> Event {
     event
 }
 
-/// The recordings side by side, in the order of time.
-fn beside(recordings: &[Recording]) -> Recording {
+/// What perf records: no events of scenarios.
+fn is_of_perf(kind: EventKind) -> bool {
+    use EventKind as K;
+    kind.is_call()
+        || matches!(kind, K::Fault | K::Switch | K::MigrateTask | K::ProcessFork | K::TaskStart | K::Exec | K::Exit)
+}
+
+/// The recordings side by side, in the order of time; only what perf records, if that is wanted.
+fn beside(recordings: &[Recording], perf_only: bool) -> Recording {
     let mut whole =
         Recording { meta: recordings[0].meta.clone(), names: recordings[0].names.clone(), ..Recording::default() };
     let mut rows: Vec<(u64, usize, usize)> = Vec::new();
     for (nr, recording) in recordings.iter().enumerate() {
         let pid = |pid: u32| pid + 10 * nr as u32;
         whole.tasks.extend(recording.tasks.iter().map(|task| TaskInfo { pid: pid(task.pid), ..task.clone() }));
-        rows.extend((0..recording.events.len()).map(|row| (recording.events.time_ns[row], nr, row)));
+        let is_wanted = |row: &usize| !perf_only || is_of_perf(recording.events.get(*row).kind());
+        let wanted = (0..recording.events.len()).filter(is_wanted);
+        rows.extend(wanted.map(|row| (recording.events.time_ns[row], nr, row)));
     }
     rows.sort_unstable();
     for &(_, nr, row) in &rows {
@@ -46,7 +55,7 @@ fn beside(recordings: &[Recording]) -> Recording {
         for row in 0..recording.flushes.len() {
             let flush = recording.flushes.get(row);
             let place = |row: i64| rows.iter().position(|&(_, of, at)| of == nr && at as i64 == row);
-            let op_event = if flush.op_event < 0 { -1 } else { place(flush.op_event).expect("a row") as i64 };
+            let op_event = place(flush.op_event).map_or(-1, |row| row as i64);
             let request = if flush.request < 0 { -1 } else { flush.request + before };
             whole.flushes.push(Flush { op_event, request, cpu: flush.cpu + NR_CPUS * nr as u16, ..flush });
         }
@@ -62,8 +71,9 @@ proptest! {
         recordings in prop::collection::vec(a_recording(), 1..4),
         which in 0..KERNELS.len(),
         [follow, pcid, tlb_enabled] in any::<[bool; 3]>(),
+        perf_only in prop::sample::select(vec![true, true, true, false]),
     ) {
-        let whole = beside(&recordings);
+        let whole = beside(&recordings, perf_only);
         whole.verify().unwrap();
         let config = MachineConfig { nr_cpus: 9, levels: 4, pcid, tlb_enabled, ..MachineConfig::default() };
         let kernel = kernel(KERNELS[which].0);
