@@ -58,11 +58,13 @@ fn mask(step: u16) -> CpuMask {
     CpuMask::from_cpus(NR_CPUS, cpus).expect("all of them are in it")
 }
 
+/// Its name, what limits it, and what it does.
+type Form<'a> = (&'static str, Option<&'static str>, Box<dyn FnMut() + 'a>);
+
 fn main() {
     let (a, b, mut target) = (mask(7), mask(13), mask(7));
     let array = CpuMaskArray::from_masks(NR_CPUS, std::iter::repeat_n(&a, 8)).expect("of one width");
     let empty: &[u64] = &[];
-    type Form<'a> = (&'static str, Option<&'static str>, Box<dyn FnMut() + 'a>);
     let target = std::cell::RefCell::new(&mut target);
     let forms: Vec<Form<'_>> = vec![
         ("read one mask", None, Box::new(|| _ = black_box(read(black_box(a.words()), empty)))),

@@ -35,7 +35,7 @@ fn timed(runs: usize, mut work: impl FnMut()) -> [f64; 3] {
         .map(|_| {
             let begin = cpu_time();
             work();
-            cpu_time() - begin
+            cpu_time().saturating_sub(begin)
         })
         .collect();
     times.sort_unstable();

@@ -44,7 +44,6 @@ macro_rules! loops {
         #[inline]
         pub(super) fn $name($($arg: $ty),+) $(-> $result)? {
             #[inline(always)]
-            #[expect(clippy::inline_always, reason = "it has to be compiled into each of the forms")]
             fn plain($($arg: $ty),+) $(-> $result)? $body
 
             #[cfg(target_arch = "x86_64")]

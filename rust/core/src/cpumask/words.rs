@@ -120,11 +120,13 @@ mod tests {
         fn wide_loops_do_what_bits_do((a, b) in (0..150usize).prop_flat_map(|n| {
             (prop::collection::vec(a_word(), n), prop::collection::vec(a_word(), n))
         })) {
+            type New = fn(&[u64], &[u64]) -> Vec<u64>;
+            type Assign = fn(&mut [u64], &[u64]);
             type Op = fn(bool, bool) -> bool;
-            let news: [(fn(&[u64], &[u64]) -> Vec<u64>, fn(&mut [u64], &[u64]), Op); 4] = [
+            let news: [(New, Assign, Op); 4] = [
                 (or, or_assign, |a, b| a | b),
                 (and, and_assign, |a, b| a & b),
-                (andnot, andnot_assign, |a, b| a & !b),
+                (andnot, andnot_assign, |a, b| a && !b),
                 (xor, xor_assign, |a, b| a ^ b),
             ];
             for (make, assign, op) in news {

@@ -69,7 +69,9 @@ mod tests {
             ),
         ) {
             let mut collected = Times::default();
-            times.iter().for_each(|&time| collected.add(time));
+            for &time in &times {
+                collected.add(time);
+            }
             let mut sorted = times;
             sorted.sort_unstable();
             prop_assert_eq!(collected.len(), sorted.len() as u64);
