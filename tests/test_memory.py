@@ -50,9 +50,9 @@ def test_a_replay_streams_in_constant_memory(tmp_path: Path) -> None:
     small, large = (found[size] for size in sizes)
     assert large[2] == pytest.approx(8 * small[2], rel=0.01)
     assert large[0] - small[0] < 4 << 20, "eight times the events take no more memory"
-    # The bound can be missed: each flush kept takes more than a hundred bytes.
+    # The bound can be missed: each flush kept takes some hundred bytes.
     kept = grown(tmp_path / f"{sizes[1]}.tlbr", "keep")
-    assert kept[0] - small[0] > 100 * kept[2]
+    assert kept[0] - small[0] > 64 * kept[2]
 
 
 def test_a_generated_recording_is_one(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ pub struct PyCpuMaskArray(CpuMaskArray);
 impl PyCpuMaskArray {
     #[new]
     #[pyo3(signature = (nr_cpus, words))]
+    #[expect(clippy::needless_pass_by_value, reason = "Python gives it so")]
     fn new(nr_cpus: &Bound<'_, PyAny>, words: PyReadonlyArray2<'_, u64>) -> PyResult<Self> {
         let nr_cpus = width(nr_cpus)?;
         let words = words.as_array();

@@ -142,7 +142,7 @@ fn a_flush() -> impl Strategy<Value = Flush> {
     )
 }
 
-fn row_number(row: usize) -> i64 {
+pub fn row_number(row: usize) -> i64 {
     i64::try_from(row).unwrap()
 }
 

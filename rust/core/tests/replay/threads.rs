@@ -6,9 +6,9 @@ use std::num::NonZero;
 use proptest::prelude::*;
 use tlbcore::machine::MachineConfig;
 use tlbcore::replay::{Keep, replay, replay_parallel};
-use tlbcore::trace::{Event, EventKind, Flush, Recording, TaskInfo};
+use tlbcore::trace::{Event, EventColumns, EventKind, Flush, Recording, TaskInfo};
 
-use crate::random::{NR_TASKS, a_recording};
+use crate::random::{NR_TASKS, a_recording, row_number};
 use crate::tape::{ANON, BASE, KERNELS, Tape, WRITE, kernel};
 
 const NR_CPUS: u16 = 3;
@@ -51,11 +51,11 @@ fn beside(recordings: &[Recording], perf_only: bool) -> Recording {
         whole.events.push(moved(recordings[nr].events.get(row), nr as u32));
     }
     for (nr, recording) in recordings.iter().enumerate() {
-        let before = whole.flushes.len() as i64;
+        let before = row_number(whole.flushes.len());
         for row in 0..recording.flushes.len() {
             let flush = recording.flushes.get(row);
-            let place = |row: i64| rows.iter().position(|&(_, of, at)| of == nr && at as i64 == row);
-            let op_event = place(flush.op_event).map_or(-1, |row| row as i64);
+            let place = |row: i64| rows.iter().position(|&(_, of, at)| of == nr && row_number(at) == row);
+            let op_event = place(flush.op_event).map_or(-1, row_number);
             let request = if flush.request < 0 { -1 } else { flush.request + before };
             whole.flushes.push(Flush { op_event, request, cpu: flush.cpu + NR_CPUS * nr as u16, ..flush });
         }
@@ -147,10 +147,10 @@ fn it_can_be_stopped() {
     }
     let mut events: Vec<Event> = (0..tape.0.events.len()).map(|row| tape.0.events.get(row)).collect();
     events.sort_by_key(|event| event.time_ns);
-    tape.0.events = events.into_iter().fold(Default::default(), |mut columns, event| {
-        tlbcore::trace::EventColumns::push(&mut columns, event);
-        columns
-    });
+    tape.0.events = EventColumns::default();
+    for event in events {
+        tape.0.events.push(event);
+    }
     let config = MachineConfig { nr_cpus: 2, levels: 4, ..MachineConfig::default() };
     let kernel = kernel("linux-6.18");
     let threads = NonZero::new(2).unwrap();
