@@ -29,7 +29,6 @@ mod _core {
     #[pymodule_export]
     use crate::explore::{explore, explore_audit, explore_in_order, explore_listing, explore_path, invariants};
     #[pymodule_export]
-    #[pymodule_export]
     use crate::machine::PyMachine;
     #[pymodule_export]
     use crate::page_table::{PyPageTable, PyRangeSummary};
