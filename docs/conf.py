@@ -1,12 +1,17 @@
 """Sphinx configuration. Nothing is imported from tlbcore, so the documentation builds without compiling it."""
 
 import re
+import sys
 import tomllib
 from pathlib import Path
 
 from sphinx.application import Sphinx
 
 ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(Path(__file__).parent))
+
+import api_reference  # noqa: E402 - beside this file
+
 with (ROOT / "Cargo.toml").open("rb") as _manifest:
     _package = tomllib.load(_manifest)["workspace"]["package"]
 
@@ -35,6 +40,13 @@ def begin_with_readme(_app: Sphinx, docname: str, source: list[str]) -> None:
         source[0] = re.sub(r"\]\(([^):#]+(?:#[^)]*)?)\)", turn, readme) + "\n" + source[0]
 
 
+def fill_api_reference(_app: Sphinx, docname: str, source: list[str]) -> None:
+    """Put what the sources say below the head of the API reference."""
+    if docname == "api":
+        source[0] += api_reference.reference()
+
+
 def setup(app: Sphinx) -> None:
     """Register what this file adds to Sphinx."""
     app.connect("source-read", begin_with_readme)
+    app.connect("source-read", fill_api_reference)
