@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from tlbcore import kernels
 from tlbcore.check import DEFAULT_INVARIANTS, INVARIANTS, check
-from tlbcore.cli import NEGATIVE, OK, mutation
+from tlbcore.cli import NEGATIVE, OK, check_trace, mutation
 from tlbcore.cli.check_litmus import run_litmus
 from tlbcore.cli.common import add_json, print_json
 from tlbcore.errors import InputError
@@ -20,7 +20,6 @@ from tlbcore.report.hunt import SETS, hunt_report, switch_table
 if TYPE_CHECKING:
     import argparse
 
-    from tlbcore.check import Verdict
     from tlbcore.hunt import Progress as Hunted
 
 #: How long a hunt widens unless told.
@@ -62,6 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--each-switch", action="store_true", help="hunt: with each switch of the kernel alone, and with all"
     )
+    check_trace.add_arguments(parser)
     parser.add_argument("--no-traces", action="store_true", help="hunt: do not print the traces")
     parser.add_argument("--workers", type=int, metavar="N", help="hunt: so many threads (as many as CPUs)")
     parser.add_argument(
@@ -104,6 +104,7 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         InputError: Arguments that do not go together.
     """
+    check_trace.refuse_several(args)
     if args.mutate:
         return mutation.run(args)
     if args.litmus:
@@ -135,7 +136,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print_json(verdict.to_dict())
     else:
-        show(verdict)
+        check_trace.show(verdict, args.format, args.output)
     return OK if verdict.safe else NEGATIVE
 
 
@@ -191,12 +192,3 @@ def each_switch(kernel: str) -> dict[str, str]:
         raise InputError(f"--each-switch: found {kernel}, expected a kernel with switches, of {having}")
     alone = [f"{s.name}={value}" for s in family.switches for value in s.values[:-1]]
     return {"none": f"{kernel}:none", **{one: f"{kernel}:none,{one}" for one in alone}, "all": kernel}
-
-
-def show(verdict: Verdict) -> None:
-    """Print a verdict, and its counterexample."""
-    print(verdict)
-    print(f"locks relied on: {', '.join(verdict.locks)}")
-    if verdict.violated:
-        print()
-        print(verdict.diagram())

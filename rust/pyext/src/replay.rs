@@ -131,6 +131,11 @@ impl Replay {
         column!("freed_tables", |f| f.freed_tables);
         column!("mask", |f| f.mask);
         column!("told", |f| f.told);
+        column!("told_lazy", |f| f.told_lazy);
+        column!("told_gone", |f| f.told_gone);
+        column!("told_up_to_date", |f| f.told_up_to_date);
+        column!("told_nothing_cached", |f| f.told_nothing_cached);
+        column!("lazy_skipped", |f| f.lazy_skipped);
         Ok(columns)
     }
 
