@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -15,7 +16,7 @@ PAGES = man_pages.pages()
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
-def test_what_is_installed_is_what_comes_out(path: man_pages.Path) -> None:
+def test_what_is_installed_is_what_comes_out(path: Path) -> None:
     assert path.read_text(encoding="utf-8") == PAGES[path], "run `python tools/man_pages.py`"
 
 
@@ -35,7 +36,7 @@ def test_every_command_has_a_page_with_every_option() -> None:
 
 @pytest.mark.skipif(shutil.which("groff") is None, reason="no groff here")
 @pytest.mark.parametrize("path", [path for path in PAGES if path.suffix == ".1"], ids=lambda path: path.name)
-def test_groff_has_no_complaint(path: man_pages.Path) -> None:
+def test_groff_has_no_complaint(path: Path) -> None:
     command = ["groff", "-man", "-ww", "-z", str(path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")

@@ -92,13 +92,13 @@ def _bash(top: CommandText) -> str:
     for command in top.walk():
         flags = _words(tuple(flag for option in command.options for flag in option.flags))
         first = _words(tuple(below.name.split()[-1] for below in command.commands))
-        names = " ".join(filter(None, [first, *(_words(_names(command.name, a)) for a in command.arguments)]))
+        offered = " ".join(filter(None, [first, *(_words(_names(command.name, a)) for a in command.arguments)]))
         lines += [
             f'        "{command.name}")',
             "            if [[ $cur == -* ]]; then",
             f'                COMPREPLY=($(compgen -W "{flags}" -- "$cur"))',
             "            else",
-            f'                COMPREPLY=($(compgen -W "{names}" -- "$cur"))',
+            f'                COMPREPLY=($(compgen -W "{offered}" -- "$cur"))',
             "            fi ;;",
         ]
     lines += ["    esac", "}", "complete -o default -F _tlbcore tlbcore"]

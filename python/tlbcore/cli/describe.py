@@ -54,7 +54,9 @@ def describe(parser: argparse.ArgumentParser, summary: str = "") -> CommandText:
         parser: The parser.
         summary: What the command does, if the parser's own description is not meant.
     """
-    options, arguments, commands = [], [], []
+    options: list[Option] = []
+    arguments: list[Option] = []
+    commands: list[CommandText] = []
     for action in parser._actions:  # noqa: SLF001 - argparse has no other way to ask what a parser takes
         if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001 - the same
             helps = {choice.dest: choice.help for choice in action._choices_actions}  # noqa: SLF001 - the same
