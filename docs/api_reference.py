@@ -14,6 +14,7 @@ SOURCE: Final = Path(__file__).parent.parent / "python" / "tlbcore"
 
 MODULES: Final = (
     "recordings",
+    "record",
     "kernels",
     "kernel",
     "machines",
@@ -21,6 +22,8 @@ MODULES: Final = (
     "compare",
     "validate",
     "sweep",
+    "profile",
+    "export",
     "check",
     "hunt",
     "mutate",
