@@ -19,6 +19,7 @@ __all__ = [
     "explore_common_problem",
     "explore_in_order",
     "explore_listing",
+    "explore_path",
     "invariants",
     "program_names",
     "replay",
@@ -79,6 +80,9 @@ def explore_audit(kernel_json: str, scenario_json: str, options_json: str) -> tu
 
 def explore_listing(kernel_json: str, scenario_json: str, options_json: str) -> str:
     """The small steps to which a scenario's programs are unrolled; equal for programs that differ in nothing modelled."""
+
+def explore_path(kernel_json: str, scenario_json: str, options_json: str, path: list[int]) -> str:
+    """Takes a path again: what happens, the state after each action, and what the last one violates, as JSON text."""
 
 def explore_in_order(kernel_json: str, scenario_json: str) -> str:
     """Runs the threads of a scenario one after the other; what happened and the last state as JSON text."""

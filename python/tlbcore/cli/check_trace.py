@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from tlbcore.errors import InputError
 from tlbcore.report.trace import FORMATS, trace_text, write_trace
+from tlbcore.widen import settled
 
 if TYPE_CHECKING:
     import argparse
@@ -45,11 +46,7 @@ def refuse_several(args: argparse.Namespace) -> None:
 def show(verdict: Verdict, form: str | None, output: Path | None) -> None:
     """Print a verdict and its counterexample, or write that in a form for people."""
     if (form is None and output is None) or not verdict.counterexample:
-        print(verdict)
-        print(f"locks relied on: {', '.join(verdict.locks)}")
-        if verdict.violated:
-            print()
-            print(verdict.diagram())
+        _say(verdict)
         return
     if form is None:
         ends = {".md": "markdown", ".svg": "svg", ".html": "html", ".txt": "text"}
@@ -65,3 +62,20 @@ def show(verdict: Verdict, form: str | None, output: Path | None) -> None:
         write_trace(verdict, form, output)
         print(verdict)
         print(f"written to {output}")
+
+
+def _say(verdict: Verdict) -> None:
+    """Print a verdict, what it was searched for, and its counterexample."""
+    print(verdict)
+    print(f"locks relied on: {', '.join(verdict.locks)}")
+    if verdict.sizes:
+        tried = ", ".join(f"{size.users} x {size.pages}" for size in verdict.sizes)
+        print(f"sizes tried (user CPUs x pages): {tried}")
+    if same := settled(verdict):
+        pages = " and ".join(f"{number} page{'s' * (number > 1)}" for number in same)
+        says = "one more user CPU changes nothing for the kernel threads: evidence, not proof, for any number"
+        print(f"with {pages} {says}")
+    if verdict.violated:
+        print(f"\n{verdict.diagram()}")
+        if verdict.finding:
+            print(f"\ntlbcore check --replay {verdict.finding}")
