@@ -9,7 +9,7 @@ from shown_output import PAGES, ROOT, Example, examples, workplace
 from tlbcore import races
 from tlbcore.schemes import SCHEMES
 
-CHECKED = (*PAGES, "ARCHITECTURE.md", "CONTRIBUTING.md", "data/README.md")
+CHECKED = (*PAGES, "ARCHITECTURE.md", "CONTRIBUTING.md", "BENCHMARKING.md", "data/README.md")
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if examples(page)])
