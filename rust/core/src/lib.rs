@@ -14,4 +14,5 @@ pub mod page_table;
 pub mod program;
 pub mod replay;
 pub mod tlb;
+pub mod tlb_trace;
 pub mod trace;

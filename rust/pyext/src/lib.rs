@@ -9,6 +9,7 @@ mod lab;
 mod machine;
 mod program;
 mod replay;
+mod tlb_trace;
 mod trace;
 
 use pyo3::prelude::*;
@@ -30,6 +31,8 @@ mod _core {
     use crate::program::{condition_names, program_names, step_names, validate_kernel};
     #[pymodule_export]
     use crate::replay::{Replay, py_replay};
+    #[pymodule_export]
+    use crate::tlb_trace::{AddressTrace, simulate_tlb};
     #[pymodule_export]
     use crate::trace::Recording;
 
