@@ -51,6 +51,17 @@ impl FirstLevel {
         self.arrays.iter().all(Ordered::is_lru)
     }
 
+    /// The array of a page size.
+    pub(super) const fn array(&self, size: PageSize) -> &Ordered {
+        &self.arrays[size as usize]
+    }
+
+    /// Takes some sets of a page size over from another first level of the same shape.
+    pub(super) fn take_sets(&mut self, other: &Self, size: PageSize, is_theirs: impl Fn(usize) -> bool) {
+        self.arrays[size as usize].take_sets(&other.arrays[size as usize], is_theirs);
+        self.is_random = other.is_random;
+    }
+
     /// Whether at least a quarter of the block before missed.
     pub(super) const fn is_random(&self) -> bool {
         self.is_random

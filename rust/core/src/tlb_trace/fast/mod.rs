@@ -8,10 +8,12 @@
 //! Every event ends a block. Sets and rows are small arrays in the order of their eviction, newest first, so that the
 //! page which a row saw last is the first word of the row: an access to it changes nothing and costs one comparison.
 //!
-//! Several threads share a long block by time. Each runs the first level over its part from empty rows, which is right
-//! from the moment on that a row is full; [`l1::stitch`] then puts the rows of the part before under it and takes back
-//! the misses that were none. The second level is shared by sets.
+//! Several threads share a long stream by time. Each runs the first level over its part from empty sets, which is right
+//! from the moment on that a set is full; [`FirstLevel::stitch`] then puts the sets of the part before under it and takes
+//! back the misses that were none. The second level is shared by sets. Where nearly everything misses, threads share all
+//! by sets ([`by_set`]).
 
+mod by_set;
 mod dense;
 mod key;
 mod l1;
@@ -53,6 +55,8 @@ pub(super) struct FastCpu {
     /// The keys that missed the first level, and of these the second.
     misses: Vec<u64>,
     walks: Vec<u64>,
+    /// What threads share.
+    parts: Vec<shared::Part>,
 }
 
 impl FastCpu {
@@ -72,6 +76,7 @@ impl FastCpu {
             counts: Counts::default(),
             misses: Vec::with_capacity(NR_KEPT + BLOCK),
             walks: Vec::with_capacity(NR_KEPT + BLOCK),
+            parts: Vec::new(),
         })
     }
 
@@ -108,6 +113,11 @@ impl FastCpu {
 impl Cpu for FastCpu {
     fn access(&mut self, addresses: &[u64], nr_threads: usize) -> std::result::Result<(), usize> {
         let mut done = 0;
+        if shared::is_worth(self, addresses, nr_threads) {
+            // What kind of stream it is, its first block tells.
+            self.access_alone(&addresses[..BLOCK])?;
+            done = BLOCK;
+        }
         while shared::is_worth(self, &addresses[done..], nr_threads) {
             match shared::access(self, &addresses[done..], nr_threads) {
                 0 => break,

@@ -120,6 +120,16 @@ impl Ordered {
         }
     }
 
+    /// Takes some sets over from another array of the same shape.
+    pub(super) fn take_sets(&mut self, other: &Self, is_theirs: impl Fn(usize) -> bool) {
+        let sets = self.keys.chunks_exact_mut(self.ways).zip(other.keys.chunks_exact(self.ways));
+        for (set, (mine, theirs)) in sets.enumerate() {
+            if is_theirs(set) {
+                mine.copy_from_slice(theirs);
+            }
+        }
+    }
+
     /// Drops a key.
     pub(super) fn invalidate(&mut self, key: Key) {
         if self.is_absent() {

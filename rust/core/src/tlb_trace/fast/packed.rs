@@ -56,6 +56,20 @@ pub(super) fn differing_bits(first: u64, words: &[u64]) -> u64 {
     words.iter().fold(0, |bits, word| bits | (word ^ first))
 }
 
+/// Words that one step of [`keep_if`] writes, kept or not.
+pub(super) const COMPRESSED_AT_ONCE: usize = 8;
+
+/// Puts those words at the end of `kept` whose bits from `shift` on, as far as `mask` goes, are `wanted`.
+pub(super) fn keep_if(words: &[u64], kept: &mut Vec<u64>, shift: u32, mask: u64, wanted: u64) {
+    #[cfg(target_arch = "x86_64")]
+    if is_available() {
+        // SAFETY: the CPU has the features.
+        unsafe { x86::keep_if(words, kept, shift, mask, wanted) };
+        return;
+    }
+    kept.extend(words.iter().copied().filter(|word| word >> shift & mask == wanted));
+}
+
 /// Accesses to sets of up to 16 packed keys under LRU; `split` gives the set and the packed key of each. What misses goes
 /// to `misses`.
 pub(super) fn access_lines(
@@ -86,13 +100,13 @@ mod x86 {
     use std::arch::asm;
     use std::arch::x86_64::{
         _mm256_cmpeq_epi64_mask, _mm256_loadu_si256, _mm256_mask_alignr_epi64, _mm256_set1_epi64x, _mm256_storeu_si256,
-        _mm512_cmpeq_epi32_mask, _mm512_cmpeq_epi64_mask, _mm512_load_si512, _mm512_loadu_si512,
-        _mm512_mask_alignr_epi32, _mm512_mask_alignr_epi64, _mm512_set1_epi32, _mm512_set1_epi64, _mm512_store_si512,
-        _mm512_storeu_si512,
+        _mm512_and_si512, _mm512_cmpeq_epi32_mask, _mm512_cmpeq_epi64_mask, _mm512_load_si512, _mm512_loadu_si512,
+        _mm512_mask_alignr_epi32, _mm512_mask_alignr_epi64, _mm512_maskz_compress_epi64, _mm512_set1_epi32,
+        _mm512_set1_epi64, _mm512_store_si512, _mm512_storeu_si512,
     };
 
     use super::super::dense::Misses;
-    use super::{LINE_WAYS, Line};
+    use super::{COMPRESSED_AT_ONCE, LINE_WAYS, Line};
 
     /// From the front up to the key found, or up to the last way if none was: the slots that shift back by one.
     const fn slots_to_shift(hits: u32, ways: usize) -> u32 {
@@ -127,6 +141,31 @@ mod x86 {
             let hits = touch_4(sets[number as usize].as_mut_slice(), key);
             out.put(key, hits == 0);
         }
+    }
+
+    #[target_feature(enable = "avx512f,avx512vl,bmi1,popcnt")]
+    pub(super) fn keep_if(words: &[u64], kept: &mut Vec<u64>, shift: u32, mask: u64, wanted: u64) {
+        kept.reserve(words.len() + COMPRESSED_AT_ONCE);
+        let mut next: *mut u64 = kept.spare_capacity_mut().as_mut_ptr().cast();
+        let mut nr_kept = 0;
+        let (whole, rest) = words.as_chunks::<COMPRESSED_AT_ONCE>();
+        let bits = _mm512_set1_epi64((mask << shift).cast_signed());
+        let value = _mm512_set1_epi64((wanted << shift).cast_signed());
+        for chunk in whole {
+            // SAFETY: eight words are read; eight are written, of which as many count as were kept, so that they stay
+            // within the room for all words and eight more.
+            unsafe {
+                let words = _mm512_loadu_si512(chunk.as_ptr().cast());
+                let is_kept = _mm512_cmpeq_epi64_mask(_mm512_and_si512(words, bits), value);
+                _mm512_storeu_si512(next.cast(), _mm512_maskz_compress_epi64(is_kept, words));
+                let nr_more = is_kept.count_ones() as usize;
+                next = next.add(nr_more);
+                nr_kept += nr_more;
+            }
+        }
+        // SAFETY: so many words were written.
+        unsafe { kept.set_len(kept.len() + nr_kept) };
+        kept.extend(rest.iter().copied().filter(|word| word >> shift & mask == wanted));
     }
 
     // The stores are whole, behind an empty `asm!` that hides where the value comes from: the compiler would make a

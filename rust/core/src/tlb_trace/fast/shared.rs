@@ -11,11 +11,11 @@
 use std::panic::resume_unwind;
 use std::thread;
 
+use super::by_set;
 use super::key::Key;
 use super::l1::FirstLevel;
 use super::stlb::{PACKED_ADDRESS_BITS, Slice};
 use super::{BLOCK, FastCpu};
-use crate::addr::PageSize;
 use crate::tlb_trace::walker::ADDRESS_BITS;
 
 /// Accesses of one part. Misses of a part are kept, so parts are shorter where nearly all miss.
@@ -24,8 +24,13 @@ const RANDOM_PART: usize = 1 << 19;
 /// Below this a thread costs more than it saves.
 const MIN_PART: usize = 1 << 16;
 
-/// What the first level made of a part.
-struct Part {
+/// Fewer misses than these are not worth threads in the second level.
+const MIN_MISSES: usize = 1 << 16;
+
+/// What the first level made of a part. Kept from one round to the next, since memory that is new costs more than the
+/// misses that are written to it.
+#[derive(Clone, Debug)]
+pub(super) struct Part {
     l1: FirstLevel,
     /// The misses up to the moment when all sets are full.
     head: Vec<u64>,
@@ -49,11 +54,20 @@ pub(super) fn is_worth(cpu: &FastCpu, addresses: &[u64], nr_threads: usize) -> b
 /// One round of accesses from the front of `addresses`; returns how many were done. That is none if an address is one
 /// that only a look at each can handle.
 pub(super) fn access(cpu: &mut FastCpu, addresses: &[u64], nr_threads: usize) -> usize {
+    if let Some(size) = by_set::takes(cpu, nr_threads) {
+        let addresses = &addresses[..addresses.len().min(PART)];
+        return if by_set::access(cpu, size, addresses, nr_threads) { addresses.len() } else { 0 };
+    }
     let part = if cpu.l1.is_random() { RANDOM_PART } else { PART }.min(addresses.len().div_ceil(nr_threads));
     let addresses = &addresses[..addresses.len().min(part * nr_threads)];
     let only = cpu.pages.only().filter(|&size| !cpu.walker.has_caches() && cpu.stlb.can_split(cpu.pcid, size));
     let nr_groups = if only.is_some() { nr_threads } else { 1 };
-    let mut parts = first_level(cpu, addresses, part, nr_groups);
+    let mut parts = std::mem::take(&mut cpu.parts);
+    let empty = || Part { l1: cpu.l1.clone(), head: Vec::new(), body: Vec::new(), bits: 0 };
+    parts.resize_with(addresses.len().div_ceil(part), empty);
+    let runs = parts.iter_mut().zip(addresses.chunks(part)).enumerate();
+    let shared = &*cpu;
+    in_threads(runs.map(|(index, (part, addresses))| move || first_level(shared, part, index, addresses, nr_groups)));
     let bits = parts.iter().fold(0, |bits, part| bits | part.bits);
     if bits >> ADDRESS_BITS != 0 || nr_groups > 1 && bits >> PACKED_ADDRESS_BITS != 0 {
         return 0;
@@ -69,8 +83,14 @@ pub(super) fn access(cpu: &mut FastCpu, addresses: &[u64], nr_threads: usize) ->
     }
     cpu.counts.nr_accesses += addresses.len() as u64;
     if let Some(size) = only {
-        let nr_misses: usize = parts.iter().map(Part::nr_misses).sum();
-        let nr_walks = second_level(cpu, &parts, size, nr_groups);
+        let nr_misses = parts.iter().map(Part::nr_misses).sum::<usize>();
+        let slices = cpu.stlb.split(cpu.pcid, size, nr_groups).into_iter().enumerate();
+        let runs = slices.map(|(group, slice)| {
+            let parts = &parts;
+            move || second_level(slice, parts, group)
+        });
+        let nr_walks: u64 =
+            if nr_misses < MIN_MISSES { runs.map(|run| run()).sum() } else { in_threads(runs).into_iter().sum() };
         cpu.counts.nr_l1_misses += nr_misses as u64;
         cpu.walker.walk_many(nr_walks, size, &mut cpu.counts);
     } else {
@@ -79,64 +99,59 @@ pub(super) fn access(cpu: &mut FastCpu, addresses: &[u64], nr_threads: usize) ->
             cpu.drain(&part.body[0]);
         }
     }
+    cpu.parts = parts;
     addresses.len()
 }
 
-/// The second level over all misses, each group of sets in a thread of its own; how many miss there too.
-fn second_level(cpu: &mut FastCpu, parts: &[Part], size: PageSize, nr_groups: usize) -> u64 {
-    let run = |group: usize, mut slice: Slice<'_>| {
-        let mut head = Vec::new();
-        for part in parts {
-            head.clear();
-            head.extend(part.head.iter().copied().filter(|&key| slice.has(Key(key))));
-            slice.access(&head);
-            slice.access(&part.body[group]);
-        }
-        slice.nr_misses()
-    };
-    let run = &run;
-    let slices = cpu.stlb.split(cpu.pcid, size, nr_groups);
+/// Runs each in a thread, the first in this one; what they return, in order.
+pub(super) fn in_threads<T: Send>(runs: impl Iterator<Item = impl FnOnce() -> T + Send>) -> Vec<T> {
+    let mut runs = runs.fuse();
+    let Some(first) = runs.next() else { return Vec::new() };
     thread::scope(|scope| {
-        let threads: Vec<_> =
-            slices.into_iter().enumerate().map(|(group, slice)| scope.spawn(move || run(group, slice))).collect();
-        threads.into_iter().map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic))).sum()
+        let threads: Vec<_> = runs.map(|run| scope.spawn(run)).collect();
+        let mut all = vec![first()];
+        all.extend(threads.into_iter().map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic))));
+        all
     })
 }
 
-/// The first level over the parts, each in a thread of its own.
-fn first_level(cpu: &FastCpu, addresses: &[u64], part: usize, nr_groups: usize) -> Vec<Part> {
-    let (pages, pcid, stlb) = (&cpu.pages, cpu.pcid, &cpu.stlb);
-    let run = |index: usize, addresses: &[u64]| {
-        let mut l1 = cpu.l1.clone();
-        if index > 0 {
-            l1.flush_all();
-        }
-        let mut made = Part { l1, head: Vec::new(), body: vec![Vec::new(); nr_groups], bits: 0 };
-        let mut is_full = index == 0;
-        let mut misses = Vec::with_capacity(BLOCK + 1);
-        for block in addresses.chunks(BLOCK) {
-            made.bits |= if !is_full {
-                let bits = made.l1.access(pages, pcid, block, &mut made.head);
-                is_full = made.l1.is_full(pages);
-                bits
-            } else if nr_groups == 1 {
-                made.l1.access(pages, pcid, block, &mut made.body[0])
-            } else {
-                misses.clear();
-                let bits = made.l1.access(pages, pcid, block, &mut misses);
-                stlb.group(&misses, &mut made.body);
-                bits
-            };
-        }
-        made
-    };
-    let run = &run;
-    thread::scope(|scope| {
-        let threads: Vec<_> = addresses
-            .chunks(part)
-            .enumerate()
-            .map(|(index, addresses)| scope.spawn(move || run(index, addresses)))
-            .collect();
-        threads.into_iter().map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic))).collect()
-    })
+/// The first level over a part.
+fn first_level(cpu: &FastCpu, part: &mut Part, index: usize, addresses: &[u64], nr_groups: usize) {
+    let Part { l1, head, body, bits } = part;
+    l1.clone_from(&cpu.l1);
+    if index > 0 {
+        l1.flush_all();
+    }
+    head.clear();
+    body.resize(nr_groups, Vec::new());
+    body.iter_mut().for_each(Vec::clear);
+    *bits = 0;
+    let mut is_full = index == 0;
+    let mut misses = Vec::with_capacity(BLOCK + 1);
+    for block in addresses.chunks(BLOCK) {
+        *bits |= if !is_full {
+            let bits = l1.access(&cpu.pages, cpu.pcid, block, head);
+            is_full = l1.is_full(&cpu.pages);
+            bits
+        } else if nr_groups == 1 {
+            l1.access(&cpu.pages, cpu.pcid, block, &mut body[0])
+        } else {
+            misses.clear();
+            let bits = l1.access(&cpu.pages, cpu.pcid, block, &mut misses);
+            cpu.stlb.group(&misses, body);
+            bits
+        };
+    }
+}
+
+/// The second level over the misses of its sets in all parts; how many miss there too.
+fn second_level(mut slice: Slice<'_>, parts: &[Part], group: usize) -> u64 {
+    let mut head = Vec::new();
+    for part in parts {
+        head.clear();
+        head.extend(part.head.iter().copied().filter(|&key| slice.has(Key(key))));
+        slice.access(&head);
+        slice.access(&part.body[group]);
+    }
+    slice.nr_misses()
 }

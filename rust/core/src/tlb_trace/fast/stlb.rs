@@ -37,6 +37,15 @@ enum Shared {
     Ordered(Ordered),
 }
 
+impl Shared {
+    fn unpacked(&self) -> Ordered {
+        match self {
+            Self::Packed(packed) => packed.unpack(),
+            Self::Ordered(array) => array.clone(),
+        }
+    }
+}
+
 impl SecondLevel {
     pub(super) fn new(geometry: &TlbGeometry) -> Self {
         let is_lru = geometry.replacement == Replacement::Lru;
@@ -100,8 +109,45 @@ impl SecondLevel {
     pub(super) fn group(&self, keys: &[u64], lists: &mut [Vec<u64>]) {
         let Shared::Packed(packed) = &self.shared else { return };
         let (mask, nr_groups, shift) = (packed.lines.len() - 1, lists.len(), packed.set_bits);
+        for list in &mut *lists {
+            list.reserve(keys.len());
+        }
         for &key in keys {
             lists[group_of(key as usize & mask, nr_groups, shift)].push(key);
+        }
+    }
+
+    /// The number of sets for pages of a size if a page number's low bits select the set.
+    pub(super) fn nr_sets_if_masked(&self, size: PageSize) -> Option<usize> {
+        match (self.array_of_size[size as usize]?, &self.shared) {
+            (0, Shared::Packed(packed)) => Some(packed.lines.len()),
+            (0, Shared::Ordered(array)) => array.nr_sets_if_masked(),
+            _ => self.alone_1g.nr_sets_if_masked(),
+        }
+    }
+
+    /// Takes some sets for pages of a size over from another second level that began as this one.
+    pub(super) fn take_sets(&mut self, other: &Self, size: PageSize, is_theirs: impl Fn(usize) -> bool) {
+        match (self.array_of_size[size as usize], &mut self.shared, &other.shared) {
+            (Some(0), Shared::Packed(mine), Shared::Packed(theirs)) => {
+                // Only one context was accessed, and every thread that met it gave it the same number.
+                if theirs.contexts.len() > mine.contexts.len() {
+                    mine.contexts.clone_from(&theirs.contexts);
+                }
+                for (set, (line, other)) in mine.lines.iter_mut().zip(&theirs.lines).enumerate() {
+                    if is_theirs(set) {
+                        line.clone_from(other);
+                    }
+                }
+            }
+            (Some(0), Shared::Ordered(mine), Shared::Ordered(theirs)) => mine.take_sets(theirs, is_theirs),
+            (Some(0), mine, theirs) => {
+                // A thread met what cannot be packed.
+                let (mut array, others) = (mine.unpacked(), theirs.unpacked());
+                array.take_sets(&others, is_theirs);
+                *mine = Shared::Ordered(array);
+            }
+            _ => self.alone_1g.take_sets(&other.alone_1g, is_theirs),
         }
     }
 
