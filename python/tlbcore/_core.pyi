@@ -20,6 +20,7 @@ __all__ = [
     "explore_common_problem",
     "explore_in_order",
     "explore_listing",
+    "explore_path",
     "invariants",
     "program_names",
     "replay",
@@ -60,10 +61,17 @@ def explore_common_problem(
     each action), and of a saturated search ``maximal``.
     """
 
-def explore(kernel_json: str, scenario_json: str, options_json: str, is_over: Callable[[], bool] | None = None) -> str:
+def explore(
+    kernel_json: str,
+    scenario_json: str,
+    options_json: str,
+    is_over: Callable[[], bool] | None = None,
+    progress: Callable[[int, int, int], object] | None = None,
+) -> str:
     """Searches a scenario under a resolved kernel; the verdict as JSON text.
 
-    Ctrl-C ends it with what it has, and so does `is_over`, which is asked about ten times a second.
+    Ctrl-C ends it with what it has, and so does `is_over`, which is asked about ten times a second. `progress` is called
+    as often, with states stored, states waiting, and depth.
     """
 
 def explore_audit(kernel_json: str, scenario_json: str, options_json: str) -> tuple[int, int, int, int, bool]:
@@ -74,6 +82,9 @@ def explore_audit(kernel_json: str, scenario_json: str, options_json: str) -> tu
 
 def explore_listing(kernel_json: str, scenario_json: str, options_json: str) -> str:
     """The small steps to which a scenario's programs are unrolled; equal for programs that differ in nothing modelled."""
+
+def explore_path(kernel_json: str, scenario_json: str, options_json: str, path: list[int]) -> str:
+    """Takes a path again: what happens, the state after each action, and what the last one violates, as JSON text."""
 
 def explore_in_order(kernel_json: str, scenario_json: str) -> str:
     """Runs the threads of a scenario one after the other; what happened and the last state as JSON text."""
@@ -90,10 +101,12 @@ def replay(
     config_json: str,
     follow_masks: bool,
     traced: bool = False,
+    progress: Callable[[int, int], object] | None = None,
 ) -> Replay:
     """Replays a recording under a resolved kernel on a machine (both as JSON text).
 
     With `traced`, everything that the machine did about flushes is kept for `Replay.lab`; slower.
+    `progress` is called now and then with the events done and all of them.
     Ctrl-C ends it with KeyboardInterrupt.
     """
 

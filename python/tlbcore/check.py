@@ -11,19 +11,24 @@ True
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tlbcore import _core, kernels
 from tlbcore.errors import InputError
+from tlbcore.finding import pack
+from tlbcore.lookup import find, nearest
 from tlbcore.report.columns import columns
+from tlbcore.report.html import html_columns
+from tlbcore.results import Cell, Result
+from tlbcore.scheme import OPERATIONS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from tlbcore.kernel import Kernel
 
-__all__ = ["INVARIANTS", "Event", "UnsafeError", "Verdict", "check"]
+__all__ = ["INVARIANTS", "Event", "Size", "UnsafeError", "Verdict", "check"]
 
 #: The invariants by their short names: what a violation of each means.
 INVARIANTS: dict[str, str] = {name: says for name, _, says in _core.invariants()}
@@ -54,7 +59,20 @@ class Event:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Size:
+    """How large a scenario was, and what its search came to."""
+
+    users: int
+    pages: int
+    #: Nothing was violated, and all was searched.
+    safe: bool
+    states: int
+    #: As in `Verdict.projections`.
+    projections: int | None
+
+
+@dataclass(frozen=True, repr=False)
+class Verdict(Result):
     """What a search found, and how far it went."""
 
     kernel: str
@@ -85,6 +103,13 @@ class Verdict:
     #: What kernel threads and pages came to, whatever the user CPUs hold; the saturating engine counts it. Where it
     #: does not grow with the number of user CPUs, that is evidence, not proof, that more of them change nothing.
     projections: int | None = None
+    #: What was explored, as the core takes it.
+    scenario: dict[str, Any] = field(compare=False, default_factory=dict)
+    #: The counterexample as one word, for `tlbcore check --replay` (`tlbcore.finding`); empty if there is none, or if the
+    #: kernel was no name.
+    finding: str = field(compare=False, default="")
+    #: The sizes tried, from small to large, if there were several (`tlbcore.widen`).
+    sizes: tuple[Size, ...] = field(compare=False, default=())
 
     @property
     def turns(self) -> int:
@@ -109,8 +134,28 @@ class Verdict:
         if not self.safe:
             raise UnsafeError(str(self))
 
+    def to_dict(self) -> dict[str, Any]:
+        """All of it as plain structures."""
+        return asdict(self)
+
+    def to_rows(self) -> list[dict[str, Cell]]:
+        """The counterexample, a row for each step; none if nothing is violated."""
+        return [
+            {"step": step, "cpu": event.cpu, "who": event.who, "what": event.text, "hardware": event.hardware}
+            for step, event in enumerate(self.counterexample, 1)
+        ]
+
+    def _repr_html_(self) -> str:
+        """The counterexample in columns, as a notebook shows it."""
+        ends = [INVARIANTS[name] for name in self.violated]
+        return html_columns(str(self), self.cpus, [(event.cpu, event.text) for event in self.counterexample], ends)
+
     def __str__(self) -> str:
         """One line."""
+        return self.headline()
+
+    def headline(self) -> str:
+        """One line: what is violated, or within which bounds nothing is."""
         if self.violated:
             says = "; ".join(f"{name}: {INVARIANTS[name]}" for name in self.violated)
             if not self.counterexample:
@@ -118,13 +163,31 @@ class Verdict:
             return f"{self.kernel}: UNSAFE after {len(self.counterexample)} steps ({says})"
         size = f"{self.states:,} states, {self.seconds:.2f} s"
         bounds = ", ".join(f"{name} {value}" for name, value in self.bounds.items())
+        if self.sizes:
+            size = (
+                f"{len(self.sizes)} sizes, {sum(tried.states for tried in self.sizes):,} states, {self.seconds:.2f} s"
+            )
         if not self.safe:
             return f"{self.kernel}: undecided, stopped by {self.stopped} after {size} ({bounds})"
         return f"{self.kernel}: safe for {' '.join(self.checked)} within {bounds} ({size})"
 
 
+#: What a kernel thread can run: a program of the kernel, or one that is made of some.
+_KNOWN = (*OPERATIONS, "truncate")
+
+
 def _threads(operations: Sequence[str | Mapping[str, object]]) -> list[dict[str, object]]:
-    return [{"operation": item} if isinstance(item, str) else dict(item) for item in operations]
+    if isinstance(operations, str):
+        raise InputError(f"operations: found the text {operations!r}, expected a list of operations")
+    threads: list[dict[str, object]] = [
+        {"operation": item} if isinstance(item, str) else dict(item) for item in operations
+    ]
+    for thread in threads:
+        name = str(thread.get("operation", ""))
+        if name not in _KNOWN:
+            expected = f"{', '.join(_KNOWN)}{nearest(name, _KNOWN)}"
+            raise InputError(f"scenario: found operation {name}, expected one of {expected}")
+    return threads
 
 
 def check(  # noqa: PLR0913  # what to run, on what, how far
@@ -145,6 +208,7 @@ def check(  # noqa: PLR0913  # what to run, on what, how far
     depth: int | None = None,
     threads: int = 1,
     is_over: Callable[[], bool] | None = None,
+    progress: Callable[[int, int, int], object] | None = None,
     kernel_json: str | None = None,
 ) -> Verdict:
     """Run operations of a kernel against each other in every order.
@@ -161,13 +225,14 @@ def check(  # noqa: PLR0913  # what to run, on what, how far
         spare_frames: Page frames that can be allocated.
         engine: Bugs of the flush engine that it once had: `gen_zero_is_old`, `tlb_flush_pending_is_bool`.
         invariants: What to look for, by short names.
-        reductions: `urgent`, `symmetry`, `dead`: each keeps verdicts and shortest counterexamples.
+        reductions: Of `saturate`, `urgent`, `symmetry`, `dead`: each keeps verdicts and shortest counterexamples.
         states: At most so many states.
         seconds: At most so much wall time.
         memory_bytes: At most so much memory.
         depth: At most so many steps.
         threads: Threads of the search.
         is_over: Asked now and then; once it says true, the search stops with what it has.
+        progress: Called now and then with states stored, states waiting, and depth.
         kernel_json: What `Kernel.to_json` says of the kernel, for those who ask much about one.
 
     Raises:
@@ -175,8 +240,6 @@ def check(  # noqa: PLR0913  # what to run, on what, how far
 
     """
     found = kernels.get(kernel) if isinstance(kernel, str) else kernel
-    if isinstance(operations, str):
-        raise InputError(f"operations: found the text {operations!r}, expected a list of operations")
     text = found.to_json() if kernel_json is None else kernel_json
     specs = [{"kind": kind}] * pages if isinstance(pages, int) else [dict(page) for page in pages]
     scenario = {
@@ -188,7 +251,7 @@ def check(  # noqa: PLR0913  # what to run, on what, how far
         "engine": dict(engine or {}),
     }
     options = {
-        "invariants": list(invariants),
+        "invariants": [find("invariant", name, INVARIANTS) for name in invariants],
         "reductions": list(reductions),
         "states": states,
         "seconds": seconds,
@@ -196,7 +259,7 @@ def check(  # noqa: PLR0913  # what to run, on what, how far
         "depth": depth,
         "threads": threads,
     }
-    answer = json.loads(_core.explore(text, json.dumps(scenario), json.dumps(options), is_over))
+    answer = json.loads(_core.explore(text, json.dumps(scenario), json.dumps(options), is_over, progress))
     trace = answer["counterexample"] or {"events": [], "path": [], "states": []}
     bounds: dict[str, object] = {"users": users, "pages": len(specs), "faulting threads": faults}
     bounds |= {
@@ -223,4 +286,6 @@ def check(  # noqa: PLR0913  # what to run, on what, how far
         engine=answer["engine"],
         state_bits=answer["state_bits"],
         projections=answer.get("projections"),
+        scenario=scenario,
+        finding=pack(kernel, scenario, invariants, trace["path"]) if trace["path"] and isinstance(kernel, str) else "",
     )

@@ -7,10 +7,10 @@ use std::time::Duration;
 use pyo3::prelude::*;
 use serde::Deserialize;
 use tlbcore::error::Error;
-use tlbcore::explore::check::{Request, audit_scenario, check, listing, run_in_order};
+use tlbcore::explore::check::{Request, audit_scenario, check, listing, repeat, run_in_order};
 use tlbcore::explore::model::Invariant;
 use tlbcore::explore::scenario::Scenario;
-use tlbcore::explore::search::{Bounds, Reductions};
+use tlbcore::explore::search::{Bounds, Progress, Reductions};
 use tlbcore::program::CompiledKernel;
 
 use crate::errors::Result;
@@ -53,21 +53,7 @@ impl Options {
             let known: Vec<&str> = Invariant::ALL.iter().map(|i| i.id()).collect();
             checked |= Invariant::parse(name).ok_or_else(|| bad("invariants", name, &known))?.bit();
         }
-        let mut reductions = Reductions::NONE;
-        for name in &self.reductions {
-            match name.as_str() {
-                "saturate" => reductions.saturate = true,
-                "urgent" => reductions.urgent = true,
-                "symmetry" => reductions.symmetry = true,
-                "retired" => reductions.retired = true,
-                "dead" => reductions.dead = true,
-                "eager_stores" => reductions.eager_stores = true,
-                other => {
-                    let known = ["saturate", "urgent", "symmetry", "retired", "dead", "eager_stores"];
-                    return Err(bad("reductions", other, &known));
-                }
-            }
-        }
+        let reductions = Reductions::from_names(self.reductions.iter().map(String::as_str))?;
         let mut bounds = Bounds::default();
         if let Some(states) = self.states {
             bounds.states = states;
@@ -87,27 +73,30 @@ impl Options {
 }
 
 /// Searches a scenario under a resolved kernel; the verdict as JSON text. `is_over` is asked now and then: once it says
-/// true, or fails, the search stops.
+/// true, or fails, the search stops. `progress` is called as often, with states stored, states waiting, and depth.
 #[pyfunction]
-#[pyo3(signature = (kernel_json, scenario_json, options_json, is_over = None))]
+#[pyo3(signature = (kernel_json, scenario_json, options_json, is_over = None, progress = None))]
 pub fn explore(
     py: Python<'_>,
     kernel_json: &str,
     scenario_json: &str,
     options_json: &str,
     is_over: Option<Bound<'_, PyAny>>,
+    progress: Option<Bound<'_, PyAny>>,
 ) -> Result<String> {
     let stop = AtomicBool::new(false);
     let is_over = is_over.map(Bound::unbind);
+    let progress = progress.map(Bound::unbind);
     py.detach(|| {
         let kernel = CompiledKernel::from_json(kernel_json)?;
         let scenario = Scenario::from_json(scenario_json)?;
         let options: Options =
             serde_json::from_str(options_json).map_err(|error| Error::Value(format!("options: {error}")))?;
         let request = options.request()?;
-        let mut watch = |_| {
+        let mut watch = |at: Progress| {
             let ends = |py: Python<'_>| {
                 py.check_signals().is_err()
+                    || progress.as_ref().is_some_and(|tell| tell.call1(py, (at.states, at.frontier, at.depth)).is_err())
                     || is_over
                         .as_ref()
                         .is_some_and(|ask| ask.call0(py).and_then(|answer| answer.is_truthy(py)).unwrap_or(true))
@@ -138,6 +127,25 @@ pub fn explore_audit(
         let found = audit_scenario(&kernel, &scenario, &options.request()?)?;
         let agree = found.plain_violations == found.reduced_violations;
         Ok((found.plain_states, found.reduced_states, found.undominated, found.unreachable, agree))
+    })
+}
+
+/// Takes a path again, action by action: what happens, the state after each, and what the last one violates, as JSON text.
+#[pyfunction]
+#[expect(clippy::needless_pass_by_value, reason = "a list of Python becomes a vector")]
+pub fn explore_path(
+    py: Python<'_>,
+    kernel_json: &str,
+    scenario_json: &str,
+    options_json: &str,
+    path: Vec<u32>,
+) -> Result<String> {
+    py.detach(|| {
+        let kernel = CompiledKernel::from_json(kernel_json)?;
+        let options: Options =
+            serde_json::from_str(options_json).map_err(|error| Error::Value(format!("options: {error}")))?;
+        let ran = repeat(&kernel, &Scenario::from_json(scenario_json)?, options.request()?.checked, &path)?;
+        Ok(serde_json::to_string(&ran).map_err(|error| Error::Value(error.to_string()))?)
     })
 }
 

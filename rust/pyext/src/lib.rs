@@ -24,7 +24,7 @@ mod _core {
     #[pymodule_export]
     use crate::cpumask::PyCpuMask;
     #[pymodule_export]
-    use crate::explore::{explore, explore_audit, explore_in_order, explore_listing, invariants};
+    use crate::explore::{explore, explore_audit, explore_in_order, explore_listing, explore_path, invariants};
     #[pymodule_export]
     use crate::machine::PyMachine;
     #[pymodule_export]

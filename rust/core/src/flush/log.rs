@@ -104,6 +104,9 @@ pub struct FlushRequest {
     pub lazy_left: LoggedMask,
     /// CPUs, the requesting one included, that were asked and had another mm (or `init_mm`) loaded.
     pub gone: LoggedMask,
+    /// CPUs of `told` that had flushed already: their generation was that of the mm, or newer. Not serialized.
+    #[serde(skip)]
+    pub up_to_date: LoggedMask,
     /// CPUs of `told` that held no entry of what was asked for just before. Empty, and without meaning, if the
     /// contents of TLBs are not modelled.
     pub nothing_cached: LoggedMask,

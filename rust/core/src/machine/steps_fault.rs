@@ -169,6 +169,12 @@ impl Machine {
         self.pages.enter_swap_cache(page, slot);
         // The cache's reference is the only one now.
         self.pages.put_ref(page);
+        // mm/rmap.c:__page_set_anon_rmap: a page that others may map is found from the first of the family.
+        let is_shared = self.pages.swap_count(slot) > 1;
+        let root = self.mm_ref(frame.r.mm)?.ancestors.first().copied().filter(|_| is_shared);
+        if let (Some(root), Some(page)) = (root, self.pages.get_mut(page)) {
+            page.anon_mm = Some(root);
+        }
         frame.page = Some(page);
         Ok(())
     }
@@ -201,6 +207,7 @@ impl Machine {
         if is_write(frame) && self.pages.swap_count(slot) == 0 {
             self.pages.leave_swap_cache(page);
         }
+        frame.r.pte = pte;
         Ok(())
     }
 

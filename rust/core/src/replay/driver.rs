@@ -14,6 +14,7 @@ use super::mask_evidence::MaskEvidence;
 use super::nesting::Nesting;
 use super::overlap::Overlap;
 use super::parallel_step::{ParallelOutcome, ParallelSteps};
+use super::reclaimed::ReclaimRun;
 use super::tasks::Tasks;
 use super::traced::Traced;
 use crate::error::{Error, Result};
@@ -130,10 +131,10 @@ pub(super) struct ReclaimList {
     pub(super) task: u32,
     /// Row of the first.
     pub(super) row: usize,
-    /// When the latest was taken, in ns.
-    pub(super) time_ns: u64,
-    /// Where the pages are mapped: mm, address.
-    pub(super) places: Vec<(u32, u64)>,
+    /// When it ended, in ns, if the recording tells.
+    pub(super) end_ns: Option<u64>,
+    /// What reclaim visited and is not done yet, in order.
+    pub(super) runs: Vec<ReclaimRun>,
     /// Rows of faults of others that met a page of the list when it was gone already.
     pub(super) faults: Vec<usize>,
 }
@@ -282,9 +283,7 @@ impl<'a> Driver<'a> {
         self.meet(&event)?;
         self.run_deferred(event.time_ns)?;
         self.set_now(event.time_ns);
-        if self.reclaim.as_ref().is_some_and(|list| list.task == event.task) && event.kind() != EventKind::ReclaimPage {
-            self.flush_reclaim()?;
-        }
+        self.advance_reclaim(&event)?;
         if !matches!(event.kind(), EventKind::Switch | EventKind::MigrateTask) {
             self.finish_exec(&event)?;
         }
@@ -449,11 +448,13 @@ impl<'a> Driver<'a> {
         let (row, task) = self.cause;
         let (requests, events) = self.machine.engine_mut().take_log();
         let first = self.machine.engine().counters().nr_flush_requests - requests.len() as u64;
+        let unnamed_mms = self.unnamed_mms();
         if let Some(traced) = &mut self.traced {
             let probes = self.machine.take_probes();
             if !requests.is_empty() || !probes.is_empty() {
                 let (requests, events) = (requests.clone(), events.clone());
-                traced.push(Traced { row, task, first_request: first, requests, events, probes });
+                let unnamed_mms = unnamed_mms.clone();
+                traced.push(Traced { row, task, first_request: first, requests, events, probes, unnamed_mms });
             }
         }
         if requests.is_empty() {
@@ -468,7 +469,11 @@ impl<'a> Driver<'a> {
             let number = i64::try_from(first + index as u64).unwrap_or(i64::MAX);
             let begin = rest.iter().position(|e| e.request >= number).unwrap_or(rest.len());
             let end = rest.iter().position(|e| e.request > number).unwrap_or(rest.len());
-            self.predicted.push(Predicted::new(row, task, request, &rest[begin..end]));
+            if request.mm.is_some_and(|mm| unnamed_mms.contains(&mm)) {
+                self.note("flush of an address space that the recording does not name");
+            } else {
+                self.predicted.push(Predicted::new(row, task, request, &rest[begin..end]));
+            }
             rest = &rest[end..];
         }
     }

@@ -21,6 +21,7 @@ mod mask_evidence;
 mod nesting;
 mod overlap;
 mod parallel_step;
+mod reclaimed;
 mod scenario;
 mod search;
 mod tasks;

@@ -100,6 +100,7 @@ impl Unroller<'_> {
             Asked::PageLazyfree
             | Asked::ProtChanged
             | Asked::UffdWp
+            | Asked::PageSwapShared
             | Asked::ZeroPage
             | Asked::PageHuge
             | Asked::PageShmem
