@@ -197,7 +197,10 @@ BAD: list[tuple[Any, str]] = [
     (lambda a: tlb.simulate(a, pcids=a + np.uint64(4096)), "found Switch(4096), expected a PCID below 4096"),
     (lambda a: tlb.simulate(a, events=tlb.flush_all([5])), "event 0 of CPU 0: found place 5, expected one from 0 to 4"),
     (lambda a: tlb.simulate(a, events=tlb.flush_all([0], cpu=1)), "events: found CPU 1, expected less than 1"),
-    (lambda a: tlb.simulate(a, events=cast("Any", [3])), "events: found int, expected arrays of type tlbcore.tlb.EVENT"),
+    (
+        lambda a: tlb.simulate(a, events=cast("Any", [3])),
+        "events: found int, expected arrays of type tlbcore.tlb.EVENT",
+    ),
 ]
 
 
@@ -207,6 +210,13 @@ def test_what_cannot_be_is_refused_in_one_line(call: Any, message: str) -> None:
         call(np.arange(4, dtype=np.uint64))
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_a_result_is_like_all_results() -> None:
+    result = tlb.simulate([trace("sort")[:1000], trace("sort")[:10]], "skylake_sp")
+    assert [row["nr_accesses"] for row in result.to_rows()] == [1000, 10]
+    assert repr(result).startswith("<Result skylake_sp: 1010 accesses, ")
+    assert "nr_walks" in result._repr_html_()
 
 
 def test_command(capsys: pytest.CaptureFixture[str]) -> None:

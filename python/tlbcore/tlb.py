@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 import numpy as np
 
-from tlbcore import machines
+from tlbcore import machines, results
 from tlbcore._core import AddressTrace, simulate_tlb
 from tlbcore.errors import InputError
 
@@ -113,8 +113,8 @@ class Counts:
         }
 
 
-@dataclass(frozen=True)
-class Result(Counts):
+@dataclass(frozen=True, repr=False)
+class Result(results.Result, Counts):
     """The counts over all CPUs, and those of each."""
 
     cpus: tuple[Counts, ...] = field(default=())
@@ -123,7 +123,25 @@ class Result(Counts):
 
     def to_dict(self) -> dict[str, Any]:
         """A plain structure."""
-        return {"machine": self.machine, **super().to_dict(), "cpus": [cpu.to_dict() for cpu in self.cpus]}
+        return {"machine": self.machine, **Counts.to_dict(self), "cpus": [cpu.to_dict() for cpu in self.cpus]}
+
+    def to_rows(self) -> list[dict[str, results.Cell]]:
+        """A row for each CPU."""
+        rows: list[dict[str, results.Cell]] = []
+        for number, cpu in enumerate(self.cpus):
+            counts = {name: value for name, value in cpu.to_dict().items() if isinstance(value, int)}
+            row: dict[str, results.Cell] = {"cpu": number, **counts}
+            row |= {f"nr_walks_with_{loads}_loads": walks for loads, walks in enumerate(cpu.walks_by_loads, start=1)}
+            row |= {f"nr_walks_{size}": walks for size, walks in zip(PAGE_SIZES, cpu.walks_by_size, strict=True)}
+            rows.append(row)
+        return rows
+
+    def headline(self) -> str:
+        """One line."""
+        return (
+            f"{self.machine}: {self.nr_accesses} accesses, {self.nr_l1_misses} first-level misses,"
+            f" {self.nr_walks} walks, {self.nr_walk_loads} loads of walks"
+        )
 
 
 def open_trace(path: str | os.PathLike[str], format: str | None = None) -> AddressTrace:  # noqa: A002  # the usual word
