@@ -108,12 +108,12 @@ def pycachesim_call() -> Callable[[np.ndarray], tuple[int, int]] | None:
     def run(addresses: np.ndarray) -> tuple[int, int]:
         memory = cachesim.MainMemory()
         second = cachesim.Cache("L2", 128, 12, 4096, "LRU")
-        first = cachesim.Cache("L1", 16, 4, 4096, "LRU", load_from=second)
+        first = cachesim.Cache("L1", 16, 4, 4096, "LRU", store_to=second, load_from=second)
         memory.load_to(second)
+        memory.store_from(second)
         simulator = cachesim.CacheSimulator(first, memory)
         simulator.loadstore(prepared[id(addresses)], length=1)
-        stats = list(simulator.stats())
-        return stats[0]["MISS_count"], stats[1]["MISS_count"]
+        return first.stats()["MISS_count"], second.stats()["MISS_count"]
 
     def prepare(addresses: np.ndarray) -> None:
         prepared[id(addresses)] = [((address,), None) for address in addresses.tolist()]
@@ -139,7 +139,8 @@ def libcachesim_call() -> Any:  # noqa: ANN401  # a function that carries its pr
         table.tofile(path_of(addresses))
 
     def run(addresses: np.ndarray) -> None:
-        reader = lcs.TraceReader(str(path_of(addresses)), lcs.TraceType.ORACLE_GENERAL_TRACE, ignore_obj_size=True)
+        parameters = lcs.ReaderInitParam(ignore_obj_size=True)
+        reader = lcs.TraceReader(str(path_of(addresses)), lcs.TraceType.ORACLE_GENERAL_TRACE, parameters)
         lcs.LRU(cache_size=1536).process_trace(reader)
 
     run.prepare = prepare  # type: ignore[attr-defined]  # beside what is timed
