@@ -209,10 +209,10 @@ def simulate(  # noqa: PLR0913  # each has a default, and a meaning of its own
     columns = [
         (
             stream,
-            np.ascontiguousarray(table["at"]),
-            np.ascontiguousarray(table["kind"]),
-            np.ascontiguousarray(table["pcid"]),
-            np.ascontiguousarray(table["address"]),
+            np.require(table["at"], requirements=("C", "A")),
+            np.require(table["kind"], requirements=("C", "A")),
+            np.require(table["pcid"], requirements=("C", "A")),
+            np.require(table["address"], requirements=("C", "A")),
         )
         for stream, table in zip(streams, rows, strict=True)
     ]
@@ -290,7 +290,7 @@ def _one(name: str, values: npt.ArrayLike) -> Addresses:
     array = np.asarray(values)
     if array.ndim != 1:
         raise InputError(f"{name}: found {array.ndim} dimensions, expected 1")
-    return cast("Addresses", np.ascontiguousarray(_checked(name, array, np.uint64)))
+    return cast("Addresses", np.require(_checked(name, array, np.uint64), requirements=("C", "A")))
 
 
 def _streams(
