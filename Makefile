@@ -2,6 +2,9 @@
 
 PYTHON ?= python3
 PYTEST_ARGS ?= -n auto
+RELEASE_PYTHON ?= $(PYTHON)
+RELEASE_TESTS ?= tests/test_packaging.py tests/test_cli.py tests/test_doctests.py tests/test_results.py tests/test_sweep.py \
+	tests/test_bad_input.py tests/test_man_pages.py tests/test_simulator.py tests/test_notebooks.py
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -14,8 +17,7 @@ DOCS := $(VENV)/.docs
 CORE := $(VENV)/.core-$(PROFILE)
 CORE_RELEASE := $(VENV)/.core-release
 RUST_SOURCES := Cargo.toml Cargo.lock $(shell find rust -type f)
-BENCH_SCRIPTS := $(sort $(wildcard benches/*.py))
-BENCH_RUST := $(wildcard rust/core/benches/*.rs)
+BENCH_SCRIPTS := $(sort $(wildcard benches/bench_*.py))
 
 DEMO_RECORDING := data/recordings/apache.perf.txt.zst
 DEMO_KERNELS := linux-5.10 linux-6.18 consolidated
@@ -26,10 +28,10 @@ export PIP_QUIET := 1
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test lint scores bench docs build lab clean
+.PHONY: help demo test lint scores bench docs build release lab clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(CORE) ## Compare kernels on a real recording, then hold the model against what was recorded
 	$(BIN)/tlbcore compare $(DEMO_RECORDING) $(addprefix --kernel ,$(DEMO_KERNELS))
@@ -55,10 +57,12 @@ scores: $(CORE) ## Pin the scores that rose, and write every output that the doc
 	$(BIN)/python tools/how_true.py
 	$(BIN)/python tools/shown_output.py
 
-bench: $(if $(BENCH_SCRIPTS)$(BENCH_RUST),$(CORE_RELEASE)) ## Run the benchmarks on a release build
-	@$(if $(BENCH_SCRIPTS)$(BENCH_RUST),:,echo 'there are no benchmarks')
-	@set -e; for script in $(BENCH_SCRIPTS); do echo "$$script"; $(BIN)/python "$$script"; done
-	$(if $(BENCH_RUST),cargo bench -p tlbcore --bench '*' --locked)
+# Peers are measured where they are installed; BENCHMARKING.md says how.
+bench: $(CORE_RELEASE) ## Run the benchmarks on a release build; figures go to target/bench too
+	@mkdir -p target/bench
+	@set -e; for script in $(BENCH_SCRIPTS); do echo "$$script"; \
+		$(BIN)/python "$$script" --json "target/bench/$$(basename "$$script" .py).json"; done
+	cargo bench -p tlbcore --bench '*' --locked
 
 docs: $(DOCS) ## Build the documentation into docs/_build, warnings are errors
 	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going docs docs/_build
@@ -66,6 +70,17 @@ docs: $(DOCS) ## Build the documentation into docs/_build, warnings are errors
 
 build: $(DEV) ## Build a wheel and a source distribution into dist
 	$(BIN)/maturin build --release --sdist --out dist
+
+# The wheel is built from the source distribution, elsewhere, so that both are tried; a fresh environment has nothing else.
+release: $(DEV) ## Build both, install the wheel into a fresh environment, run tests against it: RELEASE_TESTS=tests for all
+	rm -rf build/release
+	$(BIN)/maturin sdist --out build/release/dist
+	$(BIN)/python -m pip wheel --no-deps --wheel-dir build/release/dist build/release/dist/*.tar.gz
+	$(RELEASE_PYTHON) -m venv build/release/venv
+	build/release/venv/bin/python -m pip install --upgrade 'pip>=25.1'
+	build/release/venv/bin/python -m pip install --group dev build/release/dist/*.whl
+	build/release/venv/bin/python -m pytest $(PYTEST_ARGS) $(RELEASE_TESTS)
+	@ls -l build/release/dist
 
 # Needs packages of the system (lab/README.md), no virtual environment.
 lab: ## Record a scenario on a real kernel in QEMU: SCENARIO=FILE, LAB_ARGS='--kernel-package NAME'

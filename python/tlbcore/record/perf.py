@@ -147,7 +147,7 @@ def _cpu() -> str:
 
 def _complaint(said: str, status: int) -> str:
     """The line of what `perf` said that tells most: the first that names an error, else the last."""
-    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    lines = [line.strip() for line in said.splitlines() if line.strip() not in {"", "Error:", "Warning:"}]
     words = ("error", "failed", "cannot", "can't", "unable", "denied", "permission", "not found", "no such", "invalid")
     telling = (line for line in lines if any(word in line.lower() for word in words))
     return next(telling, lines[-1] if lines else f"ended with status {status}")

@@ -31,7 +31,7 @@ TOUCHED_PAGES: Final = 512
 _PAGE: Final = 4096
 _PEEK: Final = 4096
 _LINE: Final = re.compile(
-    r"^(?:\[?(?:pid\s+)?(?P<tid>\d+)\]?\s+)?(?:(?P<time>\d\d:\d\d:\d\d(?:\.\d+)?|\d{6,}\.\d+|\d{6,})\s+)?(?P<rest>\S.*)$"
+    r"^(?:\[?(?:pid\s+)?(?P<tid>\d+)\]?\s+)?(?:(?P<time>\d\d:\d\d:\d\d(?:\.\d+)?|\d+\.\d+|\d{6,})\s+)?(?P<rest>\S.*)$"
 )
 _CALL: Final = re.compile(r"^(?P<name>\w+)\((?P<args>.*)\)\s+= (?P<result>\?|-?\w+)(?P<more>.*)$")
 _UNFINISHED: Final = re.compile(r"^(?P<name>\w+)\((?P<args>.*?),?\s*<unfinished \.\.\.>$")
@@ -68,6 +68,10 @@ class _Thread:
     pid: int
     comm: str
     cpu: int
+    #: The fork that made it is in the text. Its first calls can stand before the line that tells of it.
+    is_known: bool = False
+    #: When its last call and what is assumed after it are over.
+    free_ns: int = 0
     #: A call that has begun: its name, arguments and time.
     open: tuple[str, str, int] | None = None
 
@@ -79,23 +83,22 @@ class _Reader:
     threads: dict[int, _Thread] = field(default_factory=dict)
     brk: dict[int, int] = field(default_factory=dict)
     assumed: Counter[str] = field(default_factory=Counter)
-    #: (time, order, text)
-    out: list[tuple[int, int, str]] = field(default_factory=list)
+    #: (time, order, thread, event, payload)
+    out: list[tuple[int, int, _Thread, str, str]] = field(default_factory=list)
+    #: Threads that no fork in the text has made.
+    strangers: list[_Thread] = field(default_factory=list)
     last_ns: int = 0
     #: The process that a line without a number is of.
     main: int = 1
 
     def put(self, thread: _Thread, time_ns: int, event: str, payload: str) -> None:
-        head = f"{thread.comm[:15]:>16} {thread.pid}/{thread.tid} [{thread.cpu:03}]"
-        seconds = f"{time_ns // 1_000_000_000}.{time_ns % 1_000_000_000:09}"
-        self.out.append((time_ns, len(self.out), f"{head} {seconds}: {event}: {payload}\n"))
+        self.out.append((time_ns, len(self.out), thread, event, payload))
 
     def thread(self, tid: int) -> _Thread:
         """The thread; one that was not seen to begin is a process of its own."""
         if tid not in self.threads:
-            if self.threads:
-                self.assumed["threads_not_seen_to_begin_are_processes"] += 1
             self.threads[tid] = self.begin(tid, tid, "?")
+            self.strangers.append(self.threads[tid])
         return self.threads[tid]
 
     def begin(self, tid: int, pid: int, comm: str) -> _Thread:
@@ -143,8 +146,9 @@ class _Reader:
         if number is None:
             self.assumed["other_calls_passed_over"] += 1
             return
+        began = max(began, thread.free_ns)
         spent = _SPENT.search(call["more"])
-        ended = began + 1 + (int(float(spent[1]) * 1e9) if spent else 0)
+        ended = began + 1 + (round(float(spent[1]) * 1e9) if spent else 0)
         try:
             args = numbers(name, call["args"])
         except ValueError as error:
@@ -168,12 +172,17 @@ class _Reader:
             self.brk.pop(thread.pid, None)
         self.put(thread, ended, "raw_syscalls:sys_exit", f"NR {number} = {result}")
         self.touch(thread, name, args, result, ended)
-        self.last_ns = max(self.last_ns, began)
+        thread.free_ns = ended + 2
 
     def fork(self, parent: _Thread, name: str, args: str, tid: int, time_ns: int) -> None:
         flags = flags_of(args) if name.startswith("clone") else 0
         pid = parent.pid if flags & _CLONE_THREAD else tid
-        self.threads[tid] = self.begin(tid, pid, parent.comm)
+        child = self.threads.get(tid)
+        if child is None:
+            child = self.threads[tid] = self.begin(tid, pid, parent.comm)
+        child.pid, child.is_known = pid, True
+        if child.comm == "?":
+            child.comm = parent.comm
         payload = f"comm={parent.comm[:15]} pid={parent.tid} child_comm={parent.comm[:15]} child_pid={tid}"
         self.put(parent, time_ns, "sched:sched_process_fork", payload)
         if pid in self.brk or parent.pid in self.brk:
@@ -220,14 +229,16 @@ def as_perf_text(lines: Iterable[str], file: str, nr_cpus: int) -> Iterator[str]
     for place, line in enumerate(lines, 1):
         if line.strip():
             reader.line(line.rstrip("\n"), place)
-    nr_used = max((int(text.partition("[")[2][:3]) + 1 for _, _, text in reader.out), default=1)
+    unknown = sum(not thread.is_known for thread in reader.strangers[1:])
+    reader.assumed["threads_not_seen_to_begin_are_processes"] += unknown
     yield "# recorded by : strace\n"
-    yield f"# nrcpus online : {nr_used}\n"
+    yield f"# nrcpus online : {max((thread.cpu + 1 for _, _, thread, _, _ in reader.out), default=1)}\n"
     for what, count in sorted(reader.assumed.items()):
         if count:
             yield f"# assumed : {what} : {count}\n"
-    for _, _, text in sorted(reader.out, key=lambda entry: entry[:2]):
-        yield text
+    for time_ns, _, thread, event, payload in sorted(reader.out, key=lambda entry: entry[:2]):
+        head = f"{thread.comm[:15]:>16} {thread.pid}/{thread.tid} [{thread.cpu:03}]"
+        yield f"{head} {time_ns // 1_000_000_000}.{time_ns % 1_000_000_000:09}: {event}: {payload}\n"
 
 
 def _nanoseconds(text: str) -> int:

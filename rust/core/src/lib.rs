@@ -16,3 +16,4 @@ pub mod replay;
 pub mod tlb;
 pub mod tlb_trace;
 pub mod trace;
+mod wide;

@@ -19,11 +19,11 @@ fn is_write(frame: &Frame) -> bool {
 impl Machine {
     /// Makes the tables of the address, unless a huge page is there, and reads the entry.
     pub(super) fn pte_alloc(&mut self, frame: &mut Frame) -> Result<()> {
-        let pmd = self.tables.pmd_entry(frame.r.root, frame.r.addr);
-        if pmd.is_none() {
-            self.tables.alloc_pte_table(frame.r.root, frame.r.addr)?;
-        }
         frame.r.place = self.find_place(frame);
+        if frame.r.place.is_none() {
+            let table = self.tables.alloc_pte_table(frame.r.root, frame.r.addr)?;
+            frame.r.place = Some(Place { table, level: PTE_LEVEL });
+        }
         let pte = self.read_entry(frame)?;
         frame.r.pte = pte;
         frame.r.new_pte = pte;

@@ -51,13 +51,13 @@ impl Machine {
                 }
             }
             if !frame.page_list.is_empty() {
-                return Ok(Stage::Run(Box::new(frame), Todo::Reclaim { next }));
+                return Ok(Stage::Run(frame, Todo::Reclaim { next }));
             }
         }
         if !goes_on && self.task(by.task)?.tlb_ubc.flush_required {
             // The end of a list whose pages came before.
             let frame = self.frame(ProgramName::ShrinkFolioList, by, mm, args)?;
-            return Ok(Stage::Run(Box::new(frame), Todo::Reclaim { next }));
+            return Ok(Stage::Run(frame, Todo::Reclaim { next }));
         }
         Ok(Stage::Done(Outcome::None))
     }
