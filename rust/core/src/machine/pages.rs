@@ -67,6 +67,7 @@ impl PageKind {
 }
 
 /// One allocated frame (`struct folio`).
+#[expect(clippy::struct_excessive_bools, reason = "flags of a folio, which are set each on its own")]
 #[derive(Clone, Debug)]
 pub struct Page {
     /// What it holds.

@@ -97,6 +97,8 @@ impl Machine {
         match leaf {
             // An operation that runs alone takes no locks; for calls, call.rs does before it comes here.
             Leaf::Lock { .. } | Leaf::Unlock { .. } | Leaf::Downgrade { .. } | Leaf::CopyUserPage
+            // The contents of pages are not modelled: those of one call of KSM are taken to be equal.
+            | Leaf::PagesIdentical
             // The old VMA was never taken out of the tree.
             | Leaf::VmaDontunmap => Ok(()),
 
@@ -231,8 +233,6 @@ impl Machine {
                 page.dirty = false;
             }),
             Leaf::StableTreeSearch => self.stable_tree_search(frame),
-            // The contents of pages are not modelled: those of one call are taken to be equal.
-            Leaf::PagesIdentical => Ok(()),
             Leaf::SetPteKsm => self.set_pte_ksm(frame),
             Leaf::IsolateFolio => self.isolate_folio(frame),
             Leaf::AddToSwap => {

@@ -697,7 +697,7 @@ fn number(ops: &[Op], starts: &[OpIndex], nr_threads: usize) -> (Vec<Vec<OpIndex
                 }
             }
             Kind::PteSame(_) | Kind::ReadIfMaps(..) | Kind::TestClearDirty(_) | Kind::Choose => {
-                todo.extend([op.next, op.other])
+                todo.extend([op.next, op.other]);
             }
             _ => todo.push(op.next),
         }

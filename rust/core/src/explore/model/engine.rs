@@ -254,11 +254,9 @@ impl<const W: usize> KernelModel<W> {
     pub(super) fn exec_engine(&self, state: &mut [u64; W], thread: &ThreadFields, op: &Op) -> Option<OpIndex> {
         let Some(engine) = &self.engine else { return Some(op.next) };
         match &op.kind {
-            Kind::NoteDeferral => {
-                if thread.range.get(state) == 0 {
-                    let tlb_gen = self.tlb_gen.get(state);
-                    thread.defer_gen.set(state, tlb_gen);
-                }
+            Kind::NoteDeferral if thread.range.get(state) == 0 => {
+                let tlb_gen = self.tlb_gen.get(state);
+                thread.defer_gen.set(state, tlb_gen);
             }
             Kind::BumpGen(scope) => {
                 let known = self.tlb_gen.get(state);

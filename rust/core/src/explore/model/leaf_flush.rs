@@ -121,8 +121,8 @@ impl Unroller<'_> {
         }
         let moved = self.read_local(Local::Moved);
         let text = "preempted, goes on on another CPU".to_owned();
-        let moves = self.op(Kind::Set(moved, 1), Class::Visible, stays, 0, text);
-        self.op(Kind::Choose, Class::Visible, stays, moves, "arch_leave_lazy_mmu_mode()".to_owned())
+        let elsewhere = self.op(Kind::Set(moved, 1), Class::Visible, stays, 0, text);
+        self.op(Kind::Choose, Class::Visible, stays, elsewhere, "arch_leave_lazy_mmu_mode()".to_owned())
     }
 
     fn tlbi(&mut self, scope: Scope, class: Class, text: &str, next: OpIndex) -> OpIndex {
@@ -198,11 +198,11 @@ impl Unroller<'_> {
         for local in [Local::Range, Local::FreedTables] {
             done = self.set_local(local, 0, done);
         }
-        let text = format!("{name}()");
+        let words = format!("{name}()");
         if self.batches_invalidations() {
-            return self.drain(&text, done);
+            return self.drain(&words, done);
         }
-        let flush = self.flush(Scope::Gather(all), &text, done);
+        let flush = self.flush(Scope::Gather(all), &words, done);
         let test = Test::Any(vec![Test::Above(range, 0), Test::Above(freed, 0)]);
         self.op(Kind::Branch(test), Class::Local, flush, next, String::new())
     }

@@ -87,6 +87,7 @@ pub(super) struct Registers {
 }
 
 /// The static part of a frame.
+#[expect(clippy::struct_excessive_bools, reason = "each is known or not where a step stands, on its own")]
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(super) struct At {
     pub r: Registers,
