@@ -89,7 +89,7 @@ def test_a_violation_of_one_operation_is_told_once() -> None:
 
 def test_what_is_not_tried_is_said() -> None:
     found = tlbcore.hunt("linux-6.18", 1, users=1, pages=1, faults=0)
-    assert any("collapse_huge_page" in where and "huge entries" in reason for where, reason in found.refused.items())
+    assert any("collapse_huge_page" in where and "whole_tables" in reason for where, reason in found.refused.items())
     assert found.refused["madvise_free on file pages"].startswith("madvise() gives EINVAL")
     cut = tlbcore.hunt("linux-6.18", operations=["munmap", "page_mkclean"], users=1, pages=1, faults=0, states=3)
     assert cut.undecided

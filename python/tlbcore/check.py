@@ -31,6 +31,9 @@ INVARIANTS: dict[str, str] = {name: says for name, _, says in _core.invariants()
 #: What `check` looks for unless told.
 DEFAULT_INVARIANTS = ("I1", "I2", "I3", "I4", "I5")
 
+#: What it looks for as well where page tables are objects (`whole_tables`).
+TABLE_INVARIANTS = ("I6",)
+
 #: Reductions that keep shortest counterexamples; each can be switched off.
 DEFAULT_REDUCTIONS = ("saturate", "urgent", "symmetry", "dead")
 
@@ -137,7 +140,8 @@ def check(  # noqa: PLR0913  # what to run, on what, how far
     faults: int = 0,
     spare_frames: int | None = None,
     engine: Mapping[str, bool] | None = None,
-    invariants: Sequence[str] = DEFAULT_INVARIANTS,
+    whole_tables: bool = False,
+    invariants: Sequence[str] | None = None,
     reductions: Sequence[str] = DEFAULT_REDUCTIONS,
     states: int | None = None,
     seconds: float | None = None,
@@ -159,8 +163,10 @@ def check(  # noqa: PLR0913  # what to run, on what, how far
         kind: What `pages` hold, if it is a number.
         faults: Threads that take a page fault wherever the hardware would raise one, again and again.
         spare_frames: Page frames that can be allocated.
-        engine: Bugs of the flush engine that it once had: `gen_zero_is_old`, `tlb_flush_pending_is_bool`.
-        invariants: What to look for, by short names.
+        engine: Bugs that no scheme expresses, each a name and true: of the flush engine `gen_zero_is_old`,
+            `tlb_flush_pending_is_bool`; of the gather `nested_finish_forgets_tables`, `lone_table_freed_unflushed`.
+        whole_tables: The pages are all that their page tables hold: tables are freed, and move, as a whole.
+        invariants: What to look for, by short names; without: I1 to I5, and I6 with `whole_tables`.
         reductions: `urgent`, `symmetry`, `dead`: each keeps verdicts and shortest counterexamples.
         states: At most so many states.
         seconds: At most so much wall time.
@@ -186,7 +192,10 @@ def check(  # noqa: PLR0913  # what to run, on what, how far
         "faults": faults,
         "spare_frames": spare_frames,
         "engine": dict(engine or {}),
+        "whole_tables": whole_tables,
     }
+    if invariants is None:
+        invariants = (*DEFAULT_INVARIANTS, *(TABLE_INVARIANTS if whole_tables else ()))
     options = {
         "invariants": list(invariants),
         "reductions": list(reductions),

@@ -104,6 +104,8 @@ class Litmus:
     engine: tuple[str, ...]
     pages: tuple[Page, ...]
     spare_frames: int | None
+    #: Page tables are freed, and move, as a whole.
+    whole_tables: bool
     #: CPUs with an operation, then those that take faults, then those of the user.
     threads: tuple[Call, ...]
     faults: int
@@ -133,6 +135,7 @@ class Litmus:
         lines += [f"engine {name}" for name in self.engine]
         lines += ["", "{", *(f"  p{number}: {page};" for number, page in enumerate(self.pages))]
         lines += [] if self.spare_frames is None else [f"  spare frames {self.spare_frames};"]
+        lines += ["  whole tables;"] if self.whole_tables else []
         programs = [*map(str, self.threads), *[FAULTS] * self.faults, *[USER] * self.users]
         widths = [max(len(program), len(f"P{number}")) for number, program in enumerate(programs)]
         rows = ([f"P{number}" for number in range(len(programs))], programs)
@@ -281,6 +284,7 @@ def _kernel(reader: _Reader) -> Litmus:
         engine=tuple(dict.fromkeys(engine)),
         pages=(),
         spare_frames=None,
+        whole_tables=False,
         threads=(),
         faults=0,
         users=0,
@@ -306,6 +310,7 @@ def _state(reader: _Reader, litmus: Litmus) -> Litmus:
     first = True
     pages: list[Page] = []
     spare_frames = None
+    whole_tables = False
     while True:
         line = reader.next("} after the pages")
         inside += (line.removeprefix("{") if first else line) + " "
@@ -315,6 +320,8 @@ def _state(reader: _Reader, litmus: Litmus) -> Litmus:
         for statement in map(str.strip, statements):
             if found := re.fullmatch(r"spare\s+frames\s+(\S+)", statement):
                 spare_frames = reader.number(found[1], "spare frames")
+            elif re.fullmatch(r"whole\s+tables", statement):
+                whole_tables = True
             else:
                 pages.append(_page(reader, statement, len(pages)))
         if end:
@@ -325,7 +332,7 @@ def _state(reader: _Reader, litmus: Litmus) -> Litmus:
         reader.bad(after, "nothing after }")
     if not pages:
         reader.bad("no page", "p0: KIND;")
-    return replace(litmus, pages=tuple(pages), spare_frames=spare_frames)
+    return replace(litmus, pages=tuple(pages), spare_frames=spare_frames, whole_tables=whole_tables)
 
 
 def _page(reader: _Reader, statement: str, number: int) -> Page:
@@ -333,7 +340,7 @@ def _page(reader: _Reader, statement: str, number: int) -> Page:
     if found is None and "TLB" in statement.upper():
         reader.bad(statement, "no TLB entry: TLBs are empty at the start, and hardware fills them at any time")
     if found is None:
-        reader.bad(statement or ";", f"p{number}: KIND, ENTRY, table N, vma N, frame N; or spare frames N;")
+        reader.bad(statement or ";", f"p{number}: KIND, ENTRY, table N, vma N, frame N; spare frames N; or whole tables;")
     if found[1] != str(number):
         reader.bad(f"p{found[1]}", f"p{number}: pages are numbered in order")
     text = found[2]

@@ -141,6 +141,7 @@ def scenario_of(litmus: Litmus) -> dict[str, Any]:
         "faults": litmus.faults,
         "spare_frames": litmus.spare_frames,
         "engine": dict.fromkeys(litmus.engine, True),
+        "whole_tables": litmus.whole_tables,
     }
 
 

@@ -31,7 +31,12 @@ from tlbcore.races import (
     r13,
     r14a,
     r14b,
+    r18,
+    r19,
+    r21,
+    r22,
     r27,
+    r30,
     r35,
 )
 from tlbcore.races.race import Race
@@ -39,7 +44,36 @@ from tlbcore.races.uncovered import UNCOVERED, Uncovered
 
 __all__ = ["RACES", "UNCOVERED", "Race", "Uncovered", "get", "matching"]
 
-_MODULES = (r01, r02, r03, r04, r05, r05b, r06, r09a, r09b, r11, r12, r13, r14a, r14b, r27, r35, m2, m3, m4, m8)
+_MODULES = (
+    r01,
+    r02,
+    r03,
+    r04,
+    r05,
+    r05b,
+    r06,
+    r09a,
+    r09b,
+    r11,
+    r12,
+    r13,
+    r14a,
+    r14b,
+    r18,
+    r19,
+    r18,
+    r19,
+    r21,
+    r22,
+    r27,
+    r30,
+    r30,
+    r35,
+    m2,
+    m3,
+    m4,
+    m8,
+)
 
 #: The races by their short names.
 RACES: dict[str, Race] = {module.RACE.id: module.RACE for module in _MODULES}

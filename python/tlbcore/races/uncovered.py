@@ -31,7 +31,6 @@ _WALKER = "walkers without locks (GUP-fast) and tables that change hands are not
 _SHARED = "hugetlb and page tables that several address spaces share are not modelled"
 _LAZY = "lazy CPUs and switches between address spaces are not modelled"
 _WEAK = "it needs a store that is seen late; memory is sequentially consistent in the model"
-_MOVED = "huge entries and page tables that move as a whole are not modelled"
 
 _ROWS = (
     (
@@ -71,36 +70,6 @@ _ROWS = (
         "I6",
         f"{_SHARED}; {_WALKER}",
         "CVE-2025-38085",
-    ),
-    (
-        "R18",
-        "mm/mremap: fix move_normal_pmd/retract_page_tables race",
-        "6fa1066fc5d0",
-        "v6.12",
-        "4",
-        "I6",
-        f"{_MOVED}, nor is their retraction",
-        "CVE-2024-50066",
-    ),
-    (
-        "R19",
-        "mm/mremap: hold the rmap lock in write mode when moving page table entries",
-        "97113eb39fa7",
-        "v5.14",
-        "4",
-        "I1",
-        _MOVED,
-        "CVE-2022-41222",
-    ),
-    ("R21", "mm: mmu_gather: remove __tlb_reset_range() for force flush", "7a30df49f63a", "v5.2", "1", "I6", _TABLES),
-    (
-        "R22",
-        "mm/mmu_gather: invalidate TLB correctly on batch allocation failure and flush",
-        "0ed1325967ab",
-        "v5.6",
-        "1",
-        "I6",
-        _TABLES,
     ),
     (
         "R23",
@@ -147,15 +116,6 @@ _ROWS = (
         "HW",
         "I8",
         "neither INVLPGB nor ASIDs are modelled; every flush of another CPU is an IPI",
-    ),
-    (
-        "R30",
-        "mm/khugepaged: fix GUP-fast interaction by sending IPI",
-        "2ba99c5e0881",
-        "v6.1",
-        "1",
-        "I6",
-        f"{_WALKER}; huge pages are not modelled",
     ),
     (
         "R32",

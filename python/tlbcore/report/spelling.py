@@ -168,6 +168,8 @@ PLAIN: Final[dict[str, str]] = {
     "set_pmd_at": "set_pmd_at(mm, addr, pmd, new_pmd);",
     "split_huge_pmd": "split_huge_pmd(vma, pmd, addr);",
     "pmdp_collapse_flush": "pmdp_collapse_flush(vma, addr, pmd);",
+    "tlb_remove_table_sync_one": "tlb_remove_table_sync_one();",
+    "pte_free_defer": "pte_free_defer(mm, pmd_pgtable(old_pmd));",
     "collapse_copy": "__collapse_huge_page_copy(pte, new_folio, pmd, vma, addr);",
     "set_pmd_huge": "set_pmd_at(mm, addr, pmd, folio_mk_pmd(new_folio, vma->vm_page_prot));",
     "pte_alloc": "pte_alloc(mm, pmd), pte = ptep_get(ptep);",

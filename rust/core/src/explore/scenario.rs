@@ -17,6 +17,9 @@ pub const MAX_FRAMES: usize = 16;
 /// At most this many user CPUs.
 pub const MAX_USERS: usize = 8;
 
+/// The operation that walks without locks.
+const GUP_FAST: &str = "gup_fast";
+
 /// What a page holds.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -87,6 +90,12 @@ pub struct EngineSpec {
     pub gen_zero_is_old: bool,
     /// `tlb_flush_pending` is a bool, not a count (before 16af97dc5a89).
     pub tlb_flush_pending_is_bool: bool,
+    /// The end of a nested gather forgets that it has tables to free (before 7a30df49f63a).
+    pub nested_finish_forgets_tables: bool,
+    /// GUP-fast does not look at the upper entry again after it took the page (before 70cbc3cc78a9).
+    pub gup_trusts_pmd: bool,
+    /// A table for which the gather gets no batch is freed without a flush (before 0ed1325967ab).
+    pub lone_table_freed_unflushed: bool,
 }
 
 /// What to explore.
@@ -108,6 +117,10 @@ pub struct Scenario {
     /// Bugs of the flush engine.
     #[serde(default)]
     pub engine: EngineSpec,
+    /// The pages are all that their PTE tables hold, so that tables are freed, moved and collapsed as a whole; else other
+    /// pages around them keep the tables.
+    #[serde(default)]
+    pub whole_tables: bool,
 }
 
 /// A VMA.
@@ -164,6 +177,8 @@ pub struct Thread {
     pub write: bool,
     /// It takes faults, for ever.
     pub is_faulter: bool,
+    /// It walks page tables without locks and takes pages (GUP-fast); its program is the explorer's own.
+    pub is_walker: bool,
     /// After the program the pages leave the page cache (truncation).
     pub truncates: bool,
 }
@@ -177,6 +192,10 @@ pub struct World {
     pub vmas: Vec<VmaInfo>,
     /// The address space of each PTE table.
     pub tables: Vec<u8>,
+    /// For each, whether it is there at the start: where mremap moves a whole table to, there is none.
+    pub has_table: Vec<bool>,
+    /// Tables go and move as a whole.
+    pub whole_tables: bool,
     /// Virtual pages, in address order within an address space.
     pub pages: Vec<VirtualPage>,
     /// Page frames.
@@ -191,15 +210,21 @@ fn bad(message: impl std::fmt::Display) -> Error {
     Error::Value(format!("scenario: {message}"))
 }
 
-/// The operations by name: the programs of a kernel, and truncation, which is one of them and a little more.
+/// The operations by name: the programs of a kernel; truncation, which is one of them and a little more; and GUP-fast, which
+/// flushes nothing and so is no program.
 fn program_of(operation: &str) -> Result<(ProgramName, bool)> {
+    if operation == GUP_FAST {
+        return Ok((ProgramName::Custom, false));
+    }
     if operation == "truncate" {
         return Ok((ProgramName::UnmapMappingRange, true));
     }
     ProgramName::parse(operation)
         .filter(|program| *program != ProgramName::Custom)
         .map(|program| (program, false))
-        .ok_or_else(|| bad(format!("found operation {operation}, expected truncate or a program of the kernel")))
+        .ok_or_else(|| {
+            bad(format!("found operation {operation}, expected truncate, gup_fast or a program of the kernel"))
+        })
 }
 
 impl Scenario {
@@ -227,6 +252,8 @@ impl Scenario {
             users: self.users,
             vmas: Vec::new(),
             tables: Vec::new(),
+            has_table: Vec::new(),
+            whole_tables: self.whole_tables,
             pages: Vec::new(),
             frames: Vec::new(),
             threads: Vec::new(),
@@ -247,6 +274,7 @@ impl Scenario {
                 target: Vec::new(),
                 write: true,
                 is_faulter: true,
+                is_walker: false,
                 truncates: false,
             });
         }
@@ -256,6 +284,7 @@ impl Scenario {
                 world.pages.len()
             )));
         }
+        world.has_table = (0..world.tables.len() as u8).map(|table| !world.is_moved_to(table)).collect();
         Ok(world)
     }
 
@@ -320,6 +349,7 @@ impl Scenario {
             target,
             write: spec.write,
             is_faulter: false,
+            is_walker: spec.operation == GUP_FAST,
             truncates,
         });
         Ok(())
@@ -361,6 +391,31 @@ impl Scenario {
             }
         }
         Ok(())
+    }
+}
+
+impl World {
+    /// The virtual pages of a PTE table's 2 MiB, by address.
+    pub fn pages_of_table(&self, table: u8) -> Vec<u8> {
+        (0..self.pages.len() as u8).filter(|page| self.pages[usize::from(*page)].table == table).collect()
+    }
+
+    /// Where a thread moves the whole of a table: mremap of all its pages to a place of their own.
+    pub fn moves_whole(&self, thread: &Thread, table: u8) -> Option<u8> {
+        if !self.whole_tables || thread.program != ProgramName::Mremap {
+            return None;
+        }
+        let target_of = |page: &u8| thread.range.iter().position(|p| p == page).map(|index| thread.target[index]);
+        let targets: Option<Vec<u8>> = self.pages_of_table(table).iter().map(target_of).collect();
+        let targets = targets.filter(|targets| !targets.is_empty())?;
+        let to = self.pages[usize::from(targets[0])].table;
+        (to != table && self.pages_of_table(to) == targets).then_some(to)
+    }
+
+    /// Some thread moves a whole table there.
+    fn is_moved_to(&self, table: u8) -> bool {
+        let tables = 0..self.tables.len() as u8;
+        self.threads.iter().any(|thread| tables.clone().any(|from| self.moves_whole(thread, from) == Some(table)))
     }
 }
 

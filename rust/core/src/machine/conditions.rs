@@ -65,6 +65,7 @@ impl Machine {
                 let pmd = self.tables.pmd_entry(frame.r.root, frame.r.addr);
                 !pmd.is_none() && !pmd.is_table()
             }
+            Test::PmdPresent => !self.tables.pmd_entry(frame.r.root, frame.r.addr).is_none(),
             Test::ShouldDeferFlush => self.engine.mm_cpumask(frame.r.mm).any_but(frame.by.cpu).is_some(),
             Test::MmTlbFlushNested => self.mm(frame.r.mm).is_some_and(|mm| mm.tlb_flush_pending > 1),
             Test::Moves => frame.args.mremap.moves,

@@ -249,6 +249,12 @@ impl Machine {
                 self.pmdp_collapse_flush(frame);
                 Ok(())
             }
+            // Nobody walks beside an operation of replay, and what is waited for is no flush.
+            Leaf::TlbRemoveTableSyncOne => Ok(()),
+            Leaf::PteFreeDefer => {
+                self.free_set_aside(frame);
+                Ok(())
+            }
             Leaf::CollapseCopy => self.collapse_copy(frame),
             Leaf::SetPmdHuge => self.set_pmd_huge(frame),
 

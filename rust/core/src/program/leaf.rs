@@ -339,6 +339,10 @@ leaves! {
     SplitHugePmd = "split_huge_pmd", Entry, [];
     /// Takes a PTE table out of the tree and flushes its range.
     PmdpCollapseFlush = "pmdp_collapse_flush", Entry, ["collapse_huge_page"];
+    /// Waits for all who walk page tables without locks (`tlb_remove_table_sync_one()`); flushes nothing.
+    TlbRemoveTableSyncOne = "tlb_remove_table_sync_one", Nothing, [];
+    /// The table taken out of the tree is freed once all who walk without locks are through (RCU).
+    PteFreeDefer = "pte_free_defer", Nothing, ["collapse_huge_page"];
     /// Copies the small pages into a new huge one.
     CollapseCopy = "collapse_copy", Nothing, ["collapse_huge_page"];
     /// Maps the new huge page.

@@ -94,6 +94,7 @@ impl Unroller<'_> {
             Asked::AnyChanged => Test::Above(self.read_local(Local::Changed), 0),
             Asked::WriteFault => Test::Const(self.fault.is_some_and(|(_, write)| write)),
             Asked::ShouldDeferFlush => Test::Const(self.world.users > 0),
+            Asked::PmdPresent => self.pmd_present(at),
             Asked::MmTlbFlushNested => Test::Above(self.vars.read(Var::FlushPending(0)), 1),
             // No MADV_FREE runs; only mprotect changes rights; and what no scenario has: huge pages, zero pages, userfaultfd, shmem, VM_DONTCOPY,
             // fetches, mremap's other ways, populating.
@@ -177,6 +178,7 @@ impl Unroller<'_> {
                 Var::Dirty(_) => format!("folio_test_dirty({})", self.frame_name(at)),
                 Var::Cached(_) => format!("folio_test_swapcache({})", self.frame_name(at)),
                 Var::Lazyfree(_) => format!("folio_test_lazyfree({})", self.frame_name(at)),
+                Var::Pmd(_) => "pmd_present()".to_owned(),
                 Var::FlushPending(_) => "mm_tlb_flush_nested()".to_owned(),
                 _ => String::new(),
             },

@@ -41,12 +41,8 @@ impl Unroller<'_> {
             | Leaf::PmdpInvalidateAd
             | Leaf::SetPmdAt
             | Leaf::SplitHugePmd
-            | Leaf::PmdpCollapseFlush
-            | Leaf::CollapseCopy
-            | Leaf::SetPmdHuge
             | Leaf::DoHugePmdAnonymousPage
             | Leaf::SetPmdAtChild
-            | Leaf::MoveNormalPmd
             | Leaf::MoveHugePmd => return Err(self.error(&format!("{}: huge entries are not modelled", leaf.name()))),
             Leaf::SelectRangeAt { .. } => {
                 return Err(self.error("select_range_at: a scenario chooses its ranges itself"));
@@ -126,12 +122,8 @@ impl Unroller<'_> {
             | Leaf::PmdpInvalidateAd
             | Leaf::SetPmdAt
             | Leaf::SplitHugePmd
-            | Leaf::PmdpCollapseFlush
-            | Leaf::CollapseCopy
-            | Leaf::SetPmdHuge
             | Leaf::DoHugePmdAnonymousPage
             | Leaf::SetPmdAtChild
-            | Leaf::MoveNormalPmd
             | Leaf::MoveHugePmd
             | Leaf::AllocAnonPage
             | Leaf::SwapIn
@@ -156,9 +148,18 @@ impl Unroller<'_> {
             // Nothing in a scenario grows.
             | Leaf::VmaExpand
             // The zero page holds nothing that can be lost or seen by others.
-            | Leaf::SetPteZero
-            // A scenario keeps its page tables: other pages around the range hold them.
-            | Leaf::FreePgtables => next,
+            | Leaf::SetPteZero => next,
+
+            // Where other pages around the range hold the tables, nothing.
+            Leaf::FreePgtables => self.free_tables(at, next),
+            Leaf::MoveNormalPmd => self.move_table(at, next)?,
+            Leaf::PmdpCollapseFlush => self.detach_table(at, next)?,
+            Leaf::TlbRemoveTableSyncOne => self.sync_walkers(next),
+            Leaf::CollapseCopy => self.collapse_copy(at, next),
+            // The table is kept for a split to come, so that it is somebody else's from now on. The huge page itself, which
+            // nobody unmaps here, is left out.
+            Leaf::SetPmdHuge => self.free_aside(false, name, next),
+            Leaf::PteFreeDefer => self.free_aside(true, name, next),
 
             Leaf::PtepGetAndClear => self.xchg(self.page(at)?, next),
             Leaf::PtepClearFlush => {
@@ -211,7 +212,7 @@ impl Unroller<'_> {
             Leaf::DecTlbFlushPending => self.flush_pending(-1, next),
             Leaf::FlushTlbMm => {
                 let all = self.pages_of_mm(0);
-                self.flush(Scope::Pages(all), "flush_tlb_mm()", next)
+                self.flush(self.with_tables(all), "flush_tlb_mm()", next)
             }
             Leaf::FlushTlbRange { range } => {
                 let mut wide = at.clone();
@@ -225,7 +226,8 @@ impl Unroller<'_> {
                 };
                 let mask = pages.iter().fold(0, |mask, page| mask | 1 << page);
                 let names: Vec<String> = pages.iter().map(|page| self.page_text(*page)).collect();
-                self.flush(Scope::Pages(mask), &format!("flush_tlb_range({})", names.join(" ")), next)
+                let scope = if range == FlushScope::Page { Scope::Pages(mask) } else { self.with_tables(mask) };
+                self.flush(scope, &format!("flush_tlb_range({})", names.join(" ")), next)
             }
             Leaf::FlushTlbBatchedPending => self.flush_batched(next),
             Leaf::SetTlbUbcFlushPending => self.set_ubc(next),
@@ -526,6 +528,7 @@ impl Unroller<'_> {
     fn lock(&mut self, here: Here<'_>, lock: LockName, mode: LockMode, mut at: At) -> Result<OpIndex> {
         let Here { program, pc } = here;
         let before = at.clone();
+        let unlocked = at.clone();
         let what = format!("{}_lock()", lock.name().trim_end_matches("_lock"));
         Ok(match lock {
             LockName::MmapLock | LockName::RmapLock => {
@@ -578,11 +581,14 @@ impl Unroller<'_> {
                     skipping.held.pop();
                     let loop_next = at.loops[at.loops.len() - 1].next;
                     let skip = self.emit(program, loop_next, skipping)?;
-                    let skip = self.release(Var::Ptl(table), "pte_unmap_unlock()", skip);
+                    let skip = self.release_held(Held::Ptl(table), skip);
                     self.read_local(Local::Pte);
                     self.vars.read(Var::Pte(page));
                     let text = format!("page_vma_mapped_walk({})", self.page_text(page));
                     next = self.op(Kind::ReadIfMaps(page, frame), Class::Urgent, next, skip, text);
+                }
+                if self.has_tables() {
+                    return self.map_lock(here, table, &unlocked, next);
                 }
                 self.acquire_bit(Var::Ptl(table), "pte_offset_map_lock()", next)
             }
@@ -629,6 +635,7 @@ impl Unroller<'_> {
             Held::VmaWrite(vma) => self.release(Var::VmaWriter(vma), "vma_end_write()", next),
             Held::Rmap(LockMode::Read) => self.drop_reader(LockName::RmapLock, 0, "i_mmap_unlock_read()", next),
             Held::Rmap(LockMode::Write) => self.release(Var::RmapWriter, "i_mmap_unlock_write()", next),
+            Held::Ptl(_) if self.has_tables() => self.map_unlock(next),
             Held::Ptl(table) => self.release(Var::Ptl(table), "pte_unmap_unlock()", next),
             Held::NewPtl(Some(table)) => self.release(Var::Ptl(table), "spin_unlock(new_ptl)", next),
             Held::NewPtl(None) | Held::NewPml => next,
@@ -741,6 +748,11 @@ impl Unroller<'_> {
                     let var = self.vars.write(Var::VmaGone(page));
                     let text = format!("{}({})", leaf.name(), self.page_text(page));
                     next = self.op(Kind::Set(var, 0), Class::Visible, next, 0, text);
+                    if self.has_tables() && leaf == Leaf::MmapRegion {
+                        let vma = self.world.pages[usize::from(page)].vma;
+                        let linked = self.vars.write(Var::Unlinked(vma));
+                        next = self.op(Kind::Set(linked, 0), Class::Visible, next, 0, "vma_link()".to_owned());
+                    }
                 }
                 next
             }
@@ -749,7 +761,7 @@ impl Unroller<'_> {
     }
 
     /// A fault that finds the entry changed, or no VMA, drops what it has; the hardware will try again.
-    fn give_up(&mut self, at: &At) -> OpIndex {
+    pub(super) fn give_up(&mut self, at: &At) -> OpIndex {
         let mut next = self.end;
         if at.allocated {
             let vars = self.by_frame(Var::Refs, false);

@@ -12,6 +12,7 @@ use crate::error::{Error, Result};
 use crate::explore::scenario::{Kind as Content, Thread, World};
 use crate::program::{CompiledKernel, Instr, LockMode, LockName, LoopKind, Pc, Program, ProgramName, PteFilter};
 
+use super::leaf::Here;
 use super::op::{Class, Kind, Op, OpIndex, PageRef, Promise, Test};
 use super::vars::{Local, Var, VarId, Vars};
 
@@ -107,6 +108,11 @@ impl At {
         self.held.iter().any(|held| held.name() == Some(name))
     }
 
+    /// Whoever comes by the reverse map finds a VMA only while it is there.
+    pub fn in_rmap_walk(&self) -> bool {
+        self.loops.iter().any(|l| matches!(l.kind, LoopKindKey::Mapping | LoopKindKey::RmapVma))
+    }
+
     pub fn in_mapping_loop(&self) -> bool {
         self.loops.last().is_some_and(|l| l.kind == LoopKindKey::Mapping)
     }
@@ -155,6 +161,13 @@ impl<'a> Unroller<'a> {
         self.thread = thread;
         let done = self.op(Kind::Done, Class::Visible, 0, 0, String::new());
         let spec = self.spec();
+        if spec.is_walker {
+            return if self.has_tables() {
+                Ok(self.gup_code(done))
+            } else {
+                Err(self.error("it, expected a scenario with whole_tables"))
+            };
+        }
         let program = self.kernel.program(spec.program);
         if spec.is_faulter || spec.program == ProgramName::Fault {
             return self.fault_code(program, done);
@@ -170,7 +183,10 @@ impl<'a> Unroller<'a> {
             }
         }
         self.end = end;
-        let at = Self::start(spec);
+        let mut at = Self::start(spec);
+        if spec.program == ProgramName::CollapseHugePage {
+            at.r = self.registers_at(spec.range[0]);
+        }
         let start = self.emit(program, 0, at)?;
         Ok(self.isolation(start))
     }
@@ -189,14 +205,7 @@ impl<'a> Unroller<'a> {
                 self.fault = Some((page, write));
                 self.end = if spec.is_faulter { idle } else { done };
                 let mut at = Self::start(spec);
-                let info = &self.world.pages[usize::from(page)];
-                at.r = Registers {
-                    vma: Some(info.vma),
-                    table: Some(info.table),
-                    target_table: None,
-                    page: Some(page),
-                    frame: PageRef::OfPte,
-                };
+                at.r = self.registers_at(page);
                 let target = self.emit(program, 0, at)?;
                 targets.push((page, write, target));
                 self.vars.read(Var::Pte(page));
@@ -221,6 +230,18 @@ impl<'a> Unroller<'a> {
                         | ProgramName::ChangeProtNuma
                 )
             })
+    }
+
+    /// The frame's registers for an operation at one address.
+    fn registers_at(&self, page: u8) -> Registers {
+        let info = &self.world.pages[usize::from(page)];
+        Registers {
+            vma: Some(info.vma),
+            table: Some(info.table),
+            target_table: None,
+            page: Some(page),
+            frame: PageRef::OfPte,
+        }
     }
 
     fn start(spec: &Thread) -> At {
@@ -322,7 +343,7 @@ impl<'a> Unroller<'a> {
                 let first = self.emit(program, pc + 1, at)?;
                 self.before_loop(*kind, first, program, &key.1, pc + 1)?
             }
-            Instr::Next { body, on_huge_pmd: _, on_pmd: _, exit } => self.advance(program, *body, *exit, at)?,
+            Instr::Next { .. } => self.advance(Here { program, pc }, at)?,
             Instr::BranchUnless { condition, target, .. } => {
                 let (test, class) = self.test(condition, &at)?;
                 match test {
@@ -467,7 +488,11 @@ impl<'a> Unroller<'a> {
         Ok(self.op(Kind::Branch(Test::Above(count, 0)), Class::Visible, first, unmapped, text))
     }
 
-    fn advance(&mut self, program: &Program, body: Pc, exit: Pc, mut at: At) -> Result<OpIndex> {
+    fn advance(&mut self, here: Here<'_>, mut at: At) -> Result<OpIndex> {
+        let program = here.program;
+        let Instr::Next { body, on_huge_pmd: _, on_pmd, exit } = program.code[here.pc as usize] else {
+            return Err(self.error("an instruction that advances no loop"));
+        };
         let innermost = at.loops.len() - 1;
         let state = at.loops[innermost].clone();
         let Some(item) = state.items.get(state.index).copied() else {
@@ -513,6 +538,10 @@ impl<'a> Unroller<'a> {
             Item::Extent(old, new) => {
                 at.r.table = Some(old);
                 at.r.target_table = Some(new);
+                if self.world.moves_whole(self.spec(), old) == Some(new) {
+                    let skip = self.emit(program, state.next, skipping)?;
+                    return self.whole_extent(here, on_pmd, at, skip);
+                }
                 let first = self.emit(program, body, at)?;
                 let force = self.local(Local::ForceFlush);
                 Ok(self.op(Kind::Set(force, 0), Class::Local, first, 0, String::new()))
