@@ -127,7 +127,7 @@ def test_ranges_meet_in_every_way() -> None:
 
 def test_a_violation_without_a_trace_is_still_one() -> None:
     race = races.get("R06")
-    found = race.find(states=2_000)
+    found = race.find(states=2_500)
     assert found.violated == (race.invariant,)
     assert found.counterexample == ()
     assert "search for a trace stopped" in str(found)

@@ -3,7 +3,7 @@
 >>> import tlbcore
 >>> report = tlbcore.mutate("per-table", operations=["mremap"], steps=["flush_tlb_range"])
 >>> [(m.kind, m.path, m.violated) for m in report.unsafe if m.kind == "drop"]
-[('drop', 'mremap[4].when[2].for_each_extent[4].when[0]', ('I2',))]
+[('drop', 'mremap[4].when[2].for_each_extent[6].when[0]', ('I2',))]
 """
 
 from __future__ import annotations

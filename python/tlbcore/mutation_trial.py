@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from tlbcore import _core, mutants
 from tlbcore.check import DEFAULT_INVARIANTS, DEFAULT_REDUCTIONS, INVARIANTS
 from tlbcore.errors import TlbcoreError
+from tlbcore.hunt.plan import KINDS, is_on
 from tlbcore.scheme import OPERATIONS
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ __all__ = ["Finding", "Trial"]
 
 #: Page faults, wherever the hardware would raise one: not a thread that runs once.
 _FAULTS: Final = "fault"
-_KINDS: Final = ("file", "anon")
 #: How the reason begins for which a search of programs that drop more than they have stops.
 _MISCOUNTS: Final = "a counter"
 #: Loops that come upon each page table.
@@ -102,7 +102,9 @@ class Trial:
             shapes.append(("2 pages in 2 tables", (0, 1)))
         for size, (shape, tables) in enumerate(shapes):
             for partner in ("", *names):
-                for kind in _KINDS:
+                for kind in KINDS:
+                    if not all(is_on(name, kind) for name in (self._operation, partner)):
+                        continue
                     beside = f"beside {partner}" if partner else "alone"
                     words = f"{self._operation} {beside}, {shape}, {kind}"
                     text = self._scenario(partner, kind, tables)

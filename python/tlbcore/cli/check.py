@@ -112,7 +112,7 @@ def run(args: argparse.Namespace) -> int:
             raise InputError("check: found --litmus and a kernel or what to do with one, expected one of both")
         return run_litmus(args)
     if not args.kernel:
-        raise InputError("check: found no kernel, expected KERNEL or --litmus F")
+        raise InputError("check: found no kernel, expected KERNEL, --litmus F or --mutate SCHEME")
     if args.pairs or args.triples:
         return run_hunt(args)
     for name in ("each_switch", "no_traces", "workers"):

@@ -11,7 +11,18 @@ from tlbcore import _core
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-__all__ = ["KINDS", "NOT_MODELLED", "OF_WHOLE_MM", "Operation", "Scenario", "Size", "operations", "scenarios", "sizes"]
+__all__ = [
+    "KINDS",
+    "NOT_MODELLED",
+    "OF_WHOLE_MM",
+    "Operation",
+    "Scenario",
+    "Size",
+    "is_on",
+    "operations",
+    "scenarios",
+    "sizes",
+]
 
 #: What pages hold.
 KINDS = ("file", "anon")
@@ -34,6 +45,11 @@ OF_ONE_KIND = {
     "truncate": ("file", "files are truncated"),
     "madvise_free": ("anon", "madvise() gives EINVAL for a VMA of a file"),
 }
+
+
+def is_on(program: str, kind: str) -> bool:
+    """Whether there is an operation for pages of this kind."""
+    return OF_ONE_KIND.get(program, (kind, ""))[0] == kind
 
 
 @dataclass(frozen=True)
@@ -167,7 +183,7 @@ def _key(chosen: Sequence[Operation], ranges: Sequence[tuple[int, ...]]) -> str:
 
 def groups(known: Sequence[Operation], kind: str, number: int) -> list[tuple[Operation, ...]]:
     """All sets of so many operations that there are for this kind of page, one twice among them."""
-    fitting = [operation for operation in known if OF_ONE_KIND.get(operation.program, (kind, ""))[0] == kind]
+    fitting = [operation for operation in known if is_on(operation.program, kind)]
     return list(combinations_with_replacement(fitting, number))
 
 
