@@ -15,7 +15,11 @@ from tlbcore.check import DEFAULT_INVARIANTS, TABLE_INVARIANTS
 #: What changes tables, and what walks them beside it.
 OPERATIONS = ("munmap", "mremap", "madvise_dontneed", "mprotect", "page_mkclean", "truncate", "exit_mmap", "mmap")
 KERNELS = ("linux-5.10", "linux-6.18", "consolidated")
-ENGINES = ({}, {"nested_finish_forgets_tables": True}, {"lone_table_freed_unflushed": True})
+ENGINES: tuple[dict[str, bool], ...] = (
+    {},
+    {"nested_finish_forgets_tables": True},
+    {"lone_table_freed_unflushed": True},
+)
 REDUCTIONS = (
     ("saturate", "urgent", "symmetry", "dead"),
     ("saturate",),
@@ -54,6 +58,7 @@ def scenario(rng: random.Random) -> dict[str, Any]:
 @pytest.mark.parametrize("seed", range(12))
 def test_reductions_agree_with_plain_search_on_random_programs(seed: int) -> None:
     rng = random.Random(seed)
+    done = 0
     while done < 12:
         kernel, asked = kernels.get(rng.choice(KERNELS)).to_json(), json.dumps(scenario(rng))
         for reductions in REDUCTIONS:

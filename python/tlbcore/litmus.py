@@ -340,7 +340,9 @@ def _page(reader: _Reader, statement: str, number: int) -> Page:
     if found is None and "TLB" in statement.upper():
         reader.bad(statement, "no TLB entry: TLBs are empty at the start, and hardware fills them at any time")
     if found is None:
-        reader.bad(statement or ";", f"p{number}: KIND, ENTRY, table N, vma N, frame N; spare frames N; or whole tables;")
+        reader.bad(
+            statement or ";", f"p{number}: KIND, ENTRY, table N, vma N, frame N; spare frames N; or whole tables;"
+        )
     if found[1] != str(number):
         reader.bad(f"p{found[1]}", f"p{number}: pages are numbered in order")
     text = found[2]

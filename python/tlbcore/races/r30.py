@@ -23,7 +23,9 @@ RACE = Race(
         "khugepaged clears the upper entry, flushes, copies the pages and gives the table away",
         "GUP-fast reads an entry of what is no table of its own any more",
     ),
-    buggy=kernels.get("linux-6.18").derive("linux-6.0 khugepaged", collapse_huge_page=Synchronous(collapse_syncs_walkers=False)),
+    buggy=kernels.get("linux-6.18").derive(
+        "linux-6.0 khugepaged", collapse_huge_page=Synchronous(collapse_syncs_walkers=False)
+    ),
     fixed=kernels.get("linux-6.18"),
     scenario={
         "operations": ["collapse_huge_page", "gup_fast"],

@@ -287,7 +287,7 @@ class Synchronous(Scheme):
 
     def collapse_huge_page(self) -> Block:
         """`collapse_huge_page()`, and for pages of a file what `collapse_file()` does in the end (mm/khugepaged.c)."""
-        collapse = [
+        collapse: Block = [
             mmap_write_lock(),
             under_pml(pmdp_collapse_flush()),
             tlb_remove_table_sync_one() if self.collapse_syncs_walkers else [],
