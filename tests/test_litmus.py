@@ -78,6 +78,7 @@ def explicit(scenario: Mapping[str, Any]) -> dict[str, Any]:
         "faults": scenario.get("faults", 0),
         "spare_frames": scenario.get("spare_frames"),
         "whole_tables": scenario.get("whole_tables", False),
+        "shared_tables": scenario.get("shared_tables", False),
     }
 
 
@@ -188,7 +189,16 @@ def litmuses(draw: st.DrawFn) -> Litmus:
     """Any litmus file that can be written."""
     pages = draw(
         st.lists(
-            st.builds(Page, st.sampled_from(KINDS), st.sampled_from(MAPPED), SMALL, SMALL, st.none() | SMALL),
+            st.builds(
+                Page,
+                st.sampled_from(KINDS),
+                st.sampled_from(MAPPED),
+                SMALL,
+                SMALL,
+                st.none() | SMALL,
+                st.booleans(),
+                st.booleans(),
+            ),
             min_size=1,
             max_size=4,
         )
@@ -210,6 +220,7 @@ def litmuses(draw: st.DrawFn) -> Litmus:
         pages=tuple(pages),
         spare_frames=draw(st.none() | SMALL),
         whole_tables=draw(st.booleans()),
+        shared_tables=draw(st.booleans()),
         threads=tuple(draw(st.lists(calls, min_size=1, max_size=3))),
         faults=draw(st.integers(0, 2)),
         users=draw(st.integers(0, 3)),

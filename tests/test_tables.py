@@ -13,12 +13,23 @@ from tlbcore import _core, kernels
 from tlbcore.check import DEFAULT_INVARIANTS, TABLE_INVARIANTS
 
 #: What changes tables, and what walks them beside it.
-OPERATIONS = ("munmap", "mremap", "madvise_dontneed", "mprotect", "page_mkclean", "truncate", "exit_mmap", "mmap")
+OPERATIONS: tuple[str, ...] = (
+    "munmap",
+    "mremap",
+    "madvise_dontneed",
+    "mprotect",
+    "page_mkclean",
+    "truncate",
+    "exit_mmap",
+    "mmap",
+)
+OPERATIONS += ("collapse_huge_page", "gup_fast")
 KERNELS = ("linux-5.10", "linux-6.18", "consolidated")
 ENGINES: tuple[dict[str, bool], ...] = (
     {},
     {"nested_finish_forgets_tables": True},
     {"lone_table_freed_unflushed": True},
+    {"table_flush_trusts_last_vma": True},
 )
 REDUCTIONS = (
     ("saturate", "urgent", "symmetry", "dead"),
@@ -33,13 +44,18 @@ def scenario(rng: random.Random) -> dict[str, Any]:
     nr_pages = rng.randint(1, 2)
     apart = rng.random() < 0.6
     mapped = ("write", "dirty", "read", "none")
-    pages = [{"table": n * apart, "vma": n * apart, "mapped": rng.choice(mapped)} for n in range(nr_pages)]
+    kind = rng.choice(("file", "anon"))
+    pages = [
+        {"kind": kind, "table": n * apart, "vma": n * apart, "mapped": rng.choice(mapped), "exec": rng.random() < 0.3}
+        for n in range(nr_pages)
+    ]
     threads = []
     for _ in range(rng.randint(1, 2)):
         first = rng.randrange(nr_pages)
+        allowed = [name for name in OPERATIONS if kind == "file" or name not in ("page_mkclean", "truncate")]
         threads.append(
             {
-                "operation": rng.choice(OPERATIONS),
+                "operation": rng.choice(allowed),
                 "first": first,
                 "count": rng.randint(1, nr_pages - first),
                 "other_table": rng.random() < 0.7,
@@ -52,6 +68,7 @@ def scenario(rng: random.Random) -> dict[str, Any]:
         "faults": rng.randint(0, 1) if nr_pages == 1 else 0,
         "engine": rng.choice(ENGINES),
         "whole_tables": True,
+        "shared_tables": kind == "file" and rng.random() < 0.2,
     }
 
 

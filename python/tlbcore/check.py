@@ -141,6 +141,7 @@ def check(  # noqa: PLR0913  # what to run, on what, how far
     spare_frames: int | None = None,
     engine: Mapping[str, bool] | None = None,
     whole_tables: bool = False,
+    shared_tables: bool = False,
     invariants: Sequence[str] | None = None,
     reductions: Sequence[str] = DEFAULT_REDUCTIONS,
     states: int | None = None,
@@ -159,13 +160,15 @@ def check(  # noqa: PLR0913  # what to run, on what, how far
             (its pages), `write`, `other_table`.
         users: CPUs that load and store at will.
         pages: So many pages of one VMA in one page table, or one dictionary for each: `kind` (file, anon), `table`,
-            `vma`, `mapped` (none, read, write, dirty), `frame`.
+            `vma`, `mapped` (none, read, write, dirty), `frame`, `huge` (alone in its table), `exec`.
         kind: What `pages` hold, if it is a number.
         faults: Threads that take a page fault wherever the hardware would raise one, again and again.
         spare_frames: Page frames that can be allocated.
         engine: Bugs that no scheme expresses, each a name and true: of the flush engine `gen_zero_is_old`,
-            `tlb_flush_pending_is_bool`; of the gather `nested_finish_forgets_tables`, `lone_table_freed_unflushed`.
+            `tlb_flush_pending_is_bool`; of the gather `nested_finish_forgets_tables`, `lone_table_freed_unflushed`,
+            `table_flush_trusts_last_vma`.
         whole_tables: The pages are all that their page tables hold: tables are freed, and move, as a whole.
+        shared_tables: Another process maps all pages by the same tables, as hugetlb does; with `whole_tables`.
         invariants: What to look for, by short names; without: I1 to I5, and I6 with `whole_tables`.
         reductions: `urgent`, `symmetry`, `dead`: each keeps verdicts and shortest counterexamples.
         states: At most so many states.
@@ -193,6 +196,7 @@ def check(  # noqa: PLR0913  # what to run, on what, how far
         "spare_frames": spare_frames,
         "engine": dict(engine or {}),
         "whole_tables": whole_tables,
+        "shared_tables": shared_tables,
     }
     if invariants is None:
         invariants = (*DEFAULT_INVARIANTS, *(TABLE_INVARIANTS if whole_tables else ()))

@@ -50,7 +50,6 @@ NOT_CUSTOM_STEPS = frozenset(
         "migrate_copy",
         "remove_migration_ptes",
         "pmdp_collapse_flush",
-        "pte_free_defer",
         "collapse_copy",
         "set_pmd_huge",
         "pte_alloc",

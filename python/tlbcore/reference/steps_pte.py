@@ -372,6 +372,8 @@ PTE_HANDLERS: dict[str, Handler] = {
     "set_pmd_at": lambda f, _step: f.write(f.new_pte, level=1),
     "split_huge_pmd": _split_huge_pmd,
     "pmdp_collapse_flush": _pmdp_collapse_flush,
+    "pud_clear": lambda _f, _step: None,
+    "ptdesc_pmd_pts_dec": lambda _f, _step: None,
     "tlb_remove_table_sync_one": lambda _f, _step: None,
     "pte_free_defer": lambda f, _step: _free_collapsed(f),
     "collapse_copy": _collapse_copy,

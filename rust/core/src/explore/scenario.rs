@@ -60,6 +60,10 @@ pub struct PageSpec {
     pub mapped: Mapped,
     /// The page frame; its own if not given.
     pub frame: Option<u8>,
+    /// It is one huge page, mapped by an upper entry; its table must hold nothing else.
+    pub huge: bool,
+    /// It is executable.
+    pub exec: bool,
 }
 
 /// One kernel thread: an operation on a range of pages, run once.
@@ -83,6 +87,7 @@ pub struct ThreadSpec {
 }
 
 /// Changes of the flush engine that stand for bugs that it once had.
+#[expect(clippy::struct_excessive_bools, reason = "independent bugs, each named where it is set")]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct EngineSpec {
@@ -92,10 +97,11 @@ pub struct EngineSpec {
     pub tlb_flush_pending_is_bool: bool,
     /// The end of a nested gather forgets that it has tables to free (before 7a30df49f63a).
     pub nested_finish_forgets_tables: bool,
-    /// GUP-fast does not look at the upper entry again after it took the page (before 70cbc3cc78a9).
-    pub gup_trusts_pmd: bool,
     /// A table for which the gather gets no batch is freed without a flush (before 0ed1325967ab).
     pub lone_table_freed_unflushed: bool,
+    /// The flush of freed tables is told by the last VMA whether instructions were fetched there, and then leaves the way to
+    /// tables of executable memory cached (the series of 2021, on architectures that ask).
+    pub table_flush_trusts_last_vma: bool,
 }
 
 /// What to explore.
@@ -121,6 +127,9 @@ pub struct Scenario {
     /// pages around them keep the tables.
     #[serde(default)]
     pub whole_tables: bool,
+    /// Another process maps the same pages, by the same tables (hugetlb).
+    #[serde(default)]
+    pub shared_tables: bool,
 }
 
 /// A VMA.
@@ -151,6 +160,10 @@ pub struct VirtualPage {
     pub frames: Vec<u8>,
     /// What it is called in traces.
     pub name: String,
+    /// Mapped by an upper entry.
+    pub huge: bool,
+    /// Executable.
+    pub exec: bool,
 }
 
 /// A page frame.
@@ -163,6 +176,7 @@ pub struct Frame {
 }
 
 /// What a thread works on.
+#[expect(clippy::struct_excessive_bools, reason = "independent ways in which an operation is told from others")]
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Thread {
     /// The program.
@@ -192,8 +206,11 @@ pub struct World {
     pub vmas: Vec<VmaInfo>,
     /// The address space of each PTE table.
     pub tables: Vec<u8>,
-    /// For each, whether it is there at the start: where mremap moves a whole table to, there is none.
-    pub has_table: Vec<bool>,
+    /// For each, the table that stands in its place at the start: none where mremap moves one to, that of another address
+    /// space where tables are shared.
+    pub table_at_start: Vec<Option<u8>>,
+    /// A second address space maps all pages by the tables of the first.
+    pub shared_tables: bool,
     /// Tables go and move as a whole.
     pub whole_tables: bool,
     /// Virtual pages, in address order within an address space.
@@ -252,7 +269,8 @@ impl Scenario {
             users: self.users,
             vmas: Vec::new(),
             tables: Vec::new(),
-            has_table: Vec::new(),
+            table_at_start: Vec::new(),
+            shared_tables: self.shared_tables,
             whole_tables: self.whole_tables,
             pages: Vec::new(),
             frames: Vec::new(),
@@ -261,6 +279,19 @@ impl Scenario {
         };
         for (index, page) in self.pages.iter().enumerate() {
             Self::add_page(&mut world, index, *page)?;
+        }
+        let nr_tables = world.tables.len() as u8;
+        if self.shared_tables {
+            Self::add_sharer(&mut world, self.whole_tables)?;
+        }
+        for table in 0..nr_tables {
+            let pages = world.pages_of_table(table);
+            if pages.len() > 1 && pages.iter().any(|page| world.pages[usize::from(*page)].huge) {
+                return Err(bad(format!(
+                    "table {table}: found {} pages, expected nothing beside a huge one",
+                    pages.len()
+                )));
+            }
         }
         for spec in &self.threads {
             self.add_thread(&mut world, spec)?;
@@ -284,7 +315,11 @@ impl Scenario {
                 world.pages.len()
             )));
         }
-        world.has_table = (0..world.tables.len() as u8).map(|table| !world.is_moved_to(table)).collect();
+        let home = |table: u8| {
+            if self.shared_tables && (nr_tables..2 * nr_tables).contains(&table) { table - nr_tables } else { table }
+        };
+        world.table_at_start =
+            (0..world.tables.len() as u8).map(|table| (!world.is_moved_to(table)).then(|| home(table))).collect();
         Ok(world)
     }
 
@@ -321,7 +356,21 @@ impl Scenario {
             mapped: page.mapped,
             frames: vec![frame as u8],
             name: format!("p{index}"),
+            huge: page.huge,
+            exec: page.exec,
         });
+        Ok(())
+    }
+
+    /// The second process, whose pages are behind the same tables.
+    fn add_sharer(world: &mut World, whole_tables: bool) -> Result<()> {
+        if !whole_tables {
+            return Err(bad("found shared_tables, expected whole_tables as well"));
+        }
+        let nr_vmas = world.vmas.len();
+        let all: Vec<u8> = (0..world.pages.len() as u8).collect();
+        add_copies(world, &all, 1, "c", true);
+        world.vmas[nr_vmas..].iter_mut().for_each(|vma| vma.exists = true);
         Ok(())
     }
 
@@ -448,7 +497,7 @@ fn add_copies(world: &mut World, range: &[u8], mm: u8, mark: &str, own_table: bo
         };
         world.vmas[usize::from(vma)].pages.push(copy);
         let name = format!("{}{mark}", from.name);
-        world.pages.push(VirtualPage { mm, vma, table, mapped: Mapped::None, frames: from.frames, name });
+        world.pages.push(VirtualPage { mm, vma, table, mapped: Mapped::None, name, ..from });
         copies.push(copy);
     }
     copies

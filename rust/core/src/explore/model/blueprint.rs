@@ -250,6 +250,8 @@ impl Blueprint {
             tables: at(Local::Tables),
             freed_tables: at(Local::FreedTables),
             is_walker: spec.is_walker,
+            keeps_exec: self.world.engine.table_flush_trusts_last_vma
+                && spec.range.last().is_some_and(|page| !self.world.pages[usize::from(*page)].exec),
             waiting: self.waiting[index].clone(),
             keeps_hold: spec.program == ProgramName::PageMkclean,
             visited: at(Local::Visited),
@@ -279,6 +281,7 @@ impl Blueprint {
             pte: self.place_of(Var::Pte(page)),
             unmapped: self.place_of(Var::Unmapped(page)),
             protected: self.place_of(Var::Protected(page)),
+            must_be_gone: super::huge::must_be_gone(&self.world, page),
             tlb_mask: of_page(0b111),
             tlb_dirty_mask: of_page(0b100),
         }
@@ -537,6 +540,9 @@ fn declare(world: &World, slots: &[(u8, u8)], can_be_freed: &[bool], checked: u3
         }
         if asks(Invariant::RmapLife) {
             vars.read(Var::Mapcount(frame));
+            if world.whole_tables {
+                (0..world.vmas.len() as u8).for_each(|vma| _ = vars.read(Var::Unlinked(vma)));
+            }
         }
         let collapses = world.threads.iter().any(|thread| thread.program == ProgramName::CollapseHugePage);
         if asks(Invariant::StableCopy) && (collapses || world.frames.iter().any(|frame| frame.is_spare)) {
@@ -622,7 +628,7 @@ fn width(var: Var, world: &World, slots: &[(u8, u8)], waiting: &[Vec<OpIndex>], 
         Var::Tlb(..) => 3,
         Var::Seen => {
             if world.whole_tables {
-                4
+                5
             } else {
                 3
             }

@@ -291,22 +291,23 @@ impl<const W: usize> KernelModel<W> {
                 thread.hold.set(state, 0);
             }
             Kind::Queue(page) => {
-                if let Some(slot) = self.slot(*page, pte::frame(thread.pte.get(state))) {
+                if let Some(slot) = self.slot(self.home_of(state, thread, *page), pte::frame(thread.pte.get(state))) {
                     let queued = thread.queued.get(state);
                     thread.queued.set(state, queued | 1 << slot);
                 }
             }
             Kind::DelayRmap(page) => {
-                if let Some(slot) = self.slot(*page, pte::frame(thread.pte.get(state))) {
+                if let Some(slot) = self.slot(self.home_of(state, thread, *page), pte::frame(thread.pte.get(state))) {
                     let delayed = thread.delayed.get(state);
                     thread.delayed.set(state, delayed | 1 << slot);
                 }
             }
             Kind::FlushRmaps => {
                 let delayed = thread.delayed.get(state);
-                for (slot, (_, frame)) in self.slots.iter().enumerate() {
+                for (slot, (page, frame)) in self.slots.iter().enumerate() {
                     if delayed >> slot & 1 != 0 {
                         self.add(state, self.frames[usize::from(*frame)].mapcount, -1);
+                        self.use_anon_vma(state, *page, *frame);
                     }
                 }
                 thread.delayed.set(state, 0);
@@ -458,7 +459,7 @@ impl<const W: usize> KernelModel<W> {
     }
 
     #[inline]
-    fn load(&self, state: &mut [u64; W], thread: &ThreadFields, page: u8) {
+    pub(super) fn load(&self, state: &mut [u64; W], thread: &ThreadFields, page: u8) {
         thread.visit(state, page);
         let entry = self.entry(state, thread, page).get(state);
         thread.pte.set(state, entry);
@@ -578,6 +579,12 @@ impl<const W: usize> KernelModel<W> {
     fn promise(&self, state: &mut [u64; W], thread: &ThreadFields, promise: Promise) {
         let visited = thread.visited.get(state) as u32;
         for (index, fields) in self.pages.iter().enumerate() {
+            if promise.unmaps >> index & 1 != 0
+                && fields.must_be_gone
+                && pte::maps(self.entry_now(state, index as u8).get(state))
+            {
+                self.saw(state, Invariant::UnmapSync);
+            }
             if (promise.unmaps & visited) >> index & 1 != 0 {
                 fields.unmapped.set(state, 1);
             }
@@ -590,6 +597,15 @@ impl<const W: usize> KernelModel<W> {
             if promise.frees >> index & 1 != 0 && fields.freer.get(state) == thread.index as u64 + 1 {
                 fields.kept.set(state, 1);
             }
+        }
+    }
+
+    /// The reverse map of an anonymous page is changed by way of its VMA's anon_vma, which `unlink_anon_vmas()` may have freed.
+    fn use_anon_vma(&self, state: &mut [u64; W], page: u8, frame: u8) {
+        let vma = self.blueprint.world.pages[usize::from(page)].vma;
+        let is_anon = self.frames[usize::from(frame)].content == Content::Anon;
+        if is_anon && self.blueprint.place_of(super::vars::Var::Unlinked(vma)).get(state) != 0 {
+            self.saw(state, Invariant::RmapLife);
         }
     }
 

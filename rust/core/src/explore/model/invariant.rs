@@ -73,6 +73,7 @@ impl Invariant {
             Self::UnmapSync => 0,
             Self::StableCopy => 1,
             Self::NoStaleTable => 3,
+            Self::RmapLife => 4,
             _ => 2,
         }
     }
@@ -117,8 +118,13 @@ impl<const W: usize> KernelModel<W> {
         }
         let seen = self.seen.get(state) as u32;
         if seen != 0 {
-            for invariant in [Invariant::UnmapSync, Invariant::StableCopy, Invariant::NoStaleTable, Invariant::OneFrame]
-            {
+            for invariant in [
+                Invariant::UnmapSync,
+                Invariant::StableCopy,
+                Invariant::NoStaleTable,
+                Invariant::RmapLife,
+                Invariant::OneFrame,
+            ] {
                 if seen >> invariant.event_bit() & 1 != 0 {
                     found |= invariant.bit();
                 }

@@ -36,14 +36,9 @@ impl Unroller<'_> {
                 at.detached = false;
                 return self.emit(program, pc + 1, at);
             }
-            Leaf::PmdpHugeGetAndClear
-            | Leaf::PmdpInvalidate
-            | Leaf::PmdpInvalidateAd
-            | Leaf::SetPmdAt
-            | Leaf::SplitHugePmd
-            | Leaf::DoHugePmdAnonymousPage
-            | Leaf::SetPmdAtChild
-            | Leaf::MoveHugePmd => return Err(self.error(&format!("{}: huge entries are not modelled", leaf.name()))),
+            Leaf::SplitHugePmd | Leaf::DoHugePmdAnonymousPage | Leaf::SetPmdAtChild | Leaf::MoveHugePmd => {
+                return Err(self.error(&format!("{}: huge entries are not modelled", leaf.name())));
+            }
             Leaf::SelectRangeAt { .. } => {
                 return Err(self.error("select_range_at: a scenario chooses its ranges itself"));
             }
@@ -109,6 +104,8 @@ impl Unroller<'_> {
     #[expect(clippy::too_many_lines, reason = "one arm for each step of the language")]
     fn plain(&mut self, leaf: Leaf, at: &At, next: OpIndex) -> Result<OpIndex> {
         let name = leaf.name();
+        let in_other = |vma: u8| self.world.shared_tables && self.world.vmas[usize::from(vma)].mm != 0;
+        self.in_other_mm = at.r.vma.is_some_and(in_other);
         let text = |s: &Self, page: u8| format!("{name}({})", s.page_text(page));
         Ok(match leaf {
             // Handled before.
@@ -117,10 +114,6 @@ impl Unroller<'_> {
             | Leaf::Downgrade { .. }
             | Leaf::SelectRange { .. }
             | Leaf::SelectRangeAt { .. }
-            | Leaf::PmdpHugeGetAndClear
-            | Leaf::PmdpInvalidate
-            | Leaf::PmdpInvalidateAd
-            | Leaf::SetPmdAt
             | Leaf::SplitHugePmd
             | Leaf::DoHugePmdAnonymousPage
             | Leaf::SetPmdAtChild
@@ -154,6 +147,9 @@ impl Unroller<'_> {
             Leaf::FreePgtables => self.free_tables(at, next),
             Leaf::MoveNormalPmd => self.move_table(at, next)?,
             Leaf::PmdpCollapseFlush => self.detach_table(at, next)?,
+            Leaf::PudClear => self.unhook_table(at, next),
+            Leaf::PtdescPmdPtsDec => self.unshare_table(at, next),
+            Leaf::TlbFlushPudRange => self.record_table(at, next),
             Leaf::TlbRemoveTableSyncOne => self.sync_walkers(next),
             Leaf::CollapseCopy => self.collapse_copy(at, next),
             // The table is kept for a split to come, so that it is somebody else's from now on. The huge page itself, which
@@ -161,7 +157,9 @@ impl Unroller<'_> {
             Leaf::SetPmdHuge => self.free_aside(false, name, next),
             Leaf::PteFreeDefer => self.free_aside(true, name, next),
 
-            Leaf::PtepGetAndClear => self.xchg(self.page(at)?, next),
+            Leaf::PtepGetAndClear | Leaf::PmdpHugeGetAndClear => self.xchg(self.page(at)?, next),
+            Leaf::PmdpInvalidate => self.invalidate_huge(self.page(at)?, name, true, next),
+            Leaf::PmdpInvalidateAd => self.invalidate_huge(self.page(at)?, name, false, next),
             Leaf::PtepClearFlush => {
                 let page = self.page(at)?;
                 let next = if self.is_mkclean() {
@@ -196,7 +194,7 @@ impl Unroller<'_> {
             Leaf::PteWrprotect => self.new_bits(pte::WRITE, next),
             Leaf::PteMkclean => self.new_bits(pte::DIRTY, next),
             Leaf::PteMkold => self.new_bits(pte::YOUNG, next),
-            Leaf::SetPteAt => {
+            Leaf::SetPteAt | Leaf::SetPmdAt => {
                 let page = self.page(at)?;
                 self.read_local(Local::New);
                 self.op(Kind::SetPte(page), Class::Visible, next, 0, text(self, page))
@@ -249,13 +247,13 @@ impl Unroller<'_> {
                 }
                 self.flush_pending(1, first)
             }
-            Leaf::TlbRemoveTlbEntry | Leaf::TlbFlushPteRange => {
+            Leaf::TlbRemoveTlbEntry
+            | Leaf::TlbFlushPteRange
+            | Leaf::TlbRemovePmdTlbEntry
+            | Leaf::TlbFlushPmdRange => {
                 let range = self.read_local(Local::Range);
                 let page = self.page(at)?;
                 self.op(Kind::Record(range, page), Class::Local, next, 0, String::new())
-            }
-            Leaf::TlbRemovePmdTlbEntry | Leaf::TlbFlushPmdRange => {
-                return Err(self.error(&format!("{name}: huge entries are not modelled")));
             }
             Leaf::TlbRemovePage => {
                 let page = self.page(at)?;
@@ -604,6 +602,7 @@ impl Unroller<'_> {
             LockName::Pml => {
                 at.held.push(Held::Pml(0));
                 let next = self.emit(program, pc + 1, at)?;
+                let next = self.look_under_pml(here, &unlocked, next)?;
                 self.acquire_bit(Var::Pml(0), "pmd_lock()", next)
             }
             LockName::NewPml => {
@@ -627,7 +626,7 @@ impl Unroller<'_> {
         self.op(Kind::Set(var, 0), Class::Urgent, next, 0, text.to_owned())
     }
 
-    fn release_held(&mut self, held: Held, next: OpIndex) -> OpIndex {
+    pub(super) fn release_held(&mut self, held: Held, next: OpIndex) -> OpIndex {
         match held {
             Held::Mmap(LockMode::Read) => self.drop_reader(LockName::MmapLock, 0, "mmap_read_unlock()", next),
             Held::Mmap(LockMode::Write) => self.release(Var::MmapWriter(0), "mmap_write_unlock()", next),

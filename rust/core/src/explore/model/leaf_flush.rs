@@ -32,7 +32,7 @@ impl Unroller<'_> {
 
     /// A flush of all user CPUs; if there is none, nothing.
     pub(super) fn flush(&mut self, scope: Scope, text: &str, next: OpIndex) -> OpIndex {
-        if self.world.users == 0 {
+        if self.world.users == 0 || self.in_other_mm {
             return next;
         }
         for cpu in 0..self.world.users {
@@ -50,7 +50,7 @@ impl Unroller<'_> {
         if !self.pending_matters() {
             return next;
         }
-        let var = self.vars.write(Var::FlushPending(0));
+        let var = self.vars.write(Var::FlushPending(u8::from(self.in_other_mm)));
         let name = if by > 0 { "inc" } else { "dec" };
         let text = format!("{name}_tlb_flush_pending()");
         let kind = if self.world.engine.tlb_flush_pending_is_bool {
@@ -63,7 +63,7 @@ impl Unroller<'_> {
 
     pub(super) fn pte_accessible(&mut self) -> (Test, Class) {
         if self.has_protnone() && self.pending_matters() {
-            let pending = self.vars.read(Var::FlushPending(0));
+            let pending = self.vars.read(Var::FlushPending(u8::from(self.in_other_mm)));
             (Test::PteAccessible { pending }, Class::Visible)
         } else {
             (Test::Pte { mask: pte::PRESENT, value: pte::PRESENT }, Class::Local)
@@ -119,7 +119,7 @@ impl Unroller<'_> {
                 nested = self.set_local(local, 1, nested);
             }
         }
-        let pending = self.vars.read(Var::FlushPending(0));
+        let pending = self.vars.read(Var::FlushPending(u8::from(self.in_other_mm)));
         let text = "mm_tlb_flush_nested()".to_owned();
         self.op(Kind::Branch(Test::Above(pending, 1)), Class::Visible, nested, flush, text)
     }
@@ -136,7 +136,7 @@ impl Unroller<'_> {
             return part;
         }
         let nested = self.flush(Scope::Pages(whole), "flush_tlb_range(vma)", done);
-        let pending = self.vars.read(Var::FlushPending(0));
+        let pending = self.vars.read(Var::FlushPending(u8::from(self.in_other_mm)));
         let text = "mm_tlb_flush_nested()".to_owned();
         self.op(Kind::Branch(Test::Above(pending, 1)), Class::Visible, nested, part, text)
     }

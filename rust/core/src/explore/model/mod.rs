@@ -8,6 +8,7 @@ mod blueprint;
 mod conditions;
 mod exec;
 mod hardware;
+mod huge;
 mod invariant;
 mod leaf;
 mod leaf_flush;
@@ -63,6 +64,8 @@ struct ThreadFields {
     freed_tables: Field,
     /// It walks page tables without locks.
     is_walker: bool,
+    /// Flushes of its gather leave the way to tables of executable memory cached.
+    keeps_exec: bool,
     /// The steps that it can be at, by the value of `pc`.
     waiting: Vec<OpIndex>,
     /// page_mkclean tells what it found only at the end.
@@ -105,6 +108,8 @@ struct PageFields<const W: usize> {
     pte: Field,
     unmapped: Field,
     protected: Field,
+    /// Nobody maps anything here, so that an unmapping call must leave nothing.
+    must_be_gone: bool,
     /// The TLB entries for it, of all CPUs.
     tlb_mask: [u64; W],
     /// Of these, the bits that let stores leave no trace: an entry without D has to walk first, and faults.
@@ -198,7 +203,7 @@ impl<const W: usize> KernelModel<W> {
             Kind::Table(tables::TableStep::Batch) => {
                 let op = &self.ops[at as usize];
                 // With a batch there already, nothing is allocated.
-                let can_fail = thread.tables.get(state).count_ones() == 1;
+                let can_fail = thread.tables.get(state).is_power_of_two();
                 for (choice, target) in [op.next, op.other].into_iter().take(1 + usize::from(can_fail)).enumerate() {
                     let mut next = *state;
                     self.go_on(&mut next, index, target);

@@ -130,6 +130,8 @@ pub(super) struct Unroller<'a> {
     pub fault: Option<(u8, bool)>,
     /// Where a fault that gives up, or that ends, goes on.
     pub end: OpIndex,
+    /// The step that is unrolled works in the second address space of shared tables, which no user CPU runs.
+    pub in_other_mm: bool,
     /// Some program asks whether an entry was accessed.
     pub young_matters: bool,
     memo: HashMap<(Pc, At), OpIndex>,
@@ -145,6 +147,7 @@ impl<'a> Unroller<'a> {
             thread: 0,
             fault: None,
             end: 0,
+            in_other_mm: false,
             young_matters: false,
             memo: HashMap::new(),
         };
@@ -196,6 +199,9 @@ impl<'a> Unroller<'a> {
         let idle = self.op(Kind::Idle(Vec::new()), Class::Visible, 0, 0, "page fault".to_owned());
         let mut targets = Vec::new();
         for &page in &spec.range {
+            if self.world.pages[usize::from(page)].huge {
+                return Err(self.error("faults on huge pages"));
+            }
             let can_read_fault = self.can_be_absent(page);
             for write in [true, false] {
                 if !write && (!can_read_fault || !spec.is_faulter) || !spec.is_faulter && write != spec.write {
@@ -490,7 +496,7 @@ impl<'a> Unroller<'a> {
 
     fn advance(&mut self, here: Here<'_>, mut at: At) -> Result<OpIndex> {
         let program = here.program;
-        let Instr::Next { body, on_huge_pmd: _, on_pmd, exit } = program.code[here.pc as usize] else {
+        let Instr::Next { body, on_huge_pmd, on_pmd: _, exit } = program.code[here.pc as usize] else {
             return Err(self.error("an instruction that advances no loop"));
         };
         let innermost = at.loops.len() - 1;
@@ -529,6 +535,10 @@ impl<'a> Unroller<'a> {
             }
             Item::Table(table) => {
                 at.r.table = Some(table);
+                if let Some(page) = self.huge_page_of(table) {
+                    let skip = self.emit(program, state.next, skipping)?;
+                    return self.at_huge_entry(here, on_huge_pmd, page, at, skip);
+                }
                 let first = self.emit(program, body, at.clone())?;
                 let (force, delay) = (self.local(Local::ForceFlush), self.local(Local::DelayRmap));
                 let first = self.op(Kind::Set(force, 0), Class::Local, first, 0, String::new());
@@ -538,20 +548,17 @@ impl<'a> Unroller<'a> {
             Item::Extent(old, new) => {
                 at.r.table = Some(old);
                 at.r.target_table = Some(new);
-                if self.world.moves_whole(self.spec(), old) == Some(new) {
-                    let skip = self.emit(program, state.next, skipping)?;
-                    return self.whole_extent(here, on_pmd, at, skip);
-                }
-                let first = self.emit(program, body, at)?;
-                let force = self.local(Local::ForceFlush);
-                Ok(self.op(Kind::Set(force, 0), Class::Local, first, 0, String::new()))
+                self.extent(here, (old, new), at, skipping)
             }
             Item::Page(page) if state.kind == LoopKindKey::Mapping => {
                 let info = &pages[usize::from(page)];
                 at.r.vma = Some(info.vma);
                 at.r.table = Some(info.table);
                 at.r.page = Some(page);
-                self.emit(program, body, at)
+                if info.huge && on_huge_pmd == here.pc {
+                    return self.emit(program, state.next, skipping);
+                }
+                self.emit(program, if info.huge { on_huge_pmd } else { body }, at)
             }
             Item::Page(page) => {
                 at.r.page = Some(page);
@@ -587,6 +594,23 @@ impl<'a> Unroller<'a> {
                 Ok(self.op(Kind::Branch(test), Class::Local, first, skip, String::new()))
             }
         }
+    }
+
+    /// One piece of mremap's move: a table as a whole, or its entries.
+    fn extent(&mut self, here: Here<'_>, (old, new): (u8, u8), at: At, skipping: At) -> Result<OpIndex> {
+        let Instr::Next { body, on_pmd, .. } = here.program.code[here.pc as usize] else {
+            return Err(self.error("an instruction that advances no loop"));
+        };
+        if self.huge_page_of(old).is_some() {
+            return Err(self.error("move_huge_pmd: moves of huge pages are not modelled"));
+        }
+        if self.world.moves_whole(self.spec(), old) == Some(new) {
+            let skip = self.emit(here.program, here.pc, skipping)?;
+            return self.whole_extent(here, on_pmd, at, skip);
+        }
+        let first = self.emit(here.program, body, at)?;
+        let force = self.local(Local::ForceFlush);
+        Ok(self.op(Kind::Set(force, 0), Class::Local, first, 0, String::new()))
     }
 
     /// Whether any thread takes VMAs away.

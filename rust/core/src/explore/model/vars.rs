@@ -140,6 +140,8 @@ pub enum Var {
     TableFreed(u8),
     /// It was freed without waiting for those who walk without locks.
     TableReused(u8),
+    /// Two address spaces have the table.
+    Shared(u8),
     /// A paging-structure entry, by CPU and number: an upper entry that it has cached.
     Psc(u8, u8),
     /// The VMA is out of the reverse map (`unlink_file_vma()`, `unlink_anon_vmas()`).

@@ -14,7 +14,6 @@ use super::TableStep;
 impl Unroller<'_> {
     /// The whole program.
     pub(in crate::explore::model) fn gup_code(&mut self, done: OpIndex) -> OpIndex {
-        let upper = !self.world.engine.gup_trusts_pmd;
         let refs = self.by_frame(Var::Refs, true);
         self.read_local(Local::Pte);
         let walk = self.read_local(Local::Walk);
@@ -29,7 +28,7 @@ impl Unroller<'_> {
             let unpin = put(self, first, format!("unpin_user_page({name})"));
             let failed = put(self, first, format!("folio_put({name})"));
             let text = format!("{name} unchanged? local_irq_enable()");
-            let recheck = self.table(TableStep::Recheck { page, upper }, Class::Visible, unpin, failed, text);
+            let recheck = self.table(TableStep::Recheck { page }, Class::Visible, unpin, failed, text);
             let leave = self.op(Kind::Set(walk, 0), Class::Local, first, 0, String::new());
             let get = self.table(TableStep::TryGet, Class::Visible, recheck, leave, format!("try_grab_folio({name})"));
             let present = Test::Pte { mask: pte::PRESENT, value: pte::PRESENT };

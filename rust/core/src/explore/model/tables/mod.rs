@@ -56,7 +56,19 @@ pub enum TableStep {
         to: u8,
     },
     /// `pmdp_collapse_flush()`: takes the table out of the tree and keeps it aside.
-    Detach(u8),
+    Detach {
+        /// Whose 2 MiB.
+        region: u8,
+        /// Only a table without entries: `collapse_file()` has unmapped what it held.
+        only_empty: bool,
+    },
+    /// `pud_clear()`: the table that is mapped, and shared, leaves this address space.
+    Unhook(u8),
+    /// It is no user of that table any more.
+    Unshare {
+        /// User CPUs run this address space.
+        of_users: bool,
+    },
     /// Maps the table kept aside and takes its lock; on to `other` if there is none.
     MapAside,
     /// The content of the page is in the huge one: the entry goes.
@@ -66,18 +78,18 @@ pub enum TableStep {
         /// Not before all who walk without locks are through (RCU).
         waits: bool,
     },
+    /// `pmdp_invalidate()`: a huge entry is read, and is none to the hardware but keeps all else.
+    Invalidate(u8),
     /// `tlb_remove_table_sync_one()`: waits for all who walk without locks.
     Sync,
     /// GUP-fast: interrupts go off, the upper entry is read; on to `other` if it is none.
     WalkStart(u8),
     /// GUP-fast takes a reference of the page; on to `other` if it has none any more.
     TryGet,
-    /// GUP-fast looks again: on to `other` if the entry, or the upper one, changed meanwhile. Interrupts go on.
+    /// GUP-fast looks again: on to `other` if the entry or the upper one changed meanwhile. Interrupts go on.
     Recheck {
         /// Whose entry.
         page: u8,
-        /// The upper entry too.
-        upper: bool,
     },
 }
 
@@ -90,6 +102,7 @@ impl TableStep {
                 | Self::Look(_)
                 | Self::Batch
                 | Self::MapAside
+                | Self::Detach { .. }
                 | Self::WalkStart(_)
                 | Self::TryGet
                 | Self::Recheck { .. }
@@ -115,6 +128,7 @@ pub(super) struct Tables<const W: usize> {
     freed: Vec<Field>,
     reused: Vec<Field>,
     ptl: Vec<Field>,
+    shared: Vec<Field>,
     /// Of each virtual page, whose 2 MiB it is in.
     region: Vec<u8>,
     /// By virtual page and table: the virtual page whose variable holds the entry when that table stands there.
@@ -139,7 +153,8 @@ impl<const W: usize> Tables<W> {
 fn upper_entries(world: &World) -> Vec<(u8, u8)> {
     let tables = 0..world.tables.len() as u8;
     let of_users = |table: &u8| world.tables[usize::from(*table)] == 0;
-    let at_home = tables.clone().filter(|t| of_users(t) && world.has_table[usize::from(*t)]).map(|t| (t, t));
+    let at_home =
+        tables.clone().filter(|t| of_users(t) && world.table_at_start[usize::from(*t)] == Some(*t)).map(|t| (t, t));
     let mut found: Vec<(u8, u8)> = at_home.collect();
     for thread in &world.threads {
         found.extend(tables.clone().filter_map(|from| world.moves_whole(thread, from).map(|to| (to, from))));
@@ -213,13 +228,15 @@ impl Blueprint {
             }
             let moves_here = |thread| world.moves_whole(thread, table) == Some(region);
             let index = world.pages_of_table(region).iter().position(|p| *p == page)?;
-            world.threads.iter().any(moves_here).then(|| world.pages_of_table(table)[index])
+            let is_shared = world.table_at_start[usize::from(region)] == Some(table);
+            (is_shared || world.threads.iter().any(moves_here)).then(|| world.pages_of_table(table)[index])
         };
         Tables {
             pmd: places(Var::Pmd),
             freed: places(Var::TableFreed),
             reused: places(Var::TableReused),
             ptl: places(Var::Ptl),
+            shared: places(Var::Shared),
             region: world.pages.iter().map(|page| page.table).collect(),
             cells: (0..world.pages.len() as u8)
                 .map(|page| tables.clone().map(|table| cell(page, table)).collect())
@@ -234,10 +251,11 @@ impl Blueprint {
 impl<const W: usize> KernelModel<W> {
     /// The tables that stand at the start.
     pub(super) fn start_tables(&self, state: &mut [u64; W]) {
+        let world = &self.blueprint.world;
         for (region, field) in self.tables.pmd.iter().enumerate() {
-            if self.blueprint.world.has_table[region] {
-                field.set(state, region as u64 + 1);
-            }
+            let Some(table) = world.table_at_start[region] else { continue };
+            field.set(state, u64::from(table) + 1);
+            self.tables.shared[usize::from(table)].set(state, u64::from(world.shared_tables));
         }
     }
 }

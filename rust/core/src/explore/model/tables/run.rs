@@ -37,6 +37,13 @@ impl<const W: usize> KernelModel<W> {
         cell.map_or(Field::default(), |cell| self.pages[usize::from(cell)].pte)
     }
 
+    /// The virtual page whose variable holds the entry of a page in the table that a thread has mapped.
+    pub(in crate::explore::model) fn home_of(&self, state: &[u64; W], thread: &ThreadFields, page: u8) -> u8 {
+        let table = (thread.walk.get(state) as usize).checked_sub(1);
+        let cells = self.tables.cells.get(usize::from(page));
+        table.zip(cells).and_then(|(table, cells)| cells[table]).unwrap_or(page)
+    }
+
     /// The virtual pages at which an entry stands now.
     pub(in crate::explore::model) fn pages_of_entry(
         &self,
@@ -59,6 +66,7 @@ impl<const W: usize> KernelModel<W> {
     }
 
     /// Takes a step; None: it has to wait.
+    #[expect(clippy::too_many_lines, reason = "one arm for each step")]
     pub(in crate::explore::model) fn table_step(
         &self,
         state: &mut [u64; W],
@@ -71,6 +79,7 @@ impl<const W: usize> KernelModel<W> {
             TableStep::MapLock { region, locks, unlinked } => {
                 let table = tables.pmd[usize::from(*region)].get(state);
                 if table == 0 || unlinked.is_some_and(|var| self.field(var).get(state) != 0) {
+                    self.visit_region(state, thread, *region);
                     return Some(op.other);
                 }
                 let lock = self.field(locks[table as usize - 1]);
@@ -88,6 +97,7 @@ impl<const W: usize> KernelModel<W> {
             }
             TableStep::Look(region) => {
                 if tables.pmd[usize::from(*region)].get(state) == 0 {
+                    self.visit_region(state, thread, *region);
                     return Some(op.other);
                 }
             }
@@ -120,14 +130,29 @@ impl<const W: usize> KernelModel<W> {
                 }
                 old.set(state, 0);
                 new.set(state, table);
-                // Whoever is promised that the pages are gone from there has been come by.
-                let moved = (0..tables.region.len()).filter(|page| tables.region[*page] == *from);
-                moved.for_each(|page| thread.visit(state, page as u8));
+                self.visit_region(state, thread, *from);
             }
-            TableStep::Detach(region) => {
+            TableStep::Detach { region, only_empty } => {
                 let pmd = tables.pmd[usize::from(*region)];
+                let is_used = |page: usize| {
+                    tables.region[page] == *region && !pte::is_none(self.entry_now(state, page as u8).get(state))
+                };
+                if *only_empty && (0..tables.region.len()).any(is_used) {
+                    return Some(op.other);
+                }
                 thread.aside.set(state, pmd.get(state));
                 pmd.set(state, 0);
+            }
+            TableStep::Unhook(region) => tables.pmd[usize::from(*region)].set(state, 0),
+            TableStep::Unshare { of_users } => {
+                if let Some(table) = (thread.walk.get(state) as usize).checked_sub(1) {
+                    tables.shared[table].set(state, 0);
+                    if *of_users {
+                        // From now on it maps whatever the other one wants it to. The hardware may walk through it until
+                        // the flush, as it may through any table that is taken out.
+                        tables.reused[table].set(state, 1);
+                    }
+                }
             }
             TableStep::MapAside => {
                 let table = thread.aside.get(state);
@@ -149,6 +174,14 @@ impl<const W: usize> KernelModel<W> {
                 }
                 thread.aside.set(state, 0);
             }
+            TableStep::Invalidate(page) => {
+                self.load(state, thread, *page);
+                let entry = thread.pte.get(state);
+                if pte::is_present(entry) {
+                    let absent = pte::absent(entry & !pte::WRITE, pte::PROTNONE);
+                    self.entry(state, thread, *page).set(state, absent);
+                }
+            }
             TableStep::Sync => {
                 if self.threads.iter().any(|thread| thread.is_walker && thread.walk.get(state) != 0) {
                     return None;
@@ -168,10 +201,10 @@ impl<const W: usize> KernelModel<W> {
                 }
                 self.add(state, refs, 1);
             }
-            TableStep::Recheck { page, upper } => {
+            TableStep::Recheck { page } => {
                 let region = usize::from(tables.region[usize::from(*page)]);
                 let is_same = self.entry(state, thread, *page).get(state) == thread.pte.get(state)
-                    && (!upper || tables.pmd[region].get(state) == thread.walk.get(state));
+                    && tables.pmd[region].get(state) == thread.walk.get(state);
                 thread.walk.set(state, 0);
                 if !is_same {
                     return Some(op.other);
@@ -179,6 +212,12 @@ impl<const W: usize> KernelModel<W> {
             }
         }
         Some(op.next)
+    }
+
+    /// The thread has come by all that is in these 2 MiB.
+    fn visit_region(&self, state: &mut [u64; W], thread: &ThreadFields, region: u8) {
+        let pages = (0..self.tables.region.len()).filter(|page| self.tables.region[*page] == region);
+        pages.for_each(|page| thread.visit(state, page as u8));
     }
 
     /// Whether a walk can reach a table that was freed: one of the hardware, through what a CPU has cached, or one of

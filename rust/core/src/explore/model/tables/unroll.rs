@@ -6,7 +6,7 @@ use crate::explore::model::op::{Class, Kind, OpIndex, PageRef, Scope, Test};
 use crate::explore::model::unroll::{At, Unroller};
 use crate::explore::model::vars::{Local, Var, VarId};
 use crate::explore::scenario::Kind as Content;
-use crate::program::{Instr, ProgramName};
+use crate::program::ProgramName;
 
 use super::TableStep;
 
@@ -78,7 +78,6 @@ impl Unroller<'_> {
         at: At,
         skip: OpIndex,
     ) -> Result<OpIndex> {
-        let Instr::Next { .. } = here.program.code[here.pc as usize] else { return Ok(skip) };
         if on_pmd == here.pc {
             return Err(self.error("for_each_extent without on_pmd: mremap of whole tables"));
         }
@@ -178,7 +177,9 @@ impl Unroller<'_> {
         let pages = self.world.pages_of_table(region).iter().fold(0, |mask, page| mask | 1 << page);
         let text = format!("pmdp_collapse_flush({})", self.table_text(region));
         let flush = self.flush(self.with_tables(pages), &text, next);
-        Ok(self.table(TableStep::Detach(region), Class::Visible, flush, 0, text))
+        let only_empty = at.r.vma.is_some_and(|vma| self.world.vmas[usize::from(vma)].kind == Content::File);
+        let step = TableStep::Detach { region, only_empty };
+        Ok(self.table(step, Class::Visible, flush, next, text))
     }
 
     /// `__collapse_huge_page_copy()`: each page in turn, with the table that was taken out locked.
@@ -201,6 +202,38 @@ impl Unroller<'_> {
             first = self.op(Kind::ReadPte(page), Class::Visible, maps, 0, format!("ptep_get({name})"));
         }
         self.table(TableStep::MapAside, Class::Visible, first, next, "pte_offset_map_lock()".to_owned())
+    }
+
+    /// `pud_clear()` of an upper entry that names a shared table.
+    pub(in crate::explore::model) fn unhook_table(&mut self, at: &At, next: OpIndex) -> OpIndex {
+        let region = at.r.table.unwrap_or(0);
+        let text = format!("pud_clear({})", self.table_text(region));
+        self.table(TableStep::Unhook(region), Class::Visible, next, 0, text)
+    }
+
+    /// `ptdesc_pmd_pts_dec()`.
+    pub(in crate::explore::model) fn unshare_table(&mut self, at: &At, next: OpIndex) -> OpIndex {
+        let of_users = self.world.tables[usize::from(at.r.table.unwrap_or(0))] == 0;
+        let text = "ptdesc_pmd_pts_dec()".to_owned();
+        self.table(TableStep::Unshare { of_users }, Class::Visible, next, 0, text)
+    }
+
+    /// Whether the table here is shared.
+    pub(in crate::explore::model) fn table_is_shared(&mut self, at: &At) -> Test {
+        let table = at.r.table.and_then(|region| self.world.table_at_start[usize::from(region)]);
+        match table.filter(|_| self.world.shared_tables) {
+            Some(table) => Test::Above(self.vars.read(Var::Shared(table)), 0),
+            None => Test::Const(false),
+        }
+    }
+
+    /// Records all that is behind the current table in the gather.
+    pub(in crate::explore::model) fn record_table(&mut self, at: &At, next: OpIndex) -> OpIndex {
+        let pages = self.world.pages_of_table(at.r.table.unwrap_or(0));
+        let mask = pages.iter().fold(0, |mask, page| mask | 1_u64 << page);
+        let range = self.read_local(Local::Range);
+        let next = self.set_local(Local::FreedTables, 1, next);
+        self.op(Kind::SetBits(range, mask), Class::Local, next, 0, String::new())
     }
 
     /// The table that was taken out is freed.

@@ -69,7 +69,9 @@ impl<const W: usize> KernelModel<W> {
             pages.into_iter().any(|(page, of)| *of == region && covered >> page & 1 != 0)
         };
         for ((region, _), cached) in self.tables.upper.iter().zip(&self.tables.psc[cpu]) {
-            if is_covered(*region) {
+            let is_exec = |page: &u8| self.blueprint.world.pages[usize::from(*page)].exec;
+            let is_kept = thread.keeps_exec && self.blueprint.world.pages_of_table(*region).iter().any(is_exec);
+            if is_covered(*region) && !is_kept {
                 cached.set(state, 0);
             }
         }
