@@ -8,7 +8,8 @@ from typing import Any
 
 from tlbcore import machines, recordings
 
-DATA = Path(__file__).parents[1] / "data"
+ROOT = Path(__file__).parents[1]
+DATA = ROOT / "data"
 RECORDINGS = sorted((DATA / "recordings").glob("*.perf.txt.zst"))
 LAB = sorted((DATA / "lab").glob("*.jsonl.gz"))
 LAB_NEWER = sorted((DATA / "lab-6.18").glob("*.jsonl.gz"))

@@ -155,7 +155,7 @@ def test_faults_beside_operations_are_safe() -> None:
         ({"operations": [{"operation": "munmap", "first": 1}]}, r"pages 1\.\.1"),
         ({"operations": ["collapse_huge_page"]}, "expected a scenario with whole_tables"),
         ({"operations": ["gup_fast"]}, "expected a scenario with whole_tables"),
-        ({"operations": ["munmap"], "invariants": ["I99"]}, "found I99"),
+        ({"operations": ["munmap"], "invariants": ["I99"]}, "found invariant 'I99'"),
         ({"operations": ["munmap"], "reductions": ["luck"]}, "found luck"),
         ({"operations": "munmap"}, "found the text 'munmap'"),
         ({"operations": ["munmap"], "pages": [{"kind": "file", "vma": 3}]}, "found vma 3"),

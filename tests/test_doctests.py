@@ -7,6 +7,7 @@ import pkgutil
 import pytest
 
 import tlbcore
+from given_data import ROOT
 
 MODULES = sorted(
     name for _, name, _ in pkgutil.walk_packages(tlbcore.__path__, "tlbcore.") if not name.endswith("__main__")
@@ -14,7 +15,8 @@ MODULES = sorted(
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_examples(name: str) -> None:
+def test_examples(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)  # they read the recordings that are there
     failed, _ = doctest.testmod(importlib.import_module(name))
     assert failed == 0
 

@@ -169,7 +169,7 @@ def test_a_hint_fault_on_memory_after_a_fork_leaves_it_read_only() -> None:
         ({"threads": 0}, "threads: found 0"),
         ({"users": 0}, "users: found 0"),
         ({"kinds": ["shmem"]}, "kinds: found shmem"),
-        ({"invariants": ["I99"], "operations": ["munmap"]}, "found I99"),
+        ({"invariants": ["I99"], "operations": ["munmap"]}, "found invariant 'I99'"),
     ],
 )
 def test_bad_input_is_one_line(arguments: dict[str, object], message: str) -> None:

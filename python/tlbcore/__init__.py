@@ -11,28 +11,45 @@ import warnings
 from tlbcore import _core
 from tlbcore._core import CpuMask, __version__, build_features, build_profile
 from tlbcore.check import UnsafeError, Verdict, check
+from tlbcore.compare import Comparison, compare
 from tlbcore.errors import InputError, ProgramError, TlbcoreError
 from tlbcore.hunt import Hunt, hunt
 from tlbcore.litmus_check import LitmusVerdict, check_litmus
 from tlbcore.mutate import MutationReport, mutate
+from tlbcore.recordings import load
+from tlbcore.replay import Replay, replay
+from tlbcore.results import Result
+from tlbcore.sweep import Sweep, sweep
+from tlbcore.validate import Validation, validate, validate_folder
 
 __all__ = [
+    "Comparison",
     "CpuMask",
     "Hunt",
     "InputError",
     "LitmusVerdict",
     "MutationReport",
     "ProgramError",
+    "Replay",
+    "Result",
+    "Sweep",
     "TlbcoreError",
     "UnsafeError",
+    "Validation",
     "Verdict",
     "__version__",
     "build_features",
     "build_profile",
     "check",
     "check_litmus",
+    "compare",
     "hunt",
+    "load",
     "mutate",
+    "replay",
+    "sweep",
+    "validate",
+    "validate_folder",
 ]
 
 

@@ -58,10 +58,17 @@ def explore_common_problem(
     each action), and of a saturated search ``maximal``.
     """
 
-def explore(kernel_json: str, scenario_json: str, options_json: str, is_over: Callable[[], bool] | None = None) -> str:
+def explore(
+    kernel_json: str,
+    scenario_json: str,
+    options_json: str,
+    is_over: Callable[[], bool] | None = None,
+    progress: Callable[[int, int, int], object] | None = None,
+) -> str:
     """Searches a scenario under a resolved kernel; the verdict as JSON text.
 
-    Ctrl-C ends it with what it has, and so does `is_over`, which is asked about ten times a second.
+    Ctrl-C ends it with what it has, and so does `is_over`, which is asked about ten times a second. `progress` is called
+    as often, with states stored, states waiting, and depth.
     """
 
 def explore_audit(kernel_json: str, scenario_json: str, options_json: str) -> tuple[int, int, int, int, bool]:
@@ -88,10 +95,12 @@ def replay(
     config_json: str,
     follow_masks: bool,
     traced: bool = False,
+    progress: Callable[[int, int], object] | None = None,
 ) -> Replay:
     """Replays a recording under a resolved kernel on a machine (both as JSON text).
 
     With `traced`, everything that the machine did about flushes is kept for `Replay.lab`; slower.
+    `progress` is called now and then with the events done and all of them.
     Ctrl-C ends it with KeyboardInterrupt.
     """
 

@@ -11,12 +11,16 @@ True
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tlbcore import _core, kernels
 from tlbcore.errors import InputError
+from tlbcore.lookup import find, nearest
 from tlbcore.report.columns import columns
+from tlbcore.report.html import html_columns
+from tlbcore.results import Cell, Result
+from tlbcore.scheme import OPERATIONS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -56,8 +60,8 @@ class Event:
     hardware: bool
 
 
-@dataclass(frozen=True)
-class Verdict:
+@dataclass(frozen=True, repr=False)
+class Verdict(Result):
     """What a search found, and how far it went."""
 
     kernel: str
@@ -112,8 +116,28 @@ class Verdict:
         if not self.safe:
             raise UnsafeError(str(self))
 
+    def to_dict(self) -> dict[str, Any]:
+        """All of it as plain structures."""
+        return asdict(self)
+
+    def to_rows(self) -> list[dict[str, Cell]]:
+        """The counterexample, a row for each step; none if nothing is violated."""
+        return [
+            {"step": step, "cpu": event.cpu, "who": event.who, "what": event.text, "hardware": event.hardware}
+            for step, event in enumerate(self.counterexample, 1)
+        ]
+
+    def _repr_html_(self) -> str:
+        """The counterexample in columns, as a notebook shows it."""
+        ends = [INVARIANTS[name] for name in self.violated]
+        return html_columns(str(self), self.cpus, [(event.cpu, event.text) for event in self.counterexample], ends)
+
     def __str__(self) -> str:
         """One line."""
+        return self.headline()
+
+    def headline(self) -> str:
+        """One line: what is violated, or within which bounds nothing is."""
         if self.violated:
             says = "; ".join(f"{name}: {INVARIANTS[name]}" for name in self.violated)
             if not self.counterexample:
@@ -126,8 +150,22 @@ class Verdict:
         return f"{self.kernel}: safe for {' '.join(self.checked)} within {bounds} ({size})"
 
 
+#: What a kernel thread can run: a program of the kernel, or one that is made of some.
+_KNOWN = (*OPERATIONS, "truncate")
+
+
 def _threads(operations: Sequence[str | Mapping[str, object]]) -> list[dict[str, object]]:
-    return [{"operation": item} if isinstance(item, str) else dict(item) for item in operations]
+    if isinstance(operations, str):
+        raise InputError(f"operations: found the text {operations!r}, expected a list of operations")
+    threads: list[dict[str, object]] = [
+        {"operation": item} if isinstance(item, str) else dict(item) for item in operations
+    ]
+    for thread in threads:
+        name = str(thread.get("operation", ""))
+        if name not in _KNOWN:
+            expected = f"{', '.join(_KNOWN)}{nearest(name, _KNOWN)}"
+            raise InputError(f"scenario: found operation {name}, expected one of {expected}")
+    return threads
 
 
 def check(  # noqa: PLR0913  # what to run, on what, how far
@@ -150,6 +188,7 @@ def check(  # noqa: PLR0913  # what to run, on what, how far
     depth: int | None = None,
     threads: int = 1,
     is_over: Callable[[], bool] | None = None,
+    progress: Callable[[int, int, int], object] | None = None,
     kernel_json: str | None = None,
 ) -> Verdict:
     """Run operations of a kernel against each other in every order.
@@ -177,6 +216,7 @@ def check(  # noqa: PLR0913  # what to run, on what, how far
         depth: At most so many steps.
         threads: Threads of the search.
         is_over: Asked now and then; once it says true, the search stops with what it has.
+        progress: Called now and then with states stored, states waiting, and depth.
         kernel_json: What `Kernel.to_json` says of the kernel, for those who ask much about one.
 
     Raises:
@@ -184,8 +224,6 @@ def check(  # noqa: PLR0913  # what to run, on what, how far
 
     """
     found = kernels.get(kernel) if isinstance(kernel, str) else kernel
-    if isinstance(operations, str):
-        raise InputError(f"operations: found the text {operations!r}, expected a list of operations")
     text = found.to_json() if kernel_json is None else kernel_json
     specs = [{"kind": kind}] * pages if isinstance(pages, int) else [dict(page) for page in pages]
     scenario = {
@@ -201,7 +239,7 @@ def check(  # noqa: PLR0913  # what to run, on what, how far
     if invariants is None:
         invariants = (*DEFAULT_INVARIANTS, *(TABLE_INVARIANTS if whole_tables else ()))
     options = {
-        "invariants": list(invariants),
+        "invariants": [find("invariant", name, INVARIANTS) for name in invariants],
         "reductions": list(reductions),
         "states": states,
         "seconds": seconds,
@@ -209,7 +247,7 @@ def check(  # noqa: PLR0913  # what to run, on what, how far
         "depth": depth,
         "threads": threads,
     }
-    answer = json.loads(_core.explore(text, json.dumps(scenario), json.dumps(options), is_over))
+    answer = json.loads(_core.explore(text, json.dumps(scenario), json.dumps(options), is_over, progress))
     trace = answer["counterexample"] or {"events": [], "path": [], "states": []}
     bounds: dict[str, object] = {"users": users, "pages": len(specs), "faulting threads": faults}
     bounds |= {

@@ -1,21 +1,39 @@
-"""Comparison: the same recording under several kernels."""
+"""Comparison: the same recording under several kernels.
+
+>>> import tlbcore
+>>> found = tlbcore.compare("data/recordings/gcc.perf.txt.zst", ["linux-5.10", "linux-6.18"])
+>>> found
+<Comparison gcc.perf.txt.zst: 1,478 flushes under linux-5.10, 1,441 under linux-6.18>
+>>> [row["nr_ipis"] for row in found.to_rows()]
+[270, 280]
+"""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tlbcore import costs
+from tlbcore import machines, recordings
 from tlbcore.errors import InputError
 from tlbcore.replay import Replay, replay
+from tlbcore.report.table import number
+from tlbcore.results import Cell, Result, arrow_table
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    import os
+    from collections.abc import Callable, Mapping, Sequence
 
+    import pyarrow as pa
+
+    from tlbcore import costs
     from tlbcore._core import Recording
     from tlbcore.kernel import Kernel
+    from tlbcore.machines import Machine
 
-__all__ = ["METRICS", "Comparison", "compare"]
+__all__ = ["DEFAULT_KERNELS", "METRICS", "TIMES", "Comparison", "compare"]
+
+#: What is compared unless kernels are named.
+DEFAULT_KERNELS = ("linux-5.10", "linux-6.18", "consolidated")
 
 #: What is compared: counter, what it says.
 METRICS: tuple[tuple[str, str], ...] = (
@@ -37,9 +55,16 @@ METRICS: tuple[tuple[str, str], ...] = (
     ("nr_lazy_mmu_entries", "entries in them"),
 )
 
+#: The estimated times: attribute of `tlbcore.costs.CostEstimate`, what it says. A model's opinion.
+TIMES: tuple[tuple[str, str], ...] = (
+    ("initiator_ns", "time of those who flush, us *"),
+    ("interference_ns", "time of those interrupted, us *"),
+    ("total_ns", "time of all, with refills, us *"),
+)
 
-@dataclass(frozen=True)
-class Comparison:
+
+@dataclass(frozen=True, repr=False)
+class Comparison(Result):
     """The replays, in the order asked for; ratios are to the first."""
 
     replays: Sequence[Replay]
@@ -51,12 +76,7 @@ class Comparison:
 
     def cost(self, index: int) -> costs.CostEstimate | None:
         """What the flushes of a kernel would cost, a model's opinion; none for a machine without costs."""
-        costs_ns = self.replays[index].config.get("costs")
-        return costs.estimate(self.replays[index].counters, costs_ns) if costs_ns else None
-
-    def _cost_to_dict(self, index: int) -> dict[str, Any] | None:
-        cost = self.cost(index)
-        return {**asdict(cost), "total_ns": cost.total_ns, "is": costs.LABEL} if cost else None
+        return self.replays[index].cost()
 
     def to_dict(self) -> dict[str, Any]:
         """The plain structure."""
@@ -65,29 +85,104 @@ class Comparison:
             "nr_events": self.replays[0].result.nr_events,
             "machine": dict(self.replays[0].config),
             "kernels": [
-                {
-                    "kernel": replayed.kernel.name,
-                    "title": replayed.kernel.title,
-                    "switches": dict(replayed.kernel.switches),
-                    "counters": replayed.counters,
-                    "ratios": {name: self.ratio(name, index) for name, _ in METRICS},
-                    "cost_ns": self._cost_to_dict(index),
-                    "by_operation": replayed.by_operation,
-                    "notes": replayed.notes,
-                }
+                {**replayed.to_dict(), "ratios": {name: self.ratio(name, index) for name, _ in METRICS}}
                 for index, replayed in enumerate(self.replays)
             ],
         }
 
+    def to_rows(self, by: str = "kernel") -> list[dict[str, Cell]]:
+        """A row for each kernel, with its counters and estimated times; or for each kernel and operation.
 
-def compare(recording: Recording, kernels: Sequence[str | Kernel], machine: Mapping[str, Any]) -> Comparison:
+        Args:
+            by: ``kernel`` or ``operation``.
+
+        Raises:
+            InputError: `by` is something else.
+        """
+        if by == "operation":
+            return [{"kernel": r.kernel.name, **row} for r in self.replays for row in r.to_rows()]
+        if by != "kernel":
+            raise InputError(f"by: found {by!r}, expected kernel or operation")
+        rows: list[dict[str, Cell]] = []
+        for replayed in self.replays:
+            cost = replayed.cost()
+            times = {name: getattr(cost, name) for name, _ in TIMES} if cost else {}
+            rows.append({"kernel": replayed.kernel.name, **replayed.counters, **times})
+        return rows
+
+    def to_arrow(self, by: str = "kernel") -> pa.Table:
+        """`to_rows` as an Arrow table.
+
+        Raises:
+            InputError: pyarrow is not installed, or as `to_rows`.
+        """
+        return arrow_table(self.to_rows(by))
+
+    def table(self) -> tuple[list[str], list[list[str]]]:
+        """A row for each counter that some kernel has, then the times; a column for each kernel, ratios to the first."""
+        first, *others = [replayed.kernel.name for replayed in self.replays]
+        head = ["", first]
+        for name in others:
+            head += [name, "ratio"]
+        lines: list[tuple[str, list[int]]] = [
+            (label, [replayed.counters[counter] for replayed in self.replays]) for counter, label in METRICS
+        ]
+        lines = [(label, values) for label, values in lines if any(values)]
+        found = [cost for replayed in self.replays if (cost := replayed.cost()) is not None]
+        rows = [self._line(label, values, values) for label, values in lines]
+        if len(found) == len(self.replays):
+            for name, label in TIMES:
+                times_ns = [getattr(cost, name) for cost in found]
+                rows.append(self._line(label, [round(time / 1000) for time in times_ns], times_ns))
+        return head, rows
+
+    @staticmethod
+    def _line(label: str, shown: Sequence[int], values: Sequence[float]) -> list[str]:
+        cells = [label, number(shown[0])]
+        for value, exact in zip(shown[1:], values[1:], strict=True):
+            cells += [number(value), number(exact / values[0] if values[0] else None)]
+        return cells
+
+    def headline(self) -> str:
+        """What was compared, and the flushes under each."""
+        first, *others = [f"{r.counters['nr_flush_requests']:,}" for r in self.replays]
+        names = [replayed.kernel.name for replayed in self.replays]
+        parts = [f"{first} flushes under {names[0]}"]
+        parts += [f"{nr} under {name}" for nr, name in zip(others, names[1:], strict=True)]
+        return f"{self.replays[0].recording.meta['file']}: {', '.join(parts)}"
+
+
+def compare(
+    recording: Recording | str | os.PathLike[str],
+    kernels: Sequence[str | Kernel] = DEFAULT_KERNELS,
+    machine: str | Machine | Mapping[str, Any] = machines.DEFAULT,
+    *,
+    progress: Callable[[int, int], object] | None = None,
+) -> Comparison:
     """Replays a recording under each kernel.
 
+    Args:
+        recording: As `tlbcore.replay.replay` takes it.
+        kernels: Each as `tlbcore.replay.replay` takes it; ratios are to the first.
+        machine: As `tlbcore.replay.replay` takes it.
+        progress: Called now and then with the events done and all of them, of all kernels.
+
     Raises:
-        InputError: as `tlbcore.replay.replay`; no kernel at all.
+        InputError: as `tlbcore.replay.replay`; no kernel at all, or a name instead of a list.
 
     """
+    if isinstance(kernels, str):
+        raise InputError(f"kernels: found the text {kernels!r}, expected a list of kernels")
     if not kernels:
         msg = "found no kernel, expected at least one"
         raise InputError(msg)
-    return Comparison([replay(recording, kernel, machine) for kernel in kernels])
+    found = recordings.opened(recording)
+    replays = []
+    for index, kernel in enumerate(kernels):
+
+        def tell(done: int, of: int, index: int = index) -> None:
+            if progress is not None:
+                progress(index * of + done, len(kernels) * of)
+
+        replays.append(replay(found, kernel, machine, progress=tell))
+    return Comparison(replays)

@@ -27,6 +27,7 @@ from tlbcore.check import INVARIANTS, Verdict, check
 from tlbcore.errors import InputError
 from tlbcore.litmus import Litmus, parse
 from tlbcore.lookup import find
+from tlbcore.results import Cell, Result
 from tlbcore.schemes import SCHEMES
 
 if TYPE_CHECKING:
@@ -41,8 +42,8 @@ __all__ = ["SUFFIX", "LitmusVerdict", "check_litmus", "files", "kernel_of", "loa
 SUFFIX = ".litmus"
 
 
-@dataclass(frozen=True)
-class LitmusVerdict:
+@dataclass(frozen=True, repr=False)
+class LitmusVerdict(Result):
     """What a litmus file expects, and what was found."""
 
     litmus: Litmus
@@ -59,6 +60,19 @@ class LitmusVerdict:
     def as_expected(self) -> bool:
         """Whether it is what the file says."""
         return self.observed == self.litmus.result
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it as plain structures."""
+        return {"as_expected": self.as_expected, **dataclasses.asdict(self)}
+
+    def to_rows(self) -> list[dict[str, Cell]]:
+        """The counterexample, as `Verdict.to_rows`."""
+        return self.verdict.to_rows()
+
+    def headline(self) -> str:
+        """One line."""
+        asked = f"{self.litmus.name}: {' or '.join(self.litmus.exists)} in {self.litmus.changed_kernel}"
+        return f"{asked}: expected {self.litmus.result}, observed {self.observed}"
 
 
 def files(paths: Iterable[Path]) -> list[Path]:

@@ -32,14 +32,19 @@ def folded(name: str) -> str:
     return "".join(letter for letter in name.lower() if letter not in "-_.")
 
 
-def nearest(name: str, names: Iterable[str]) -> str:
+def nearest(name: str, names: Iterable[str], cutoff: float = 0.6) -> str:
     """The end of an error message: `, did you mean X?` if a name is near, else nothing.
+
+    Args:
+        name: What the user wrote.
+        names: What there is.
+        cutoff: How near, from 0 to 1 (as `difflib.get_close_matches` has it).
 
     >>> nearest("linux-6.81", ["linux-5.10", "linux-6.18"])
     ', did you mean linux-6.18?'
     """
     by_folded = {folded(candidate): candidate for candidate in names}
-    near = difflib.get_close_matches(folded(name), by_folded, n=1)
+    near = difflib.get_close_matches(folded(name), by_folded, n=1, cutoff=cutoff)
     return f", did you mean {by_folded[near[0]]}?" if near else ""
 
 

@@ -8,15 +8,15 @@
 
 from __future__ import annotations
 
-import json
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from tlbcore import kernels, scheme_lookup
 from tlbcore.errors import InputError, TlbcoreError
 from tlbcore.mutants import Mutant, mutants
 from tlbcore.mutation_trial import Finding, Trial
+from tlbcore.results import Cell, Result
 from tlbcore.scheme import OPERATIONS, Scheme
 
 if TYPE_CHECKING:
@@ -67,8 +67,8 @@ class Mutation:
     nr_tried: int = 0
 
 
-@dataclass(frozen=True)
-class MutationReport:
+@dataclass(frozen=True, repr=False)
+class MutationReport(Result):
     """What became of all mutants of a scheme's programs in a kernel."""
 
     scheme: str
@@ -108,6 +108,21 @@ class MutationReport:
 
     def _of(self, outcome: str) -> tuple[Mutation, ...]:
         return tuple(mutation for mutation in self.mutations if mutation.outcome == outcome)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it as plain structures."""
+        return asdict(self) | {"safe": self.safe}
+
+    def to_rows(self) -> list[dict[str, Cell]]:
+        """A row for each mutant."""
+        return [asdict(mutation) | {"violated": " ".join(mutation.violated)} for mutation in self.mutations]
+
+    def headline(self) -> str:
+        """One line: how many mutants, and what became of them."""
+        return (
+            f"{self.scheme} in {self.kernel}: {len(self.mutations)} mutants, unsafe {len(self.unsafe)}, survive"
+            f" {len(self.survivors)}, cannot run {len(self.refused)}, undecided {len(self.undecided)}"
+        )
 
 
 def mutate(  # noqa: PLR0913 - what to mutate, and how far to look
@@ -241,11 +256,3 @@ def _outcome(trial: Trial, mutant: Mutant) -> dict[str, Any]:
     if found.stopped:
         return common | {"outcome": "undecided", "why": found.stopped}
     return common | {"outcome": "survives", "why": trial.why_it_survives(mutant, found)}
-
-
-def to_plain(report: MutationReport) -> dict[str, Any]:
-    """The report as JSON takes it."""
-    from dataclasses import asdict  # noqa: PLC0415 - only the command line needs it
-
-    plain: dict[str, Any] = json.loads(json.dumps(asdict(report) | {"safe": report.safe}))
-    return plain

@@ -9,7 +9,7 @@ from tlbcore._core import Recording
 if TYPE_CHECKING:
     import os
 
-__all__ = ["Recording", "kernel_of", "load", "machine_config", "why_kernel"]
+__all__ = ["Recording", "kernel_of", "load", "machine_config", "opened", "why_kernel"]
 
 #: Names of kernels by the version that a recording tells; the newest that is not newer than it is meant.
 _BY_VERSION = (((6, 14), "linux-6.18"), ((5, 19), "linux-6.1"), ((0, 0), "linux-5.10"))
@@ -27,6 +27,16 @@ def load(path: str | os.PathLike[str]) -> Recording:
 
     """
     return Recording.open(path)
+
+
+def opened(recording: Recording | str | os.PathLike[str]) -> Recording:
+    """A recording as it is, or loaded from a file.
+
+    Raises:
+        InputError: As `load`.
+        OSError: As `load`.
+    """
+    return recording if isinstance(recording, Recording) else load(recording)
 
 
 def kernel_of(recording: Recording) -> str:

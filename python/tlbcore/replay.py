@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from tlbcore import _core, kernels, recordings
+from tlbcore import _core, costs, kernels, machines, recordings
 from tlbcore.errors import InputError
+from tlbcore.results import Cell, Result
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    import os
+    from collections.abc import Callable, Mapping
 
     from tlbcore._core import Recording
     from tlbcore.kernel import Kernel
+    from tlbcore.machines import Machine
 
 __all__ = ["Replay", "replay"]
 
 
-@dataclass(frozen=True)
-class Replay:
+@dataclass(frozen=True, repr=False)
+class Replay(Result):
     """What a recording gave under a kernel."""
 
     kernel: Kernel
@@ -41,6 +44,33 @@ class Replay:
     def notes(self) -> dict[str, int]:
         """What had to be assumed or passed over, and how often."""
         return self.result.notes
+
+    def cost(self) -> costs.CostEstimate | None:
+        """What the flushes would cost, a model's opinion; None for a machine without costs."""
+        costs_ns = self.config.get("costs")
+        return costs.estimate(self.counters, costs_ns) if costs_ns else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The plain structure."""
+        cost = self.cost()
+        return {
+            "kernel": self.kernel.name,
+            "title": self.kernel.title,
+            "switches": dict(self.kernel.switches),
+            "counters": self.counters,
+            "cost_ns": {**asdict(cost), "total_ns": cost.total_ns, "is": costs.LABEL} if cost else None,
+            "by_operation": self.by_operation,
+            "notes": self.notes,
+        }
+
+    def to_rows(self) -> list[dict[str, Cell]]:
+        """A row for each kind of operation, with its sums."""
+        return [{"operation": kind, **sums} for kind, sums in self.by_operation.items()]
+
+    def headline(self) -> str:
+        """What ran, and the two numbers that one asks for first."""
+        flushes, ipis = self.counters["nr_flush_requests"], self.counters["nr_ipis"]
+        return f"{self.recording.meta['file']} under {self.kernel.name}: {flushes:,} flushes, {ipis:,} IPIs"
 
 
 def kernel_named(spec: str | Kernel) -> Kernel:
@@ -70,29 +100,33 @@ def kernel_for(spec: str | Kernel, recording: Recording) -> Kernel:
     return kernel.derive(kernel.name, constants={"tlb_single_page_flush_ceiling": int(ceiling)})
 
 
-def replay(
-    recording: Recording,
+def replay(  # noqa: PLR0913 - what to run, on what, how
+    recording: Recording | str | os.PathLike[str],
     kernel: str | Kernel,
-    machine: Mapping[str, Any],
+    machine: str | Machine | Mapping[str, Any] = machines.DEFAULT,
     *,
     follow_masks: bool = False,
     traced: bool = False,
+    progress: Callable[[int, int], object] | None = None,
 ) -> Replay:
     """Replays a recording under a kernel on a machine.
 
     Args:
-        recording: From `tlbcore.recordings.load`.
+        recording: From `tlbcore.recordings.load`, or a file that it takes.
         kernel: A name as `tlbcore.kernels.get` understands it, or a `Kernel` of one's own.
-        machine: The configuration (`tlbcore.machines`); CPUs, levels and PCID are the recording's where it knows them.
+        machine: A name as `tlbcore.machines.get` understands it, a `Machine`, or its configuration; CPUs, levels and
+            PCID are the recording's where it knows them.
         follow_masks: Correct mm_cpumask by what each recorded flush shows of it, after that flush was predicted.
         traced: Keep everything that the machine did about flushes, for comparisons by column (`tlbcore.lab`); slower.
+        progress: Called now and then with the events done and all of them.
 
     Raises:
         InputError: no such kernel, or a machine that cannot be.
         ProgramError: a kernel with an impossible step; the message names it.
 
     """
-    chosen = kernel_for(kernel, recording)
-    config = recordings.machine_config(recording, dict(machine))
-    result = _core.replay(recording, chosen.to_json(), json.dumps(config), follow_masks, traced)
-    return Replay(chosen, recording, config, result)
+    found = recordings.opened(recording)
+    chosen = kernel_for(kernel, found)
+    config = recordings.machine_config(found, machines.config_of(machine))
+    result = _core.replay(found, chosen.to_json(), json.dumps(config), follow_masks, traced, progress)
+    return Replay(chosen, found, config, result)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tlbcore.errors import InputError
-from tlbcore.lookup import find, load_file, split_file_spec
+from tlbcore.lookup import find, load_file, nearest, split_file_spec
 from tlbcore.scheme import Scheme
 from tlbcore.schemes import SCHEMES
 
@@ -42,7 +42,9 @@ def _from_file(path: Path, name: str) -> Scheme:
     if not name and len(schemes) == 1:
         name = next(iter(schemes))
     if name not in schemes:
-        expected = f"one of {', '.join(schemes)}" if schemes else "a subclass of tlbcore.scheme.Scheme"
+        expected = (
+            f"one of {', '.join(schemes)}{nearest(name, schemes)}" if schemes else "a subclass of tlbcore.scheme.Scheme"
+        )
         raise InputError(f"{path}: found no scheme {name!r}, expected {expected}")
     found = schemes[name]
     if isinstance(found, Scheme):

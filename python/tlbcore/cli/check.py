@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-import time
-from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,13 +14,14 @@ from tlbcore.cli.common import add_json, print_json
 from tlbcore.errors import InputError
 from tlbcore.hunt import hunt
 from tlbcore.hunt.plan import KINDS
+from tlbcore.progress import Progress
 from tlbcore.report.hunt import SETS, hunt_report, switch_table
 
 if TYPE_CHECKING:
     import argparse
 
     from tlbcore.check import Verdict
-    from tlbcore.hunt import Progress
+    from tlbcore.hunt import Progress as Hunted
 
 #: How long a hunt widens unless told.
 PAIRS_SECONDS = 60.0
@@ -123,20 +122,22 @@ def run(args: argparse.Namespace) -> int:
             raise InputError(f"--{name.replace('_', '-')}: found it without --pairs or --triples")
     if not args.op:
         raise InputError("found no operation, expected --op OPERATION, --pairs or --triples")
-    verdict = check(
-        args.kernel,
-        [operation(text) for text in args.op],
-        users=1 if args.users is None else args.users,
-        pages=1 if args.pages is None else args.pages,
-        kind=args.kind or "file",
-        faults=args.faults or 0,
-        whole_tables=args.whole_tables,
-        invariants=args.invariant,
-        states=args.states,
-        seconds=args.seconds,
-    )
+    with Progress("states") as progress:
+        verdict = check(
+            args.kernel,
+            [operation(text) for text in args.op],
+            users=1 if args.users is None else args.users,
+            pages=1 if args.pages is None else args.pages,
+            kind=args.kind or "file",
+            faults=args.faults or 0,
+            whole_tables=args.whole_tables,
+            invariants=args.invariant,
+            states=args.states,
+            seconds=args.seconds,
+            progress=lambda states, waiting, depth: progress(states, more=f"{waiting:,} waiting, depth {depth}"),
+        )
     if args.json:
-        print_json(asdict(verdict))
+        print_json(verdict.to_dict())
     else:
         show(verdict)
     return OK if verdict.safe else NEGATIVE
@@ -162,11 +163,12 @@ def run_hunt(args: argparse.Namespace) -> int:
     settings = each_switch(args.kernel) if args.each_switch else {"": args.kernel}
     hunts = []
     for name, kernel in settings.items():
-        hunts.append((name, hunt(kernel, threads, seconds=seconds, progress=Watch(name), **options)))
+        with Progress(f"{name or kernel}:") as progress:
+            hunts.append((name, hunt(kernel, threads, seconds=seconds, progress=partial(tell, progress), **options)))
         if hunts[-1][1].stopped == "Ctrl-C":
             break
     if args.json:
-        found = {name: asdict(found) | {"safe": found.safe} for name, found in hunts}
+        found = {name: found.to_dict() for name, found in hunts}
         print_json(found if args.each_switch else found[""])
     elif args.each_switch:
         print(switch_table(hunts))
@@ -175,24 +177,10 @@ def run_hunt(args: argparse.Namespace) -> int:
     return OK if all(found.safe for _, found in hunts) else NEGATIVE
 
 
-class Watch:
-    """Progress on standard error: one line that is written again on a terminal, one each 15 s elsewhere."""
-
-    def __init__(self, name: str) -> None:
-        """`name` stands in front."""
-        self.name, self.last = name, time.monotonic()
-
-    def __call__(self, at: Progress) -> None:
-        """Say how far it is."""
-        terminal = sys.stderr.isatty()
-        if time.monotonic() - self.last < (0.2 if terminal else 15):
-            return
-        self.last = time.monotonic()
-        sets = SETS.get(at.threads, f"sets of {at.threads}")
-        text = f"{self.name}{' ' * bool(self.name)}{at.size}: {at.done} of {at.of} {sets} done, {at.states:,} states"
-        print(f"\r{text}\x1b[K" if terminal else text, end="" if terminal else "\n", file=sys.stderr, flush=True)
-        if terminal and at.done == at.of:
-            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+def tell(progress: Progress, at: Hunted) -> None:
+    """How far a hunt is."""
+    sets = SETS.get(at.threads, f"sets of {at.threads}")
+    progress(at.done, at.of, f"{sets} with {at.size}, {at.states:,} states")
 
 
 def each_switch(kernel: str) -> dict[str, str]:

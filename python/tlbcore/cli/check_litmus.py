@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from tlbcore.cli import NEGATIVE, OK
 from tlbcore.cli.common import print_json
 from tlbcore.litmus_check import check_litmus, files
+from tlbcore.progress import Progress
 from tlbcore.report.table import is_terminal, table
 
 if TYPE_CHECKING:
@@ -18,10 +18,15 @@ if TYPE_CHECKING:
 
 def run_litmus(args: argparse.Namespace) -> int:
     """Answer each file and print a table; a single one with its question and counterexample."""
-    found = [check_litmus(path, states=args.states, seconds=args.seconds) for path in files(args.litmus)]
+    found = []
+    with Progress("litmus files") as progress:
+        paths = files(args.litmus)
+        for number, path in enumerate(paths):
+            progress(number, len(paths), path.name)
+            found.append(check_litmus(path, states=args.states, seconds=args.seconds))
     as_expected = all(answer.as_expected for answer in found)
     if args.json:
-        print_json([{"as_expected": answer.as_expected, **asdict(answer)} for answer in found])
+        print_json([answer.to_dict() for answer in found])
         return OK if as_expected else NEGATIVE
     head = ["litmus", "kernel", "exists", "expected", "observed", "after", ""]
     rows = []

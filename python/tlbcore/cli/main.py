@@ -9,10 +9,12 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from importlib import import_module
-from typing import Final, NamedTuple, NoReturn, Protocol, cast
+from pathlib import Path
+from typing import Any, Final, NamedTuple, NoReturn, Protocol, cast
 
 import tlbcore
 from tlbcore.cli import USAGE
+from tlbcore.lookup import nearest
 
 INTERRUPTED: Final = 130
 """Exit status after Ctrl-C: 128 + SIGINT, as a shell reports it."""
@@ -42,6 +44,7 @@ COMMANDS: Final[Mapping[str, Command]] = {
     "import": Command("tlbcore.cli.import_recording", "Make a recording of text that other tools wrote"),
     "compare": Command("tlbcore.cli.compare", "Replay a recording under several kernels and say what flushing costs"),
     "validate": Command("tlbcore.cli.validate", "Hold the model against the flushes that were recorded"),
+    "sweep": Command("tlbcore.cli.sweep", "Replay recordings under kernels on machines: every combination"),
     "check": Command("tlbcore.cli.check", "Try every interleaving of a few operations: safe, or a counterexample"),
     "races": Command("tlbcore.cli.races", "List the documented races, found and mended, or tell the story of one"),
     "schemes": Command("tlbcore.cli.schemes", "List the batching schemes, or print what one does step by step"),
@@ -81,7 +84,23 @@ def main(argv: Sequence[str] | None = None, commands: Mapping[str, Command] = CO
 
 
 class _OneLineParser(argparse.ArgumentParser):
-    """A parser whose errors are one line, as all errors are."""
+    """A parser whose errors are one line with the nearest name, as all errors are."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:  # noqa: ANN401 - as argparse has it
+        """As argparse does, but what this parser does not know is refused here, where the options are that it has."""
+        found, unknown = super().parse_known_args(args, namespace)
+        for word in unknown:
+            options = [option for option in self._option_string_actions if option.startswith("--")]
+            near = nearest(word.partition("=")[0], options) if word.startswith("-") else ""
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{near}")
+        return found, unknown
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:  # noqa: ANN401 - as argparse has it
+        """Say which choice is nearest."""
+        if action.choices is not None and value not in action.choices:
+            choices = [str(choice) for choice in action.choices]
+            message = f"found {value!r}, expected one of {', '.join(choices)}{nearest(str(value), choices)}"
+            raise argparse.ArgumentError(action, message)
 
     def error(self, message: str) -> NoReturn:
         """Say what is wrong, and where to read how it is done."""
@@ -123,7 +142,18 @@ def _version() -> str:
 def _one_line(error: Exception) -> str:
     """Put an error on one line; an ``OSError`` without its number, the file first."""
     if isinstance(error, OSError) and error.strerror is not None:
-        text = error.strerror if error.filename is None else f"{os.fsdecode(error.filename)}: {error.strerror}"
+        text = error.strerror
+        if error.filename is not None:
+            path = Path(os.fsdecode(error.filename))
+            text = f"{path}: {text}{_near(path) if isinstance(error, FileNotFoundError) else ''}"
     else:
         text = str(error) or type(error).__name__
     return " ".join(text.split())
+
+
+def _near(path: Path) -> str:
+    """Which file of its folder a missing one is nearest to, as the end of a message."""
+    try:
+        return nearest(path.name, sorted(file.name for file in path.parent.iterdir()), cutoff=0.85)
+    except OSError:
+        return ""

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING
 
 from tlbcore.cli import NEGATIVE, OK
 from tlbcore.cli.common import print_json
-from tlbcore.mutate import WHY, mutate, to_plain
+from tlbcore.mutate import WHY, mutate
+from tlbcore.progress import Progress
 from tlbcore.report.mutation import CHANGE, grouped, reasons
 from tlbcore.report.table import is_terminal, table
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable
 
     from tlbcore.mutate import MutationReport
 
@@ -36,31 +35,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Mutate and print; 1 only if the scheme itself is unsafe."""
-    report = mutate(
-        args.mutate,
-        args.mutate_kernel or args.kernel,
-        operations=args.op,
-        states=args.states or _STATES,
-        threads=args.jobs,
-        progress=_progress(),
-    )
+    with Progress("mutants") as progress:
+        report = mutate(
+            args.mutate,
+            args.mutate_kernel or args.kernel,
+            operations=args.op,
+            states=args.states or _STATES,
+            threads=args.jobs,
+            progress=progress,
+        )
     if args.json:
-        print_json(to_plain(report))
+        print_json(report.to_dict())
     else:
         show(report)
     return OK if report.safe else NEGATIVE
-
-
-def _progress() -> Callable[[int, int], None] | None:
-    """A line on standard error that counts, if somebody looks."""
-    if not sys.stderr.isatty():
-        return None
-
-    def count(done: int, total: int) -> None:
-        end = "\n" if done == total else ""
-        print(f"\r{done} of {total} mutants", end=end, file=sys.stderr, flush=True)
-
-    return count
 
 
 def show(report: MutationReport) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import textwrap
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tlbcore.cli import NEGATIVE, OK
+from tlbcore.cli.common import add_json, print_json
 from tlbcore.report.table import is_terminal, table
 
 if TYPE_CHECKING:
@@ -20,12 +21,19 @@ _WIDTH = 75
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
     parser.add_argument("race", nargs="?", metavar="RACE", help="tell the story of this one, as R04")
+    add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """List the races, or tell of one."""
     from tlbcore import races  # noqa: PLC0415 - resolving all their kernels takes a moment
 
+    if args.json:
+        every: list[Race | Uncovered] = [*races.RACES.values(), *races.UNCOVERED.values()]
+        chosen = races.matching(args.race) if args.race else every
+        plain = [_plain(race) for race in chosen]
+        print_json(plain)
+        return OK if all(entry.get("as_documented", True) for entry in plain) else NEGATIVE
     if not args.race:
         return _list()
     as_expected = True
@@ -37,6 +45,25 @@ def run(args: argparse.Namespace) -> int:
         else:
             as_expected &= _tell(race)
     return OK if as_expected else NEGATIVE
+
+
+def _plain(race: Race | Uncovered) -> dict[str, Any]:
+    """A race as a plain structure; both verdicts of one that is covered, the reason of one that is not."""
+    from tlbcore.races import Uncovered  # noqa: PLC0415 - as above
+
+    names = ("id", "title", "commit", "fixed_in", "scheme", "invariant", "cve")
+    plain: dict[str, Any] = {name: getattr(race, name) for name in names}
+    if isinstance(race, Uncovered):
+        return plain | {"covered": False, "reason": race.reason}
+    found, proven = race.find(), race.prove()
+    return plain | {
+        "covered": True,
+        "story": race.story,
+        "interleaving": list(race.interleaving),
+        "found": found.to_dict(),
+        "mended": proven.to_dict(),
+        "as_documented": race.invariant in found.violated and proven.safe,
+    }
 
 
 def _list() -> int:

@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tlbcore import machines, recordings
 from tlbcore.cli import OK, USAGE
 from tlbcore.cli.common import add_json, add_machine, print_json
 from tlbcore.errors import InputError
+from tlbcore.progress import Progress
 from tlbcore.report import validation as report
 from tlbcore.report.table import is_terminal
 from tlbcore.validate import explain, validate, validate_folder
@@ -62,13 +62,15 @@ def run(args: argparse.Namespace) -> int:
     """Validate and print."""
     if len(args.recording) > 1 or Path(args.recording[0]).is_dir():
         return _run_many(args)
-    validation = validate(
-        recordings.load(args.recording[0]),
-        args.kernel,
-        machines.get(args.machine).config(),
-        follow_masks=args.follow,
-        nr_disagreements=NR_DISAGREEMENTS,
-    )
+    with Progress("replaying") as progress:
+        validation = validate(
+            args.recording[0],
+            args.kernel,
+            args.machine,
+            follow_masks=args.follow,
+            nr_disagreements=NR_DISAGREEMENTS,
+            progress=progress,
+        )
     if args.operations is not None:
         validation.write_operations(args.operations)
     if args.json:
@@ -83,13 +85,15 @@ def _run_many(args: argparse.Namespace) -> int:
     if args.operations is not None:
         msg = "--operations: found several recordings, expected one"
         raise InputError(msg)
-    summary = validate_folder(
-        args.recording,
-        machines.get(args.machine).config(),
-        kernel=args.kernel,
-        follow_masks=args.follow,
-        with_causes=args.explain or args.json,
-    )
+    with Progress("recordings") as progress:
+        summary = validate_folder(
+            args.recording,
+            args.machine,
+            kernel=args.kernel,
+            follow_masks=args.follow,
+            with_causes=args.explain or args.json,
+            progress=progress,
+        )
     if args.json:
         print_json(summary.to_dict())
     elif summary.rows:

@@ -24,7 +24,7 @@ from tlbcore.check import DEFAULT_INVARIANTS, INVARIANTS, TABLE_INVARIANTS, Verd
 from tlbcore.errors import InputError
 from tlbcore.hunt.findings import Cause, Finding, Hunt, SizeCount, grouped
 from tlbcore.hunt.plan import KINDS, Operation, Scenario, Size, groups, left_out, operations, scenarios, sizes
-from tlbcore.lookup import nearest
+from tlbcore.lookup import find, nearest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -331,19 +331,16 @@ def hunt(  # noqa: PLR0913  # what to run, on what, how far
             raise InputError(f"{name}: found {value}, expected at least {least}")
     for kind in kinds:
         if kind not in KINDS:
-            raise InputError(f"kinds: found {kind}, expected some of {', '.join(KINDS)}")
+            raise InputError(f"kinds: found {kind}, expected some of {', '.join(KINDS)}{nearest(kind, KINDS)}")
     if invariants is None:
         invariants = (*DEFAULT_INVARIANTS, *(TABLE_INVARIANTS if whole_tables else ()))
-    for name in invariants:
-        if name not in INVARIANTS:
-            raise InputError(f"invariants: found {name}, expected some of {', '.join(INVARIANTS)}")
     hunter = _Hunter(
         kernel=found,
         number=threads,
         chosen=_chosen(operations, whole_tables=whole_tables),
         kinds=tuple(kinds),
         plan=sizes(users, pages, faults),
-        invariants=tuple(invariants),
+        invariants=tuple(find("invariant", name, INVARIANTS) for name in invariants),
         states=states,
         seconds=seconds,
         engine=engine,

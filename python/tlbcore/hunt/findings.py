@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
+
+from tlbcore.results import Cell, Result
 
 if TYPE_CHECKING:
     from tlbcore.check import Verdict
@@ -99,8 +101,8 @@ class SizeCount:
     same_projections: int = 0
 
 
-@dataclass(frozen=True)
-class Hunt:
+@dataclass(frozen=True, repr=False)
+class Hunt(Result):
     """What came of a hunt."""
 
     kernel: str
@@ -147,3 +149,31 @@ class Hunt:
         """Nothing found, and at least the smallest size was searched for as many operations as were asked for."""
         smallest = min((count.size for count in self.counts), default=None)
         return not self.causes and any(c.size == smallest and c.threads == self.threads for c in self.proven)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it as plain structures."""
+        return asdict(self) | {"safe": self.safe}
+
+    def to_rows(self) -> list[dict[str, Cell]]:
+        """A row for each finding, cause by cause; none if nothing was found."""
+        return [
+            {
+                "cause": number,
+                "invariant": finding.invariant,
+                "operations": " x ".join(finding.operations),
+                "kind": finding.kind,
+                "relation": finding.relation,
+                "nr_users": finding.size.users,
+                "nr_pages": finding.size.pages,
+                "nr_faults": finding.size.faults,
+                "nr_steps": len(finding.verdict.counterexample),
+            }
+            for number, cause in enumerate(self.causes, 1)
+            for finding in cause.findings
+        ]
+
+    def headline(self) -> str:
+        """One line: what was found, or how far it is safe."""
+        from tlbcore.report.hunt import summary  # noqa: PLC0415 - the report names what is found here
+
+        return summary(self)

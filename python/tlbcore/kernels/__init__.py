@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from tlbcore.errors import InputError
 from tlbcore.kernel import Kernel, KernelFamily
 from tlbcore.kernels import consolidated, linux_5_10, linux_6_1, linux_6_18
-from tlbcore.lookup import find, load_file, split_file_spec
+from tlbcore.lookup import find, load_file, nearest, split_file_spec
 from tlbcore.scheme import Scheme
 
 if TYPE_CHECKING:
@@ -74,6 +74,10 @@ def _from_file(path: Path, name: str) -> Kernel:
             ) from error
     if not isinstance(found, Kernel):
         kernels = [key for key, value in vars(module).items() if isinstance(value, Kernel)]
-        expected = f"one of {', '.join(kernels)}" if kernels else "a Kernel, or a function that returns one"
+        expected = (
+            f"one of {', '.join(kernels)}{nearest(name, kernels)}"
+            if kernels
+            else "a Kernel, or a function that returns one"
+        )
         raise InputError(f"{path}: found no kernel {name}, expected {expected}")
     return found

@@ -9,12 +9,28 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from tlbcore.lookup import find
 from tlbcore.machines.machine import CONFIDENCES, COSTS, NR_CPUS_MAX, Machine, Value
 from tlbcore.machines.overrides import OVERRIDES, override
 from tlbcore.machines.presets import DEFAULT, preset, preset_names
 
-__all__ = ["CONFIDENCES", "COSTS", "DEFAULT", "NR_CPUS_MAX", "OVERRIDES", "Machine", "Value", "get", "preset_names"]
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = [
+    "CONFIDENCES",
+    "COSTS",
+    "DEFAULT",
+    "NR_CPUS_MAX",
+    "OVERRIDES",
+    "Machine",
+    "Value",
+    "config_of",
+    "get",
+    "preset_names",
+]
 
 
 def get(spec: str) -> Machine:
@@ -29,3 +45,13 @@ def get(spec: str) -> Machine:
         key, _, value = part.partition("=")
         machine = override(machine, key, value)
     return machine
+
+
+def config_of(machine: str | Machine | Mapping[str, Any]) -> dict[str, Any]:
+    """The plain structure of a machine: by what a user writes, of a `Machine`, or as it is.
+
+    Raises:
+        InputError: As `get`.
+    """
+    found = get(machine) if isinstance(machine, str) else machine
+    return found.config() if isinstance(found, Machine) else dict(found)

@@ -10,6 +10,8 @@ True
 
 from __future__ import annotations
 
+import re
+
 from tlbcore.errors import InputError
 from tlbcore.lookup import nearest
 from tlbcore.races import (
@@ -95,11 +97,12 @@ def get(name: str) -> Race:
         InputError: No such race, or one that is not covered; then the message says why.
 
     """
-    if name in UNCOVERED:
-        raise InputError(f"race {name}: not covered: {UNCOVERED[name].reason}")
-    if name not in RACES:
-        raise InputError(f"race: found {name}, expected one of {', '.join(RACES)}{nearest(name, RACES)}")
-    return RACES[name]
+    short = _short(name)
+    if short in UNCOVERED:
+        raise InputError(f"race {short}: not covered: {UNCOVERED[short].reason}")
+    if short not in RACES:
+        raise InputError(f"race: found {name}, expected one of {', '.join(RACES)}{nearest(short, RACES)}")
+    return RACES[short]
 
 
 def matching(name: str) -> list[Race | Uncovered]:
@@ -110,10 +113,18 @@ def matching(name: str) -> list[Race | Uncovered]:
 
     """
     both: dict[str, Race | Uncovered] = {**RACES, **UNCOVERED}
-    if name in both:
-        parts = [name, *(other for other in RACES if other[:-1] == name)]
-    else:
-        parts = [other for other in RACES if other[:-1] == name]
+    short = _short(name)
+    parts = [short] if short in both else []
+    parts += [other for other in RACES if other[:-1] == short]
     if not parts:
-        raise InputError(f"race: found {name}, expected one of {', '.join(both)}{nearest(name, both)}")
+        raise InputError(f"race: found {name}, expected one of {', '.join(both)}{nearest(short, both)}")
     return [both[part] for part in parts]
+
+
+def _short(name: str) -> str:
+    """A short name as it is written here: `r4` is R04."""
+    found = re.fullmatch(r"([RM])0*(\d+)([ab]?)", name.strip(), re.IGNORECASE)
+    if not found:
+        return name
+    letter, digits = found[1].upper(), found[2]
+    return f"{letter}{digits.zfill(2) if letter == 'R' else digits}{found[3].lower()}"

@@ -7,14 +7,17 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
+from tlbcore.lazy import LazyModule
 from tlbcore.validate.timeline import ASKED, FAULT_AROUND, PAGE, WRONG_CPU, Timeline, merged
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    import numpy as np
+
     from tlbcore.validate.timeline import Rows
+else:
+    np = LazyModule("numpy")
 
 
 @dataclass(frozen=True)

@@ -5,16 +5,18 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-import numpy as np
-
+from tlbcore.lazy import LazyModule
 from tlbcore.validate.timeline import cpulist, pages_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    import numpy as np
     import numpy.typing as npt
 
     from tlbcore.validate.case import Case
+else:
+    np = LazyModule("numpy")
 
 _OWN_BEFORE: Final = 3
 _OWN_AFTER: Final = 2

@@ -7,16 +7,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from tlbcore import recordings
+from tlbcore import machines
 from tlbcore.errors import InputError, TlbcoreError
 from tlbcore.replay import kernel_named
+from tlbcore.results import Cell, Result
 from tlbcore.validate.explain import Cause, explain, merge
 from tlbcore.validate.scores import Validation, validate
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from tlbcore.kernel import Kernel
+    from tlbcore.machines import Machine
 
 COUNTS: Final = ("matched", "missed", "extra")
 #: Names of recordings end so, each perhaps followed by `.gz` or `.zst`.
@@ -51,8 +53,8 @@ class Failure:
         return {"path": str(self.path), "error": self.message}
 
 
-@dataclass(frozen=True)
-class Summary:
+@dataclass(frozen=True, repr=False)
+class Summary(Result):
     """The outcome of all."""
 
     rows: tuple[Row, ...]
@@ -121,6 +123,22 @@ class Summary:
             "causes": [cause.to_dict() for cause in self.causes],
         }
 
+    def to_rows(self) -> list[dict[str, Cell]]:
+        """A row for each recording."""
+        return [
+            {
+                "recording": str(row.path),
+                **{key: row.plain[key] for key in ("kernel", "nr_operations", *COUNTS, "score")},
+                "score_without_targets": row.plain["without_targets"]["score"],
+            }
+            for row in self.rows
+        ]
+
+    def headline(self) -> str:
+        """How many were held against the model, and the score over all."""
+        failed = f", {len(self.failures)} could not be" if self.failures else ""
+        return f"{len(self.rows)} recordings validated{failed}: score {self.total['score']:.4f}"
+
 
 def find_recordings(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
     """The recordings that paths mean: a file itself, a folder all below it that are named like a recording.
@@ -150,13 +168,14 @@ def _is_named_like_a_recording(path: Path) -> bool:
     return name.endswith(SUFFIXES) and not name.startswith(".")
 
 
-def validate_folder(
+def validate_folder(  # noqa: PLR0913 - what to compare, and how
     paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
-    machine: Mapping[str, Any],
+    machine: str | Machine | Mapping[str, Any] = machines.DEFAULT,
     *,
     kernel: str | Kernel | None = None,
     follow_masks: bool = True,
     with_causes: bool = False,
+    progress: Callable[[int, int, str], object] | None = None,
 ) -> Summary:
     """Validates each recording of a folder, or of several paths; one that cannot be read does not stop the others.
 
@@ -166,6 +185,7 @@ def validate_folder(
         kernel: For all; None takes for each the one nearest to the kernel that was recorded.
         follow_masks: As `validate`.
         with_causes: Explain the disagreements too.
+        progress: Called with the recordings done, all of them, and the name of the next.
 
     Raises:
         InputError: a folder without recordings, or no such kernel.
@@ -175,9 +195,13 @@ def validate_folder(
     several = [paths] if isinstance(paths, str | os.PathLike) else paths
     rows: list[Row] = []
     failures: list[Failure] = []
-    for path in find_recordings(several):
+    config = machines.config_of(machine)
+    found_paths = find_recordings(several)
+    for number, path in enumerate(found_paths):
+        if progress is not None:
+            progress(number, len(found_paths), path.name)
         try:
-            found = validate(recordings.load(path), chosen, machine, follow_masks=follow_masks)
+            found = validate(path, chosen, config, follow_masks=follow_masks)
         except TlbcoreError as error:
             failures.append(Failure(path, _named(path, str(error))))
         except OSError as error:

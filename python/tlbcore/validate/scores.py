@@ -12,23 +12,26 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from tlbcore import recordings
+from tlbcore import machines, recordings
 from tlbcore.errors import InputError
 from tlbcore.lab import LabExactness
 from tlbcore.replay import Replay, replay
+from tlbcore.results import Cell, Result
 from tlbcore.validate.timeline import Timeline
 from tlbcore.validate.undecided import Undecided, undecided
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    import os
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from tlbcore._core import Recording
     from tlbcore.kernel import Kernel
+    from tlbcore.machines import Machine
 
 
-@dataclass(frozen=True)
-class Validation:
+@dataclass(frozen=True, repr=False)
+class Validation(Result):
     """The outcome; `to_dict` has all of it."""
 
     replay: Replay
@@ -94,6 +97,23 @@ class Validation:
             "notes": self.replay.notes,
         }
 
+    def to_rows(self) -> list[dict[str, Cell]]:
+        """A row for each kind of operation."""
+        return [
+            {
+                "operation": kind,
+                **{key: counts[key] for key in ("nr_operations", "matched", "missed", "extra", "score")},
+                "score_without_targets": counts["without_targets"]["score"],
+            }
+            for kind, counts in self.plain["by_operation"].items()
+        ]
+
+    def headline(self) -> str:
+        """What was held against what, and the score."""
+        counts = f"matched {self.matched}, missed {self.missed}, extra {self.extra}"
+        held = f"{self.replay.recording.meta['file']} held against {self.replay.kernel.name}"
+        return f"{held}: {counts}, score {self.score:.4f}"
+
     def write_operations(self, path: Path) -> None:
         """Writes each operation with both lists as a row of a CSV file, whole or not at all (`flush_text`)."""
         recording = self.replay.recording
@@ -121,13 +141,14 @@ def flush_text(flush: Mapping[str, Any]) -> str:
     return pages + ("+" if flush["told"] else "")
 
 
-def validate(
-    recording: Recording,
-    kernel: str | Kernel | None,
-    machine: Mapping[str, Any],
+def validate(  # noqa: PLR0913 - what to compare, and how
+    recording: Recording | str | os.PathLike[str],
+    kernel: str | Kernel | None = None,
+    machine: str | Machine | Mapping[str, Any] = machines.DEFAULT,
     *,
     follow_masks: bool = True,
     nr_disagreements: int = 10,
+    progress: Callable[[int, int], object] | None = None,
 ) -> Validation:
     """Replays a recording and holds the model's flushes against those that were recorded.
 
@@ -138,17 +159,20 @@ def validate(
     corrects the model's mask for the flushes after it; the wrong prediction counts, once. The corrections are counted
     in `notes`.
 
+    `recording`, `machine` and `progress` are as `tlbcore.replay.replay` takes them.
+
     Raises:
         InputError: the recording holds no flushes to compare with (a scenario), or as `tlbcore.replay.replay`.
 
     """
-    chosen = recordings.kernel_of(recording) if kernel is None else kernel
-    of_lab = recording.meta["source"] == "lab"
-    replayed = replay(recording, chosen, machine, follow_masks=follow_masks, traced=of_lab)
-    plain = replayed.result.validate(recording, nr_disagreements)
+    found = recordings.opened(recording)
+    chosen = recordings.kernel_of(found) if kernel is None else kernel
+    of_lab = found.meta["source"] == "lab"
+    replayed = replay(found, chosen, machine, follow_masks=follow_masks, traced=of_lab, progress=progress)
+    plain = replayed.result.validate(found, nr_disagreements)
     if of_lab:
-        plain["lab"] = replayed.result.lab(recording)
+        plain["lab"] = replayed.result.lab(found)
     if not plain["has_truth"]:
-        msg = f"{recording.meta['file']}: found no recorded flushes, expected a recording of a real kernel"
+        msg = f"{found.meta['file']}: found no recorded flushes, expected a recording of a real kernel"
         raise InputError(msg)
-    return Validation(replayed, plain, "given" if kernel is not None else recordings.why_kernel(recording))
+    return Validation(replayed, plain, "given" if kernel is not None else recordings.why_kernel(found))

@@ -5,16 +5,19 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
-import numpy as np
+from tlbcore.lazy import LazyModule
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    import numpy as np
     import numpy.typing as npt
 
     from tlbcore._core import Recording
 
     Rows = npt.NDArray[np.intp]
+else:
+    np = LazyModule("numpy")
 
 PAGE: Final = 4096
 FAULT_AROUND: Final = 16

@@ -11,13 +11,16 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
-import numpy as np
-
+from tlbcore.lazy import LazyModule
 from tlbcore.validate.case import Case
 from tlbcore.validate.timeline import ASKED, FULL, Timeline
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    import numpy as np
+else:
+    np = LazyModule("numpy")
 
 _OBEYED, _LOCAL, _SENT = 1, (2, 3), 4
 #: Of the IPIs of a recording, nearly all arrived within the time that this percentile took.

@@ -10,7 +10,7 @@ use tlbcore::error::Error;
 use tlbcore::explore::check::{Request, audit_scenario, check, listing, run_in_order};
 use tlbcore::explore::model::Invariant;
 use tlbcore::explore::scenario::Scenario;
-use tlbcore::explore::search::{Bounds, Reductions};
+use tlbcore::explore::search::{Bounds, Progress, Reductions};
 use tlbcore::program::CompiledKernel;
 
 use crate::errors::Result;
@@ -87,27 +87,30 @@ impl Options {
 }
 
 /// Searches a scenario under a resolved kernel; the verdict as JSON text. `is_over` is asked now and then: once it says
-/// true, or fails, the search stops.
+/// true, or fails, the search stops. `progress` is called as often, with states stored, states waiting, and depth.
 #[pyfunction]
-#[pyo3(signature = (kernel_json, scenario_json, options_json, is_over = None))]
+#[pyo3(signature = (kernel_json, scenario_json, options_json, is_over = None, progress = None))]
 pub fn explore(
     py: Python<'_>,
     kernel_json: &str,
     scenario_json: &str,
     options_json: &str,
     is_over: Option<Bound<'_, PyAny>>,
+    progress: Option<Bound<'_, PyAny>>,
 ) -> Result<String> {
     let stop = AtomicBool::new(false);
     let is_over = is_over.map(Bound::unbind);
+    let progress = progress.map(Bound::unbind);
     py.detach(|| {
         let kernel = CompiledKernel::from_json(kernel_json)?;
         let scenario = Scenario::from_json(scenario_json)?;
         let options: Options =
             serde_json::from_str(options_json).map_err(|error| Error::Value(format!("options: {error}")))?;
         let request = options.request()?;
-        let mut watch = |_| {
+        let mut watch = |at: Progress| {
             let ends = |py: Python<'_>| {
                 py.check_signals().is_err()
+                    || progress.as_ref().is_some_and(|tell| tell.call1(py, (at.states, at.frontier, at.depth)).is_err())
                     || is_over
                         .as_ref()
                         .is_some_and(|ask| ask.call0(py).and_then(|answer| answer.is_truthy(py)).unwrap_or(true))

@@ -16,6 +16,9 @@ use tlbcore::replay::{LedgerRow, Predicted, Replayed, Traced, replay, replay_tra
 use crate::errors::Result;
 use crate::trace::Recording;
 
+/// How many events the driver replays between two questions whether to stop (`replay/driver.rs`).
+const EVENTS_PER_ASKING: usize = 4096;
+
 /// What a recording gave under a kernel.
 #[pyclass(frozen, module = "tlbcore._core")]
 pub struct Replay {
@@ -26,10 +29,12 @@ pub struct Replay {
 
 /// Replays a recording under a resolved kernel on a machine (both as JSON text).
 ///
-/// With `traced`, everything that the machine did about flushes is kept for `Replay.lab`; slower. Ctrl-C ends it with
-/// KeyboardInterrupt.
-#[pyfunction(name = "replay", signature = (recording, kernel_json, config_json, follow_masks, traced = false))]
-#[expect(clippy::redundant_closure_for_method_calls, reason = "the method's path is not general enough over lifetimes")]
+/// With `traced`, everything that the machine did about flushes is kept for `Replay.lab`; slower. `progress` is called now
+/// and then with the events done and all of them. Ctrl-C ends it with KeyboardInterrupt, and so does what `progress` raises.
+#[pyfunction(
+    name = "replay",
+    signature = (recording, kernel_json, config_json, follow_masks, traced = false, progress = None)
+)]
 pub fn py_replay(
     py: Python<'_>,
     recording: &Recording,
@@ -37,13 +42,24 @@ pub fn py_replay(
     config_json: &str,
     follow_masks: bool,
     traced: bool,
+    progress: Option<Bound<'_, PyAny>>,
 ) -> Result<Replay> {
     let kernel = Arc::new(CompiledKernel::from_json(kernel_json)?);
     let config = MachineConfig::from_json(config_json)?;
     let mut interrupted = None;
+    let progress = progress.map(Bound::unbind);
+    let nr_events = recording.get().events.len();
+    let mut nr_asked = 0;
     let inner = py.detach(|| {
         let mut stop = || {
-            interrupted = Python::attach(|py| py.check_signals()).err();
+            // The driver asks once for so many events; entries of the lab that ran together may skip one.
+            let done = (nr_asked * EVENTS_PER_ASKING).min(nr_events);
+            nr_asked += 1;
+            let told = Python::attach(|py| {
+                py.check_signals()?;
+                progress.as_ref().map_or(Ok(()), |tell| tell.call1(py, (done, nr_events)).map(drop))
+            });
+            interrupted = told.err();
             interrupted.is_some()
         };
         if traced {

@@ -1,0 +1,120 @@
+"""Progress: a line for people at a terminal, after a second; nothing elsewhere; Ctrl-C leaves nothing half-written."""
+
+import io
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import tlbcore
+from given_data import RECORDINGS
+from tlbcore.progress import Progress
+
+STRESS = RECORDINGS[6]
+
+
+class Terminal(io.StringIO):
+    """A stream that says it is a terminal."""
+
+    def isatty(self) -> bool:  # noqa: D102 - io.StringIO has it
+        return True
+
+
+def test_a_terminal_gets_a_line_that_is_wiped_away() -> None:
+    stream = Terminal()
+    with Progress("replaying", stream=stream, after_seconds=0, every_seconds=0) as progress:
+        progress(1, 4)
+        progress(4, 4, "gcc")
+        assert "1 of 4" in stream.getvalue()
+        assert stream.getvalue().count("\n") == 0
+    assert stream.getvalue().endswith("\r\x1b[K")
+
+
+def test_the_line_is_wiped_away_after_an_error_too() -> None:
+    stream = Terminal()
+
+    def work() -> None:
+        with Progress("x", stream=stream, after_seconds=0) as progress:
+            progress(1)
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        work()
+    assert stream.getvalue().endswith("\r\x1b[K")
+
+
+@pytest.mark.parametrize("stream", [io.StringIO(), Terminal()])
+def test_nothing_is_written_elsewhere_or_within_a_second(stream: io.StringIO) -> None:
+    with Progress("x", stream=stream, after_seconds=0 if not stream.isatty() else 60) as progress:
+        progress(1, 2)
+    assert stream.getvalue() == ""
+
+
+def test_a_line_fits_into_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    stream = Terminal()
+    with Progress("x", stream=stream, after_seconds=0) as progress:
+        progress(1, 2, "y" * 100)
+    shown = stream.getvalue().split("\x1b[K")[0].lstrip("\r")
+    assert len(shown) == 39
+
+
+def test_replay_and_search_report() -> None:
+    told: list[tuple[int, int]] = []
+    replayed = tlbcore.replay(RECORDINGS[1], "linux-6.18", progress=lambda done, of: told.append((done, of)))
+    assert told[0] == (0, replayed.result.nr_events)
+    assert [done for done, _ in told] == sorted({done for done, _ in told})
+    assert told[-1][0] > replayed.result.nr_events - 5000
+    searched: list[tuple[int, int, int]] = []
+    verdict = tlbcore.check(
+        "linux-6.18",
+        ["munmap", "mprotect", "shrink_folio_list"],
+        pages=2,
+        users=2,
+        faults=1,
+        seconds=1.0,
+        progress=lambda *at: searched.append(at),
+    )
+    assert verdict.seconds < 0.1 or searched
+    assert all(0 < waiting <= states for states, waiting, _ in searched)
+
+
+def test_what_a_caller_raises_ends_a_replay() -> None:
+    def tell(_done: int, _of: int) -> None:
+        raise KeyError("enough")
+
+    with pytest.raises(KeyError, match="enough"):
+        tlbcore.replay(RECORDINGS[1], "linux-6.18", progress=tell)
+
+
+def test_nothing_on_standard_error_of_a_pipe(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tlbcore", "compare", str(STRESS), "--kernel", "linux-6.18"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+@pytest.mark.parametrize("out", ["out.csv", "out.parquet"])
+def test_ctrl_c_leaves_nothing_half_written(out: str, tmp_path: Path) -> None:
+    path = tmp_path / "sweep.toml"
+    text = f'recordings = ["{STRESS}"]\nkernels = ["linux-5.10", "linux-6.1", "linux-6.18", "consolidated"]\n'
+    path.write_text(text + f"machines = {[f'default:invlpg_ns={n}' for n in range(50)]}\n", encoding="utf-8")
+    primary, secondary = pty.openpty()
+    command = [sys.executable, "-m", "tlbcore", "sweep", str(path), "-o", str(tmp_path / out)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=secondary, start_new_session=True) as process:
+        os.close(secondary)
+        shown = b""
+        while b"points [" not in shown:  # the progress line is there: it has begun
+            shown += os.read(primary, 4096)
+        begun = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 130
+        assert time.monotonic() - begun < 20
+        assert process.stdout is not None
+        assert process.stdout.read() == b""
+    os.close(primary)
+    assert sorted(tmp_path.iterdir()) == [path]
