@@ -151,7 +151,7 @@ class Verdict(Result):
 
 
 #: What a kernel thread can run: a program of the kernel, or one that is made of some.
-_KNOWN = (*OPERATIONS, "truncate")
+_KNOWN = (*OPERATIONS, "truncate", "gup_fast")
 
 
 def _threads(operations: Sequence[str | Mapping[str, object]]) -> list[dict[str, object]]:

@@ -21,7 +21,8 @@ RACE = Race(
     interleaving=(
         "MADV_FREE, under the lock, makes the huge entry none for a moment",
         "MADV_DONTNEED sees none without the lock, and passes over it",
-        "MADV_FREE stores the changed entry: the page is still mapped",
+        "MADV_FREE stores the changed entry",
+        "MADV_DONTNEED returns, and the old page is still mapped",
     ),
     buggy=kernels.get("linux-6.18").derive("linux-4.10 madvise_free", madvise_free=TransientNoneGather()),
     fixed=kernels.get("linux-6.18"),

@@ -143,7 +143,10 @@ impl<const W: usize> KernelModel<W> {
                 thread.aside.set(state, pmd.get(state));
                 pmd.set(state, 0);
             }
-            TableStep::Unhook(region) => tables.pmd[usize::from(*region)].set(state, 0),
+            TableStep::Unhook(region) => {
+                tables.pmd[usize::from(*region)].set(state, 0);
+                self.visit_region(state, thread, *region);
+            }
             TableStep::Unshare { of_users } => {
                 if let Some(table) = (thread.walk.get(state) as usize).checked_sub(1) {
                     tables.shared[table].set(state, 0);
