@@ -571,7 +571,7 @@ impl Unroller<'_> {
                     let changed = self.give_up(&at);
                     self.vars.read(Var::Pte(page));
                     let text = format!("pte_same({})", self.page_text(page));
-                    next = self.op(Kind::PteSame(page), Class::Urgent, next, changed, text);
+                    next = self.op(Kind::PteSame(page), self.under_ptl(), next, changed, text);
                 } else if let (true, Some(page), PageRef::Fixed(frame)) = (at.in_mapping_loop(), at.r.page, at.r.frame)
                 {
                     let mut skipping = before;
@@ -583,7 +583,7 @@ impl Unroller<'_> {
                     self.read_local(Local::Pte);
                     self.vars.read(Var::Pte(page));
                     let text = format!("page_vma_mapped_walk({})", self.page_text(page));
-                    next = self.op(Kind::ReadIfMaps(page, frame), Class::Urgent, next, skip, text);
+                    next = self.op(Kind::ReadIfMaps(page, frame), self.under_ptl(), next, skip, text);
                 }
                 if self.has_tables() {
                     return self.map_lock(here, table, &unlocked, next);

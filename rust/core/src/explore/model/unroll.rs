@@ -579,7 +579,7 @@ impl<'a> Unroller<'a> {
                 let text = format!("ptep_get({})", self.page_text(page));
                 self.vars.read(Var::Pte(page));
                 // Under the lock only the hardware's A and D can change, and these might as well have changed before it.
-                let class = if at.holds(LockName::Ptl) { Class::Urgent } else { Class::Visible };
+                let class = if at.holds(LockName::Ptl) { self.under_ptl() } else { Class::Visible };
                 Ok(self.op(Kind::ReadPte(page), class, branch, 0, text))
             }
             Item::Frame(frame) => {
@@ -594,6 +594,12 @@ impl<'a> Unroller<'a> {
                 Ok(self.op(Kind::Branch(test), Class::Local, first, skip, String::new()))
             }
         }
+    }
+
+    /// When an entry is read under the lock of its table: at once, unless the table can come to stand elsewhere meanwhile,
+    /// where a CPU has cached the entry before its D is set.
+    pub fn under_ptl(&self) -> Class {
+        if self.has_tables() { Class::Visible } else { Class::Urgent }
     }
 
     /// One piece of mremap's move: a table as a whole, or its entries.
