@@ -14,8 +14,7 @@ DOCS := $(VENV)/.docs
 CORE := $(VENV)/.core-$(PROFILE)
 CORE_RELEASE := $(VENV)/.core-release
 RUST_SOURCES := Cargo.toml Cargo.lock $(shell find rust -type f)
-BENCH_SCRIPTS := $(sort $(wildcard benches/*.py))
-BENCH_RUST := $(wildcard rust/core/benches/*.rs)
+BENCH_SCRIPTS := $(sort $(wildcard benches/bench_*.py))
 
 DEMO_RECORDING := data/recordings/apache.perf.txt.zst
 DEMO_KERNELS := linux-5.10 linux-6.18 consolidated
@@ -55,10 +54,12 @@ scores: $(CORE) ## Pin the scores that rose, and write every output that the doc
 	$(BIN)/python tools/how_true.py
 	$(BIN)/python tools/shown_output.py
 
-bench: $(if $(BENCH_SCRIPTS)$(BENCH_RUST),$(CORE_RELEASE)) ## Run the benchmarks on a release build
-	@$(if $(BENCH_SCRIPTS)$(BENCH_RUST),:,echo 'there are no benchmarks')
-	@set -e; for script in $(BENCH_SCRIPTS); do echo "$$script"; $(BIN)/python "$$script"; done
-	$(if $(BENCH_RUST),cargo bench -p tlbcore --bench '*' --locked)
+# Peers are measured where they are installed; BENCHMARKING.md says how.
+bench: $(CORE_RELEASE) ## Run the benchmarks on a release build; figures go to target/bench too
+	@mkdir -p target/bench
+	@set -e; for script in $(BENCH_SCRIPTS); do echo "$$script"; \
+		$(BIN)/python "$$script" --json "target/bench/$$(basename "$$script" .py).json"; done
+	cargo bench -p tlbcore --bench '*' --locked
 
 docs: $(DOCS) ## Build the documentation into docs/_build, warnings are errors
 	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going docs docs/_build

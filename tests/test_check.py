@@ -162,7 +162,7 @@ def test_faults_beside_operations_are_safe() -> None:
         ({"operations": ["collapse_huge_page"]}, "expected a scenario with whole_tables"),
         ({"operations": ["gup_fast"]}, "expected a scenario with whole_tables"),
         ({"operations": ["munmap"], "invariants": ["I99"]}, "found invariant 'I99'"),
-        ({"operations": ["munmap"], "reductions": ["luck"]}, "found luck"),
+        ({"operations": ["munmap"], "reductions": ["luck"]}, 'found "luck"'),
         ({"operations": "munmap"}, "found the text 'munmap'"),
         ({"operations": ["munmap"], "pages": [{"kind": "file", "vma": 3}]}, "found vma 3"),
     ],
@@ -179,7 +179,9 @@ def test_an_architecture_that_batches_in_lazy_mmu_mode_is_refused() -> None:
 
 
 def test_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["check", "linux-6.18", "--op", "munmap", "--op", "page_mkclean:0-0"]) == 0
+    assert (
+        main(["check", "linux-6.18", "--op", "munmap", "--op", "page_mkclean:0-0", "--users", "1", "--pages", "1"]) == 0
+    )
     assert "safe for I1 I2 I3 I4 I5 within users 1, pages 1" in capsys.readouterr().out
     assert main(["check", "linux-5.10", "--op", "munmap", "--op", "page_mkclean", "--json"]) == 1
     assert json.loads(capsys.readouterr().out)["violated"] == ["I4"]

@@ -7,7 +7,7 @@ import pytest
 
 from shown_output import PAGES, ROOT, Example, examples, workplace
 
-CHECKED = (*PAGES, "ARCHITECTURE.md", "CONTRIBUTING.md", "data/README.md")
+CHECKED = (*PAGES, "ARCHITECTURE.md", "CONTRIBUTING.md", "BENCHMARKING.md", "data/README.md")
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if examples(page)])

@@ -94,12 +94,13 @@ def apply(sim: Simulator, process: Process, file: File | None, operation: dict[s
 def entries(sim: Simulator, nr_pages: int) -> list[str]:
     """What kind of entry each page has, and whether it may be written and is dirty."""
     mm = next(mm for mm in sim.state()["mms"] if mm["id"] == 1)
-    texts = {addr: text.split() for addr, _, text in mm["ptes"]}
-    return [spelled(texts.get(BASE + index * PAGE, [])) for index in range(nr_pages)]
+    texts = {addr: text for addr, _, text in mm["ptes"]}
+    return [spelled(texts.get(BASE + index * PAGE, "")) for index in range(nr_pages)]
 
 
-def spelled(words: list[str]) -> str:
+def spelled(text: str) -> str:
     """An entry of the machine in the few words that the explorer has for it."""
+    words = text.split()
     kinds = {"P": "P", "swap": "swap", "PROTNONE": "protnone", "MIGRATION": "migration"}
     kind = next((kinds[word] for word in words if word in kinds), "none")
     flags = "" if kind in ("none", "swap") else "".join(flag for flag in "WD" if flag in words)

@@ -19,8 +19,9 @@ ALLOWED: Final[dict[str, frozenset[str]]] = {
     # the parts of a machine, from the plainest up
     "error": frozenset(),
     "addr": frozenset({"error"}),
-    "cpumask": frozenset({"error"}),
-    "page_table": frozenset({"addr", "error"}),
+    "wide": frozenset(),
+    "cpumask": frozenset({"error", "wide"}),
+    "page_table": frozenset({"addr", "error", "wide"}),
     "tlb": frozenset({"addr", "error", "page_table"}),
     "flush": frozenset({"addr", "cpumask", "error", "page_table", "tlb"}),
     # programs, the machine that gives them their meaning

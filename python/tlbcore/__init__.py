@@ -9,7 +9,7 @@ input raises a subclass of :class:`TlbcoreError` whose message is one line.
 import warnings
 
 from tlbcore import _core
-from tlbcore._core import CpuMask, __version__, build_features, build_profile
+from tlbcore._core import CpuMask, CpuMaskArray, PageTable, RangeSummary, __version__, build_features, build_profile
 from tlbcore.check import UnsafeError, Verdict, check
 from tlbcore.compare import Comparison, compare
 from tlbcore.errors import InputError, ProgramError, TlbcoreError
@@ -25,11 +25,14 @@ from tlbcore.validate import Validation, validate, validate_folder
 __all__ = [
     "Comparison",
     "CpuMask",
+    "CpuMaskArray",
     "Hunt",
     "InputError",
     "LitmusVerdict",
     "MutationReport",
+    "PageTable",
     "ProgramError",
+    "RangeSummary",
     "Replay",
     "Result",
     "Sweep",

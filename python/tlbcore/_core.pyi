@@ -19,6 +19,7 @@ __all__ = [
     "explore_common_problem",
     "explore_in_order",
     "explore_listing",
+    "explore_path",
     "invariants",
     "program_names",
     "replay",
@@ -80,6 +81,9 @@ def explore_audit(kernel_json: str, scenario_json: str, options_json: str) -> tu
 def explore_listing(kernel_json: str, scenario_json: str, options_json: str) -> str:
     """The small steps to which a scenario's programs are unrolled; equal for programs that differ in nothing modelled."""
 
+def explore_path(kernel_json: str, scenario_json: str, options_json: str, path: list[int]) -> str:
+    """Takes a path again: what happens, the state after each action, and what the last one violates, as JSON text."""
+
 def explore_in_order(kernel_json: str, scenario_json: str) -> str:
     """Runs the threads of a scenario one after the other; what happened and the last state as JSON text."""
 
@@ -96,10 +100,13 @@ def replay(
     follow_masks: bool,
     traced: bool = False,
     progress: Callable[[int, int], object] | None = None,
+    threads: int = 1,
+    keep_flushes: bool = True,
 ) -> Replay:
     """Replays a recording under a resolved kernel on a machine (both as JSON text).
 
-    With `traced`, everything that the machine did about flushes is kept for `Replay.lab`; slower.
+    With `traced`, everything that the machine did about flushes is kept for `Replay.lab`; slower, and on one thread.
+    Without `keep_flushes` only sums are kept, and memory does not grow with the recording.
     `progress` is called now and then with the events done and all of them.
     Ctrl-C ends it with KeyboardInterrupt.
     """
@@ -154,6 +161,14 @@ class CpuMask:
         """How many CPUs the mask holds."""
     def weight_and(self, other: CpuMask) -> int:
         """How many CPUs both masks hold."""
+    def weight_andnot(self, other: CpuMask) -> int:
+        """How many CPUs of this mask are not in ``other``."""
+    def weight_or(self, other: CpuMask) -> int:
+        """How many CPUs either mask holds."""
+    def cpus_and(self, other: CpuMask) -> npt.NDArray[np.uint16]:
+        """The CPUs that both masks hold, as an ascending uint16 array."""
+    def cpus_andnot(self, other: CpuMask) -> npt.NDArray[np.uint16]:
+        """The CPUs of this mask that are not in ``other``, as an ascending uint16 array."""
     def first(self) -> int | None:
         """The lowest CPU, or None."""
     def next(self, after: SupportsIndex) -> int | None:
@@ -189,6 +204,43 @@ class CpuMask:
     def __reduce__(self) -> tuple[object, tuple[str, int]]: ...
 
 @final
+class CpuMaskArray:
+    """Many masks of one width, for questions to all of them at once. Immutable.
+
+    ``CpuMaskArray(nr_cpus, words)`` takes a uint64 array of one row for each mask, as ``CpuMask.words()`` gives a row.
+    """
+
+    def __new__(cls, nr_cpus: SupportsIndex, words: npt.NDArray[np.uint64]) -> CpuMaskArray: ...
+    @classmethod
+    def from_masks(cls, masks: Iterable[CpuMask]) -> CpuMaskArray:
+        """The masks one after the other; one or more, of one width."""
+    @property
+    def nr_cpus(self) -> int:
+        """How many CPUs the machine has: the width of each mask."""
+    def words(self) -> npt.NDArray[np.uint64]:
+        """The bits as a uint64 array, one row for each mask."""
+    def weights(self) -> npt.NDArray[np.uint32]:
+        """How many CPUs each holds."""
+    def weights_and(self, other: CpuMask) -> npt.NDArray[np.uint32]:
+        """How many CPUs each has in common with ``other``."""
+    def weights_andnot(self, other: CpuMask) -> npt.NDArray[np.uint32]:
+        """How many CPUs each holds that are not in ``other``."""
+    def intersects(self, other: CpuMask) -> npt.NDArray[np.bool_]:
+        """Which of them have a CPU in common with ``other``."""
+    def union(self) -> CpuMask:
+        """The CPUs of any of them."""
+    def intersection(self) -> CpuMask:
+        """The CPUs of all of them; every CPU if there is none."""
+    def __len__(self) -> int: ...
+    def __getitem__(self, key: int, /) -> CpuMask: ...
+    def __or__(self, value: CpuMask, /) -> CpuMaskArray: ...
+    def __and__(self, value: CpuMask, /) -> CpuMaskArray: ...
+    def __sub__(self, value: CpuMask, /) -> CpuMaskArray: ...
+    def __ror__(self, value: CpuMask, /) -> CpuMaskArray: ...
+    def __rand__(self, value: CpuMask, /) -> CpuMaskArray: ...
+    def __rsub__(self, value: CpuMask, /) -> CpuMaskArray: ...
+
+@final
 class Machine:
     """A machine that runs one kernel, driven by operations as JSON text (`docs/machine.md`).
 
@@ -216,6 +268,54 @@ class Machine:
         """Forget the requests and tracepoints so far; counters go on."""
     def check_consistency(self) -> None:
         """Check that page tables, reverse maps and reference counts agree; raise what is wrong."""
+
+@final
+class PageTable:
+    """The page tables of one address space, as x86-64 lays them out: ``PageTable(levels=4)``, 4 or 5 levels.
+
+    Addresses are in bytes and multiples of 4096; rights are ``"none"``, ``"r"``, ``"rw"``, ``"rx"`` or ``"rwx"``.
+    What is not of whole pages in user space raises ``InputError``.
+    """
+
+    def __new__(cls, levels: int = 4) -> PageTable: ...
+    def map(self, start: int, nr_pages: int, first_pfn: int, prot: str = "rw") -> RangeSummary:
+        """Map pages to consecutive frames from ``first_pfn`` on, whatever was mapped there."""
+    def protect(self, start: int, nr_pages: int, prot: str) -> RangeSummary:
+        """Give the present entries other rights."""
+    def clear(self, start: int, nr_pages: int) -> RangeSummary:
+        """Empty all entries; the tables stay."""
+    def mkclean(self, start: int, nr_pages: int) -> RangeSummary:
+        """Take the dirty bit of the present entries."""
+    def move(self, old_start: int, new_start: int, nr_pages: int) -> None:
+        """Move what is mapped to a free place, by whole tables where both addresses allow."""
+    def entries(self, start: int, nr_pages: int) -> npt.NDArray[np.uint64]:
+        """The entries of 4 KiB pages as a uint64 array of ``nr_pages`` elements, 0 where no table is."""
+    @property
+    def nr_tables(self) -> int:
+        """How many tables there are, the top one included."""
+
+@final
+class RangeSummary:
+    """What an operation on a range met and did, in pages of 4 KiB."""
+
+    @property
+    def nr_present(self) -> int:
+        """Pages that were present."""
+    @property
+    def nr_changed(self) -> int:
+        """Pages whose entry has another value now."""
+    @property
+    def nr_dirty(self) -> int:
+        """Pages that were present and dirty."""
+    @property
+    def nr_young(self) -> int:
+        """Pages that were present and young."""
+    @property
+    def changed_start(self) -> int:
+        """The first byte of the first changed page."""
+    @property
+    def changed_end(self) -> int:
+        """The byte after the last changed page; equal to ``changed_start`` when none changed."""
 
 @final
 class Recording:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from tlbcore import _core, kernels
 from tlbcore.errors import InputError
+from tlbcore.finding import pack
 from tlbcore.lookup import find, nearest
 from tlbcore.report.columns import columns
 from tlbcore.report.html import html_columns
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
     from tlbcore.kernel import Kernel
 
-__all__ = ["INVARIANTS", "Event", "UnsafeError", "Verdict", "check"]
+__all__ = ["INVARIANTS", "Event", "Size", "UnsafeError", "Verdict", "check"]
 
 #: The invariants by their short names: what a violation of each means.
 INVARIANTS: dict[str, str] = {name: says for name, _, says in _core.invariants()}
@@ -58,6 +59,19 @@ class Event:
     text: str
     #: The hardware does it.
     hardware: bool
+
+
+@dataclass(frozen=True)
+class Size:
+    """How large a scenario was, and what its search came to."""
+
+    users: int
+    pages: int
+    #: Nothing was violated, and all was searched.
+    safe: bool
+    states: int
+    #: As in `Verdict.projections`.
+    projections: int | None
 
 
 @dataclass(frozen=True, repr=False)
@@ -92,6 +106,13 @@ class Verdict(Result):
     #: What kernel threads and pages came to, whatever the user CPUs hold; the saturating engine counts it. Where it
     #: does not grow with the number of user CPUs, that is evidence, not proof, that more of them change nothing.
     projections: int | None = None
+    #: What was explored, as the core takes it.
+    scenario: dict[str, Any] = field(compare=False, default_factory=dict)
+    #: The counterexample as one word, for `tlbcore check --replay` (`tlbcore.finding`); empty if there is none, or if the
+    #: kernel was no name.
+    finding: str = field(compare=False, default="")
+    #: The sizes tried, from small to large, if there were several (`tlbcore.widen`).
+    sizes: tuple[Size, ...] = field(compare=False, default=())
 
     @property
     def turns(self) -> int:
@@ -145,6 +166,10 @@ class Verdict(Result):
             return f"{self.kernel}: UNSAFE after {len(self.counterexample)} steps ({says})"
         size = f"{self.states:,} states, {self.seconds:.2f} s"
         bounds = ", ".join(f"{name} {value}" for name, value in self.bounds.items())
+        if self.sizes:
+            size = (
+                f"{len(self.sizes)} sizes, {sum(tried.states for tried in self.sizes):,} states, {self.seconds:.2f} s"
+            )
         if not self.safe:
             return f"{self.kernel}: undecided, stopped by {self.stopped} after {size} ({bounds})"
         return f"{self.kernel}: safe for {' '.join(self.checked)} within {bounds} ({size})"
@@ -209,7 +234,7 @@ def check(  # noqa: PLR0913  # what to run, on what, how far
         whole_tables: The pages are all that their page tables hold: tables are freed, and move, as a whole.
         shared_tables: Another process maps all pages by the same tables, as hugetlb does; with `whole_tables`.
         invariants: What to look for, by short names; without: I1 to I5, and I6 with `whole_tables`.
-        reductions: `urgent`, `symmetry`, `dead`: each keeps verdicts and shortest counterexamples.
+        reductions: Of `saturate`, `urgent`, `symmetry`, `dead`: each keeps verdicts and shortest counterexamples.
         states: At most so many states.
         seconds: At most so much wall time.
         memory_bytes: At most so much memory.
@@ -274,4 +299,6 @@ def check(  # noqa: PLR0913  # what to run, on what, how far
         engine=answer["engine"],
         state_bits=answer["state_bits"],
         projections=answer.get("projections"),
+        scenario=scenario,
+        finding=pack(kernel, scenario, invariants, trace["path"]) if trace["path"] and isinstance(kernel, str) else "",
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from tlbcore import strace
 from tlbcore._core import Recording
 
 if TYPE_CHECKING:
@@ -19,13 +20,16 @@ def load(path: str | os.PathLike[str]) -> Recording:
     """A recording from any file that is understood.
 
     ``.tlbr`` is the format of tlbcore; the text of ``perf script``, the records of the kernel lab (``.jsonl``) and its
-    scenarios (``.scn``) are imported, plain or compressed with gzip or zstd. What a file is, its content tells.
+    scenarios (``.scn``) are imported, plain or compressed with gzip or zstd, and the text of ``strace -f``, plain. What a
+    file is, its content tells.
 
     Raises:
         InputError: the file is nothing of this, or damaged; the message names file, place, found and expected.
         OSError: it cannot be read.
 
     """
+    if strace.is_strace(path):
+        return strace.load(path)
     return Recording.open(path)
 
 
@@ -71,6 +75,6 @@ def machine_config(recording: Recording, machine: dict[str, Any]) -> dict[str, A
         "levels": meta.get("levels") or 4,  # not in a recording by perf; the more common four are assumed
         "pcid": machine.get("pcid", True) if meta.get("pcid") is None else meta["pcid"],
         "thp": meta.get("thp") or "madvise",
-        "swap": meta["source"] != "perf",  # not in a recording by perf; none is assumed
+        "swap": meta["source"] not in {"perf", "strace"},  # not in a recording by perf; none is assumed
     }
     return {**machine, **known}

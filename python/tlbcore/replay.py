@@ -108,6 +108,8 @@ def replay(  # noqa: PLR0913 - what to run, on what, how
     follow_masks: bool = False,
     traced: bool = False,
     progress: Callable[[int, int], object] | None = None,
+    threads: int = 1,
+    keep_flushes: bool = True,
 ) -> Replay:
     """Replays a recording under a kernel on a machine.
 
@@ -119,6 +121,10 @@ def replay(  # noqa: PLR0913 - what to run, on what, how
         follow_masks: Correct mm_cpumask by what each recorded flush shows of it, after that flush was predicted.
         traced: Keep everything that the machine did about flushes, for comparisons by column (`tlbcore.lab`); slower.
         progress: Called now and then with the events done and all of them.
+        threads: Replay processes that share no CPU and no ancestor on up to so many threads; the result is the same for
+            any number. Ignored with `traced`.
+        keep_flushes: Keep each flush and note with its event, for validation and plots. Without, only sums are there, and
+            memory does not grow with the recording.
 
     Raises:
         InputError: no such kernel, or a machine that cannot be.
@@ -128,5 +134,14 @@ def replay(  # noqa: PLR0913 - what to run, on what, how
     found = recordings.opened(recording)
     chosen = kernel_for(kernel, found)
     config = recordings.machine_config(found, machines.config_of(machine))
-    result = _core.replay(found, chosen.to_json(), json.dumps(config), follow_masks, traced, progress)
+    result = _core.replay(
+        found,
+        chosen.to_json(),
+        json.dumps(config),
+        follow_masks,
+        traced,
+        progress,
+        threads=threads,
+        keep_flushes=keep_flushes,
+    )
     return Replay(chosen, found, config, result)

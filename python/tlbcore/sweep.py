@@ -212,7 +212,8 @@ def _point(task: _Task) -> Point | Failure:
     try:
         recording = _load(task.path)
         config = machine_config(recording, json.loads(task.config_json))
-        result = _core.replay(recording, _with_ceiling(task.kernel_json, recording.meta), json.dumps(config), False)  # noqa: FBT003
+        kernel_json = _with_ceiling(task.kernel_json, recording.meta)
+        result = _core.replay(recording, kernel_json, json.dumps(config), follow_masks=False, keep_flushes=False)
     except TlbcoreError as error:
         return Failure(task.path, task.kernel, task.machine, str(error))
     except OSError as error:

@@ -446,8 +446,11 @@ class Generator:
         return {"kind": self.rng.choice([1, 4])}
 
     def reclaim(self, _task: Task, _mm: Mm) -> Operation:
-        """Some pages of anybody."""
-        return {"pages": self.pages(), "proactive": self.rng.random() < 0.3}
+        """Some pages of anybody; or the end of a list that went on."""
+        pages, chance = self.pages(), self.rng.random()
+        if chance > 0.95:
+            pages = []
+        return {"pages": pages, "proactive": chance < 0.3, "goes_on": 0.2 < chance < 0.5}
 
     def migrate(self, _task: Task, _mm: Mm) -> Operation:
         """Some pages of anybody."""

@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
+import time
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tlbcore import kernels
-from tlbcore.check import DEFAULT_INVARIANTS, INVARIANTS, check
-from tlbcore.cli import NEGATIVE, OK, mutation
+from tlbcore.check import DEFAULT_INVARIANTS, DEFAULT_REDUCTIONS, INVARIANTS
+from tlbcore.cli import NEGATIVE, OK, check_trace, mutation
+from tlbcore.cli.check_audit import run_audit
 from tlbcore.cli.check_litmus import run_litmus
+from tlbcore.cli.check_replay import run_replay
 from tlbcore.cli.common import add_json, print_json
 from tlbcore.errors import InputError
 from tlbcore.hunt import hunt
 from tlbcore.hunt.plan import KINDS
 from tlbcore.progress import Progress
 from tlbcore.report.hunt import SETS, hunt_report, switch_table
+from tlbcore.widen import widen
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Callable
 
-    from tlbcore.check import Verdict
     from tlbcore.hunt import Progress as Hunted
 
+#: How far a check widens unless told.
+MOST_USERS, MOST_PAGES = 2, 2
 #: How long a hunt widens unless told.
 PAIRS_SECONDS = 60.0
 TRIPLES_SECONDS = 300.0
@@ -51,10 +57,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--pairs", action="store_true", help="hunt: all pairs of operations, on ranges that meet in every way"
     )
     hunts.add_argument("--triples", action="store_true", help="hunt: all triples")
-    parser.add_argument(
-        "--users", type=int, metavar="N", help="CPUs that load and store at will (1; a hunt: up to so many, 2)"
-    )
-    parser.add_argument("--pages", type=int, metavar="N", help="pages (1; a hunt: up to so many, 2)")
+    parser.add_argument("--users", type=int, metavar="N", help="CPUs that load and store at will, up to so many (2)")
+    parser.add_argument("--pages", type=int, metavar="N", help="pages, up to so many (2)")
     parser.add_argument("--kind", choices=KINDS, help="what the pages hold (file; a hunt: both)")
     parser.add_argument(
         "--faults", type=int, metavar="N", help="threads that take page faults (0; a hunt: up to so many, 1)"
@@ -65,6 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--whole-tables", action="store_true", help="page tables are freed, moved and cached; GUP-fast is an operation"
     )
+    check_trace.add_arguments(parser)
     parser.add_argument("--no-traces", action="store_true", help="hunt: do not print the traces")
     parser.add_argument("--workers", type=int, metavar="N", help="hunt: so many threads (as many as CPUs)")
     parser.add_argument(
@@ -74,12 +79,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"what to look for, of {', '.join(INVARIANTS)}; again for more (without: {', '.join(DEFAULT_INVARIANTS)})",
     )
     parser.add_argument("--states", type=int, metavar="N", help="at most so many states")
+    parser.add_argument("--memory", type=int, metavar="MIB", help="at most so much memory for a search (4096)")
+    parser.add_argument("--depth", type=int, metavar="N", help="at most so many steps")
     parser.add_argument(
         "--seconds",
         type=float,
         metavar="S",
         help=f"at most so much time (a hunt: {PAIRS_SECONDS:.0f} for pairs, {TRIPLES_SECONDS:.0f} for triples)",
     )
+    parser.add_argument("--threads", type=int, default=1, metavar="N", help="threads of a plain search (%(default)s)")
+    parser.add_argument(
+        "--without",
+        action="append",
+        default=[],
+        choices=DEFAULT_REDUCTIONS,
+        help="search without this reduction; again for more",
+    )
+    parser.add_argument(
+        "--replay", metavar="FINDING", help="execute a finding again, step by step, instead of a search"
+    )
+    audits = parser.add_argument_group("audit")
+    audits.add_argument(
+        "--audit",
+        action="store_true",
+        help="hold each reduction against plain search, state by state; without KERNEL on random small programs",
+    )
+    audits.add_argument("--programs", type=int, default=200, metavar="N", help="random programs (%(default)s)")
+    audits.add_argument("--seed", type=int, default=0, metavar="N", help="which random programs (%(default)s)")
     add_json(parser)
     mutation.add_arguments(parser)
 
@@ -107,40 +133,76 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         InputError: Arguments that do not go together.
     """
+    check_trace.refuse_several(args)
     if args.mutate:
         return mutation.run(args)
+    if args.replay:
+        return run_replay(args)
     if args.litmus:
         if args.kernel or args.op or args.invariant or args.pairs or args.triples:
             raise InputError("check: found --litmus and a kernel or what to do with one, expected one of both")
         return run_litmus(args)
+    if args.audit and not args.kernel:
+        return run_audit(args, [])
     if not args.kernel:
         raise InputError("check: found no kernel, expected KERNEL, --litmus F or --mutate SCHEME")
     if args.pairs or args.triples:
         return run_hunt(args)
+    return run_one(args)
+
+
+def run_one(args: argparse.Namespace) -> int:
+    """Search one scenario, and print.
+
+    Raises:
+        InputError: Arguments that do not go together.
+    """
     for name in ("each_switch", "no_traces", "workers"):
         if getattr(args, name):
             raise InputError(f"--{name.replace('_', '-')}: found it without --pairs or --triples")
     if not args.op:
         raise InputError("found no operation, expected --op OPERATION, --pairs or --triples")
+    operations = [operation(text) for text in args.op]
+    if args.audit:
+        return run_audit(args, operations)
     with Progress("states") as progress:
-        verdict = check(
+        verdict = widen(
             args.kernel,
-            [operation(text) for text in args.op],
-            users=1 if args.users is None else args.users,
-            pages=1 if args.pages is None else args.pages,
+            operations,
+            users=MOST_USERS if args.users is None else args.users,
+            pages=MOST_PAGES if args.pages is None else args.pages,
             kind=args.kind or "file",
             faults=args.faults or 0,
             whole_tables=args.whole_tables,
             invariants=args.invariant,
+            reductions=[name for name in DEFAULT_REDUCTIONS if name not in args.without],
             states=args.states,
             seconds=args.seconds,
-            progress=lambda states, waiting, depth: progress(states, more=f"{waiting:,} waiting, depth {depth}"),
+            memory_bytes=None if args.memory is None else args.memory << 20,
+            depth=args.depth,
+            threads=args.threads,
+            progress=_told(progress),
         )
     if args.json:
         print_json(verdict.to_dict())
     else:
-        show(verdict)
+        check_trace.show(verdict, args.format, args.output)
     return OK if verdict.safe else NEGATIVE
+
+
+def _told(progress: Progress) -> Callable[[int, int, int], None]:
+    """What a search says, in one line: states, how many wait, depth, and the rate since the size before."""
+    since, before = time.monotonic(), 0
+
+    def tell(states: int, waiting: int, depth: int) -> None:
+        nonlocal since, before
+        if states < before:
+            since = time.monotonic()
+        before = states
+        rate = states / max(time.monotonic() - since, 1e-3) / 1e6
+        progress(states, more=f"{waiting:,} waiting, depth {depth}, {rate:.2f} M states/s")
+
+    return tell
 
 
 def run_hunt(args: argparse.Namespace) -> int:
@@ -196,12 +258,3 @@ def each_switch(kernel: str) -> dict[str, str]:
         raise InputError(f"--each-switch: found {kernel}, expected a kernel with switches, of {having}")
     alone = [f"{s.name}={value}" for s in family.switches for value in s.values[:-1]]
     return {"none": f"{kernel}:none", **{one: f"{kernel}:none,{one}" for one in alone}, "all": kernel}
-
-
-def show(verdict: Verdict) -> None:
-    """Print a verdict, and its counterexample."""
-    print(verdict)
-    print(f"locks relied on: {', '.join(verdict.locks)}")
-    if verdict.violated:
-        print()
-        print(verdict.diagram())

@@ -41,9 +41,12 @@ class Command(NamedTuple):
 
 
 COMMANDS: Final[Mapping[str, Command]] = {
+    "record": Command("tlbcore.cli.record", "Record a command or the whole system with perf"),
     "import": Command("tlbcore.cli.import_recording", "Make a recording of text that other tools wrote"),
     "compare": Command("tlbcore.cli.compare", "Replay a recording under several kernels and say what flushing costs"),
     "validate": Command("tlbcore.cli.validate", "Hold the model against the flushes that were recorded"),
+    "report": Command("tlbcore.cli.report", "Write a page of what a program did to its TLBs, and why"),
+    "export": Command("tlbcore.cli.export", "Write a recording for Perfetto, or as tables for pandas, Polars, DuckDB"),
     "sweep": Command("tlbcore.cli.sweep", "Replay recordings under kernels on machines: every combination"),
     "check": Command("tlbcore.cli.check", "Try every interleaving of a few operations: safe, or a counterexample"),
     "races": Command("tlbcore.cli.races", "List the documented races, found and mended, or tell the story of one"),

@@ -45,6 +45,11 @@ def _on_page(test: Callable[[Any], bool]) -> Callable[[Frame], bool]:
     return lambda f: f.page is not None and test(f.page)
 
 
+def _is_swap_shared(f: Frame) -> bool:
+    slot = None if f.page is None else f.page.swap_slot
+    return slot is not None and f.machine.memory.swap.get(slot, 0) > 0
+
+
 CONDITION_HANDLERS: dict[str, Callable[[Frame], bool]] = {
     "present": lambda f: f.pte.present,
     "none": lambda f: f.pte.kind == "none",
@@ -66,6 +71,7 @@ CONDITION_HANDLERS: dict[str, Callable[[Frame], bool]] = {
     "page_dirty": _on_page(lambda page: page.dirty),
     "page_lazyfree": _on_page(lambda page: page.lazyfree),
     "page_in_swap_cache": _on_page(lambda page: page.swap_slot is not None),
+    "page_swap_shared": _is_swap_shared,
     "page_huge": _on_page(lambda page: page.order > 0),
     "page_shared": _on_page(lambda page: page.mapcount > 1),
     "page_shmem": _on_page(lambda page: page.kind == "shmem"),

@@ -132,9 +132,15 @@ def for_each_page(f: Frame, step: Plain) -> None:
 
 
 def for_each_mapping(f: Frame, step: Plain) -> None:
-    """A snapshot of the page's rmap, without the mappings gone meanwhile."""
+    """A snapshot of the page's rmap in the order of a walk, without the mappings gone meanwhile."""
     page = f.the_page
-    todo = deque(page.rmap)
+
+    def order(mapping: tuple[int, int]) -> tuple[int, int, int, int]:
+        number, addr = mapping
+        vma = f.machine.engine.mms[number].vmas.lookup(addr)
+        return (1 << 64 if vma is None else vma.pgoff, number, 0 if vma is None else vma.born, addr)
+
+    todo = deque(sorted(page.rmap, key=order))
     with _registers_come_back(f):
         while todo:
             number, addr = todo.popleft()

@@ -478,13 +478,16 @@ def _pages_at(m: ReferenceMachine, places: list[list[int]]) -> list[Page]:
 
 def _reclaim(m: ReferenceMachine, a: Args) -> None:
     task, mm = _running(m, a)
-    places, size = a["pages"], m.constants.swap_cluster_max
+    places, size, goes_on = a["pages"], m.constants.swap_cluster_max, a.get("goes_on", False)
     for first in range(0, len(places), size):
-        frame = m.frame(task, mm, {"proactive": a["proactive"]}, (0, m.config.user_end))
+        frame = m.frame(task, mm, {"proactive": a["proactive"], "goes_on": goes_on}, (0, m.config.user_end))
         for page in _pages_at(m, places[first : first + size]):
             m.add_to_page_list(frame, page)
         if frame.page_list:
             m.run_program("shrink_folio_list", frame)
+    if not goes_on and task.ubc.flush_required:  # the end of a list whose pages came before
+        frame = m.frame(task, mm, {"proactive": a["proactive"], "goes_on": False}, (0, m.config.user_end))
+        m.run_program("shrink_folio_list", frame)
 
 
 def _migrate(m: ReferenceMachine, a: Args) -> None:

@@ -226,6 +226,11 @@ def _set_tlb_ubc_flush_pending(f: Frame, _step: Plain) -> None:
 
 
 def _try_to_unmap_flush(f: Frame, _step: Plain) -> None:
+    if not f.args.get("goes_on"):  # else the list is not at its end
+        _flush_unmapped(f)
+
+
+def _flush_unmapped(f: Frame) -> None:
     ubc = f.task.ubc
     if ubc.flush_required:
         f.machine.tallies["nr_tlb_batch_flushes"] += 1
@@ -233,9 +238,9 @@ def _try_to_unmap_flush(f: Frame, _step: Plain) -> None:
         ubc.flush_required = ubc.writable = False
 
 
-def _try_to_unmap_flush_dirty(f: Frame, step: Plain) -> None:
+def _try_to_unmap_flush_dirty(f: Frame, _step: Plain) -> None:
     if f.task.ubc.writable:
-        _try_to_unmap_flush(f, step)
+        _flush_unmapped(f)
 
 
 # --- the tracked range of mapping_dirty_helpers ---------------------------------------------------------------------

@@ -140,6 +140,7 @@ def _set_pte_swap_in(f: Frame, _step: Plain) -> None:
     memory.swap_put(slot)
     if _is_write(f) and memory.swap.get(slot) == 0 and page.swap_slot is not None:
         memory.drop_from_swap_cache(page)
+    f.read(f.addr)
 
 
 def _set_pte_numa(f: Frame, _step: Plain) -> None:
@@ -156,6 +157,8 @@ def _set_pte_numa(f: Frame, _step: Plain) -> None:
 def _dup_mm(f: Frame, _step: Plain) -> None:
     child = f.machine.engine.new_mm()
     child.brk = f.mm.brk
+    # The structure is copied, and mm_init() does not reset what reclaim left unflushed.
+    child.batched_pending, child.batched_flushed = f.mm.batched_pending, f.mm.batched_flushed
     f.child = child
 
 

@@ -40,6 +40,8 @@ class Vma:
     anon_vma: bool = False
     defer_gen: int = 0
     shmem: bool = False
+    #: Which area of its mm it was, counted as they came in.
+    born: int = field(default=0, compare=False)
 
     def has(self, flag: int) -> bool:
         """Whether the flag is set."""
@@ -68,6 +70,7 @@ class VmaTree:
     """The VMAs of one mm, disjoint and sorted."""
 
     vmas: list[Vma] = field(default_factory=list)
+    nr_born: int = 0
 
     def __iter__(self) -> Iterator[Vma]:
         """By address."""
@@ -111,6 +114,8 @@ class VmaTree:
         """Put a VMA where nothing is mapped."""
         assert self.is_free(vma.start, vma.end)
         self.vmas.insert(bisect_right(self.vmas, vma.start, key=lambda other: other.start), vma)
+        vma.born = self.nr_born
+        self.nr_born += 1
 
     def remove(self, vma: Vma) -> None:
         """Take a VMA out."""
@@ -120,7 +125,7 @@ class VmaTree:
         """Cut `vma` at `addr`: it keeps the left part, the right part is returned."""
         right = replace(vma, start=addr, pgoff=vma.index_of(addr))
         vma.end = addr
-        self.insert(right)
+        self.vmas.insert(self.vmas.index(vma) + 1, right)
         return right
 
     def merge(self, vma: Vma) -> Vma:

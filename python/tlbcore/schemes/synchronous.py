@@ -36,6 +36,7 @@ from tlbcore.steps import (
     page_dup_rmap,
     page_remove_rmap,
     page_shared,
+    page_swap_shared,
     pmd_is_huge,
     pmd_lock,
     pmd_unlock,
@@ -137,6 +138,7 @@ class Synchronous(Scheme):
                         swap,
                         swap_in(),
                         under_ptl(set_pte_swap_in()),
+                        when(present & write_fault & ~write, self._write_protected()),
                         otherwise=[
                             when(
                                 protnone,
@@ -179,12 +181,13 @@ class Synchronous(Scheme):
         return [when(vma_anonymous, anonymous, otherwise=[of_a_file])]
 
     def _write_protected(self) -> Block:
-        """`do_wp_page()`: in place if nobody else has the page, else a copy, with a flush of the one page."""
+        """`do_wp_page()`: in place if nobody else has the page, in swap neither, else a copy, with a flush of the one page."""
+        own = anon & ~page_shared & ~page_swap_shared & ~zero_page
         return [
             when(
                 vma_shared,
                 under_folio_lock(set_page_dirty(), under_ptl(wp_page_reuse())),
-                otherwise=[when(anon & ~page_shared & ~zero_page, under_ptl(wp_page_reuse()), otherwise=self.copy())],
+                otherwise=[when(own, under_ptl(wp_page_reuse()), otherwise=self.copy())],
             ),
         ]
 

@@ -15,3 +15,4 @@ pub mod program;
 pub mod replay;
 pub mod tlb;
 pub mod trace;
+mod wide;

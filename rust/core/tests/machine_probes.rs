@@ -42,7 +42,7 @@ fn a_reclaim_then_an_unmap_in_order_with_their_flushes() {
     let fault = |page: u64| Probe::Fault { addr: VirtAddr(BASE + page * PAGE) };
     assert_eq!(probes(&mut machine), [fault(0), fault(1)], "mmap found nothing to unmap");
 
-    apply(&mut machine, &Operation::Reclaim { task: 0, pages: vec![(1, BASE)], proactive: true });
+    apply(&mut machine, &Operation::Reclaim { task: 0, pages: vec![(1, BASE)], proactive: true, goes_on: false });
     let hits = machine.take_probes();
     let unmap_one = Probe::UnmapOne { addr: VirtAddr(BASE) };
     let by = |hit: &ProbeHit| (hit.task, hit.cpu.0, hit.mm.0, hit.nr_requests);

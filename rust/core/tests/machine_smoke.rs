@@ -318,7 +318,7 @@ fn reclaim_defers_and_the_page_comes_back() {
         for (_, addr) in &pages {
             bench.write(*addr);
         }
-        let flushes = bench.flushes_of(&Operation::Reclaim { task: 0, pages, proactive: false });
+        let flushes = bench.flushes_of(&Operation::Reclaim { task: 0, pages, proactive: false, goes_on: false });
         // Anonymous pages are dirty: each needs its flush before it is written out, and one flush is enough for each.
         assert!(flushes.iter().all(|request| request.kind == FlushKind::Batch), "{name}");
         assert_eq!(flushes.len(), 40, "{name}");

@@ -14,7 +14,7 @@ use tlbcore::error::Error;
 use crate::errors::BindingError;
 
 /// The one place where an error of the core becomes an exception of Python.
-fn value_error(error: Error) -> PyErr {
+pub(crate) fn value_error(error: Error) -> PyErr {
     BindingError::from(error).into()
 }
 
@@ -24,7 +24,7 @@ fn value_error(error: Error) -> PyErr {
 /// ``ValueError``. Masks combine like sets (``| & - ^``, ``<= < >= >``) with masks of the same ``nr_cpus`` only.
 #[pyclass(frozen, module = "tlbcore", name = "CpuMask")]
 #[derive(Clone)]
-pub struct PyCpuMask(CpuMask);
+pub struct PyCpuMask(pub(crate) CpuMask);
 
 #[pymethods]
 impl PyCpuMask {
@@ -95,7 +95,7 @@ impl PyCpuMask {
 
     /// The CPUs of the mask as an ascending uint16 array.
     fn cpus<'py>(&self, py: Python<'py>) -> Bound<'py, PyArray1<u16>> {
-        PyArray1::from_vec(py, self.numbers())
+        PyArray1::from_vec(py, self.0.numbers())
     }
 
     /// How many CPUs the machine has: the width of the mask.
@@ -124,6 +124,26 @@ impl PyCpuMask {
     /// How many CPUs both masks hold.
     fn weight_and(&self, other: &Self) -> PyResult<u32> {
         Ok(self.0.weight_and(self.same_width(other)?))
+    }
+
+    /// How many CPUs of this mask are not in ``other``.
+    fn weight_andnot(&self, other: &Self) -> PyResult<u32> {
+        Ok(self.0.weight_andnot(self.same_width(other)?))
+    }
+
+    /// How many CPUs either mask holds.
+    fn weight_or(&self, other: &Self) -> PyResult<u32> {
+        Ok(self.0.weight() + other.0.weight_andnot(other.same_width(self)?))
+    }
+
+    /// The CPUs that both masks hold, as an ascending uint16 array.
+    fn cpus_and<'py>(&self, py: Python<'py>, other: &Self) -> PyResult<Bound<'py, PyArray1<u16>>> {
+        Ok(PyArray1::from_vec(py, self.0.and(self.same_width(other)?).numbers()))
+    }
+
+    /// The CPUs of this mask that are not in ``other``, as an ascending uint16 array.
+    fn cpus_andnot<'py>(&self, py: Python<'py>, other: &Self) -> PyResult<Bound<'py, PyArray1<u16>>> {
+        Ok(PyArray1::from_vec(py, self.0.andnot(self.same_width(other)?).numbers()))
     }
 
     /// The lowest CPU, or None.
@@ -176,7 +196,7 @@ impl PyCpuMask {
     }
 
     fn __iter__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyIterator>> {
-        PyList::new(py, self.numbers())?.try_iter()
+        PyList::new(py, self.0.numbers())?.try_iter()
     }
 
     fn __or__(&self, other: &Self) -> PyResult<Self> {
@@ -233,12 +253,6 @@ impl PyCpuMask {
 }
 
 impl PyCpuMask {
-    fn numbers(&self) -> Vec<u16> {
-        let mut numbers = Vec::with_capacity(self.0.weight() as usize);
-        numbers.extend(self.0.iter().map(|cpu| cpu.0));
-        numbers
-    }
-
     fn same_width<'a>(&self, other: &'a Self) -> PyResult<&'a CpuMask> {
         let (found, expected) = (other.0.nr_cpus(), self.0.nr_cpus());
         if found == expected {
@@ -275,7 +289,7 @@ fn integer(value: &Bound<'_, PyAny>, what: &str) -> PyResult<Option<u16>> {
     }
 }
 
-fn width(nr_cpus: &Bound<'_, PyAny>) -> PyResult<u32> {
+pub(crate) fn width(nr_cpus: &Bound<'_, PyAny>) -> PyResult<u32> {
     if let Some(number) = integer(nr_cpus, "nr_cpus")? {
         return Ok(u32::from(number));
     }

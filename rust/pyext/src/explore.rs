@@ -7,7 +7,7 @@ use std::time::Duration;
 use pyo3::prelude::*;
 use serde::Deserialize;
 use tlbcore::error::Error;
-use tlbcore::explore::check::{Request, audit_scenario, check, listing, run_in_order};
+use tlbcore::explore::check::{Request, audit_scenario, check, listing, repeat, run_in_order};
 use tlbcore::explore::model::Invariant;
 use tlbcore::explore::scenario::Scenario;
 use tlbcore::explore::search::{Bounds, Progress, Reductions};
@@ -53,21 +53,7 @@ impl Options {
             let known: Vec<&str> = Invariant::ALL.iter().map(|i| i.id()).collect();
             checked |= Invariant::parse(name).ok_or_else(|| bad("invariants", name, &known))?.bit();
         }
-        let mut reductions = Reductions::NONE;
-        for name in &self.reductions {
-            match name.as_str() {
-                "saturate" => reductions.saturate = true,
-                "urgent" => reductions.urgent = true,
-                "symmetry" => reductions.symmetry = true,
-                "retired" => reductions.retired = true,
-                "dead" => reductions.dead = true,
-                "eager_stores" => reductions.eager_stores = true,
-                other => {
-                    let known = ["saturate", "urgent", "symmetry", "retired", "dead", "eager_stores"];
-                    return Err(bad("reductions", other, &known));
-                }
-            }
-        }
+        let reductions = Reductions::from_names(self.reductions.iter().map(String::as_str))?;
         let mut bounds = Bounds::default();
         if let Some(states) = self.states {
             bounds.states = states;
@@ -141,6 +127,25 @@ pub fn explore_audit(
         let found = audit_scenario(&kernel, &scenario, &options.request()?)?;
         let agree = found.plain_violations == found.reduced_violations;
         Ok((found.plain_states, found.reduced_states, found.undominated, found.unreachable, agree))
+    })
+}
+
+/// Takes a path again, action by action: what happens, the state after each, and what the last one violates, as JSON text.
+#[pyfunction]
+#[expect(clippy::needless_pass_by_value, reason = "a list of Python becomes a vector")]
+pub fn explore_path(
+    py: Python<'_>,
+    kernel_json: &str,
+    scenario_json: &str,
+    options_json: &str,
+    path: Vec<u32>,
+) -> Result<String> {
+    py.detach(|| {
+        let kernel = CompiledKernel::from_json(kernel_json)?;
+        let options: Options =
+            serde_json::from_str(options_json).map_err(|error| Error::Value(format!("options: {error}")))?;
+        let ran = repeat(&kernel, &Scenario::from_json(scenario_json)?, options.request()?.checked, &path)?;
+        Ok(serde_json::to_string(&ran).map_err(|error| Error::Value(error.to_string()))?)
     })
 }
 

@@ -3,10 +3,12 @@
 pub mod build_info;
 mod common_problem;
 mod cpumask;
+mod cpumask_array;
 pub mod errors;
 mod explore;
 mod lab;
 mod machine;
+mod page_table;
 mod program;
 mod replay;
 mod trace;
@@ -23,9 +25,14 @@ mod _core {
     #[pymodule_export]
     use crate::cpumask::PyCpuMask;
     #[pymodule_export]
-    use crate::explore::{explore, explore_audit, explore_in_order, explore_listing, invariants};
+    use crate::cpumask_array::PyCpuMaskArray;
+    #[pymodule_export]
+    use crate::explore::{explore, explore_audit, explore_in_order, explore_listing, explore_path, invariants};
+    #[pymodule_export]
     #[pymodule_export]
     use crate::machine::PyMachine;
+    #[pymodule_export]
+    use crate::page_table::{PyPageTable, PyRangeSummary};
     #[pymodule_export]
     use crate::program::{condition_names, program_names, step_names, validate_kernel};
     #[pymodule_export]

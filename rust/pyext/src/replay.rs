@@ -1,5 +1,6 @@
 //! Replays for Python: one call per recording and kernel, results as read-only arrays and plain structures.
 
+use std::num::NonZero;
 use std::sync::Arc;
 
 use numpy::PyArray1;
@@ -11,13 +12,11 @@ use tlbcore::machine::MachineConfig;
 use tlbcore::program::CompiledKernel;
 use tlbcore::replay::lab;
 use tlbcore::replay::validate::{Compared, Counts, Score, Seen, Validation, validate};
-use tlbcore::replay::{LedgerRow, Predicted, Replayed, Traced, replay, replay_traced};
+use tlbcore::replay::{EVENTS_PER_ASKING, Keep};
+use tlbcore::replay::{LedgerRow, Predicted, Replayed, Traced, replay_parallel, replay_traced};
 
 use crate::errors::Result;
 use crate::trace::Recording;
-
-/// How many events the driver replays between two questions whether to stop (`replay/driver.rs`).
-const EVENTS_PER_ASKING: usize = 4096;
 
 /// What a recording gave under a kernel.
 #[pyclass(frozen, module = "tlbcore._core")]
@@ -25,16 +24,22 @@ pub struct Replay {
     inner: Replayed,
     /// What the machine did, event by event, if that was asked for.
     traced: Option<Vec<Traced>>,
+    /// Whether flushes and notes were kept one by one.
+    keep: Keep,
 }
 
 /// Replays a recording under a resolved kernel on a machine (both as JSON text).
 ///
-/// With `traced`, everything that the machine did about flushes is kept for `Replay.lab`; slower. `progress` is called now
-/// and then with the events done and all of them. Ctrl-C ends it with KeyboardInterrupt, and so does what `progress` raises.
+/// With `traced`, everything that the machine did about flushes is kept for `Replay.lab`; slower, and on one thread. Without
+/// `keep_flushes` only sums are kept, and memory does not grow with the recording. `progress` is called now and then with the
+/// events done and all of them. Ctrl-C ends it with KeyboardInterrupt, and so does what `progress` raises.
 #[pyfunction(
     name = "replay",
-    signature = (recording, kernel_json, config_json, follow_masks, traced = false, progress = None)
+    signature = (
+        recording, kernel_json, config_json, follow_masks, traced = false, progress = None, threads = 1, keep_flushes = true
+    )
 )]
+#[expect(clippy::too_many_arguments, reason = "those of Python's function")]
 pub fn py_replay(
     py: Python<'_>,
     recording: &Recording,
@@ -43,9 +48,14 @@ pub fn py_replay(
     follow_masks: bool,
     traced: bool,
     progress: Option<Bound<'_, PyAny>>,
+    threads: usize,
+    keep_flushes: bool,
 ) -> Result<Replay> {
+    let threads =
+        NonZero::new(threads).ok_or_else(|| Error::Value("threads: found 0, expected one or more".to_owned()))?;
     let kernel = Arc::new(CompiledKernel::from_json(kernel_json)?);
     let config = MachineConfig::from_json(config_json)?;
+    let keep = if keep_flushes { Keep::All } else { Keep::Sums };
     let mut interrupted = None;
     let progress = progress.map(Bound::unbind);
     let nr_events = recording.get().events.len();
@@ -66,13 +76,14 @@ pub fn py_replay(
             let both = replay_traced(recording.get(), &kernel, &config, follow_masks, &mut stop);
             return both.map(|(replayed, traced)| (replayed, Some(traced)));
         }
-        replay(recording.get(), &kernel, &config, follow_masks, &mut stop).map(|replayed| (replayed, None))
+        let replayed = replay_parallel(recording.get(), &kernel, &config, follow_masks, threads, keep, &mut stop);
+        replayed.map(|replayed| (replayed, None))
     });
     if let Some(error) = interrupted {
         return Err(error.into());
     }
     let (inner, traced) = inner?;
-    Ok(Replay { inner, traced })
+    Ok(Replay { inner, traced, keep })
 }
 
 #[pymethods]
@@ -106,12 +117,14 @@ impl Replay {
 
     /// The same, one by one: (row of the event, text).
     #[getter]
-    fn noted(&self) -> Vec<(usize, &'static str)> {
-        self.inner.noted.clone()
+    fn noted(&self) -> Result<Vec<(usize, &'static str)>> {
+        self.one_by_one()?;
+        Ok(self.inner.noted.clone())
     }
 
     /// The flushes that the model did, as columns: name -> array.
     fn flushes<'py>(&self, py: Python<'py>) -> Result<Bound<'py, PyDict>> {
+        self.one_by_one()?;
         let columns = PyDict::new(py);
         let all = &self.inner.predicted;
         macro_rules! column {
@@ -131,12 +144,18 @@ impl Replay {
         column!("freed_tables", |f| f.freed_tables);
         column!("mask", |f| f.mask);
         column!("told", |f| f.told);
+        column!("told_lazy", |f| f.told_lazy);
+        column!("told_gone", |f| f.told_gone);
+        column!("told_up_to_date", |f| f.told_up_to_date);
+        column!("told_nothing_cached", |f| f.told_nothing_cached);
+        column!("lazy_skipped", |f| f.lazy_skipped);
         Ok(columns)
     }
 
     /// Holds the replay against the flushes of its recording: a plain structure with `matched`, `missed`, `extra`,
     /// `score`, the same four in `without_targets`, `by_operation`, `disagreements` (the `limit` largest groups), `nr_unattributed`, `has_truth`.
     fn validate<'py>(&self, py: Python<'py>, recording: &Recording, limit: usize) -> Result<Bound<'py, PyAny>> {
+        self.one_by_one()?;
         let value = py.detach(|| {
             let validation = validate(recording.get(), &self.inner);
             validation_value(&validation, recording.get(), limit)
@@ -165,12 +184,25 @@ impl Replay {
         recording: &Recording,
         only_differing: bool,
     ) -> Result<Bound<'py, PyAny>> {
+        self.one_by_one()?;
         let value = py.detach(|| {
             let validation = validate(recording.get(), &self.inner);
             let chosen = |operation: &&Compared| !only_differing || operation.predicted != operation.recorded;
             Value::Array(validation.operations.iter().filter(chosen).map(operation_value).collect())
         });
         to_python(py, &value)
+    }
+}
+
+impl Replay {
+    fn one_by_one(&self) -> Result<()> {
+        match self.keep {
+            Keep::All => Ok(()),
+            Keep::Sums => {
+                let what = "replay: found one that kept sums only, expected keep_flushes=True";
+                Err(Error::Value(what.to_owned()).into())
+            }
+        }
     }
 }
 

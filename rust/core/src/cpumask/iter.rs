@@ -63,6 +63,12 @@ impl CpuMask {
     pub fn iter_and<'a>(&'a self, other: &'a Self) -> Cpus<impl Iterator<Item = u64> + 'a> {
         Cpus::new(self.zip(other).map(|(a, b)| a & b))
     }
+
+    /// The CPUs of this mask that `other` does not hold, in ascending order (`for_each_cpu_andnot`).
+    #[inline]
+    pub fn iter_andnot<'a>(&'a self, other: &'a Self) -> Cpus<impl Iterator<Item = u64> + 'a> {
+        Cpus::new(self.zip(other).map(|(a, b)| a & !b))
+    }
 }
 
 impl<'a> IntoIterator for &'a CpuMask {

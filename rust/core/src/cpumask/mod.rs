@@ -11,9 +11,12 @@
 //!
 //! Not here: atomic operations (the machine interleaves whole steps), NUMA nodes and topology.
 
+mod array;
 mod iter;
 mod text;
+mod words;
 
+pub use array::CpuMaskArray;
 pub use iter::Cpus;
 
 use std::fmt;
@@ -222,72 +225,83 @@ impl CpuMask {
     /// Adds the CPUs of `other`.
     #[inline]
     pub fn or_assign(&mut self, other: &Self) {
-        self.zip_assign(other, |a, b| a | b);
+        self.zip_assign(other, words::or_assign);
     }
 
     /// Keeps only the CPUs that `other` has too.
     #[inline]
     pub fn and_assign(&mut self, other: &Self) {
-        self.zip_assign(other, |a, b| a & b);
+        self.zip_assign(other, words::and_assign);
     }
 
     /// Removes the CPUs of `other`.
     #[inline]
     pub fn andnot_assign(&mut self, other: &Self) {
-        self.zip_assign(other, |a, b| a & !b);
+        self.zip_assign(other, words::andnot_assign);
     }
 
     /// Keeps the CPUs that are in one of the two masks only.
     #[inline]
     pub fn xor_assign(&mut self, other: &Self) {
-        self.zip_assign(other, |a, b| a ^ b);
+        self.zip_assign(other, words::xor_assign);
     }
 
     /// Adds the CPUs of `other` and returns the weight of the result, in one pass over the words.
     #[inline]
     pub fn or_assign_weight(&mut self, other: &Self) -> u32 {
         self.check_width(other);
-        let words = self.words.iter_mut().zip(&other.words);
-        words.fold(0, |weight, (a, &b)| {
-            *a |= b;
-            weight + a.count_ones()
-        })
+        words::or_assign_weight(&mut self.words, &other.words)
     }
 
     /// The CPUs of either mask (`cpumask_or`).
     #[must_use]
     pub fn or(&self, other: &Self) -> Self {
-        self.zip_new(other, |a, b| a | b)
+        self.zip_new(other, |a, b| a | b, words::or)
     }
 
     /// The CPUs of both masks (`cpumask_and`).
     #[must_use]
     pub fn and(&self, other: &Self) -> Self {
-        self.zip_new(other, |a, b| a & b)
+        self.zip_new(other, |a, b| a & b, words::and)
     }
 
     /// The CPUs of this mask that are not in `other` (`cpumask_andnot`).
     #[must_use]
     pub fn andnot(&self, other: &Self) -> Self {
-        self.zip_new(other, |a, b| a & !b)
+        self.zip_new(other, |a, b| a & !b, words::andnot)
     }
 
     /// The CPUs of exactly one of the masks (`cpumask_xor`).
     #[must_use]
     pub fn xor(&self, other: &Self) -> Self {
-        self.zip_new(other, |a, b| a ^ b)
+        self.zip_new(other, |a, b| a ^ b, words::xor)
     }
 
     /// How many CPUs the mask holds (`cpumask_weight`).
     #[inline]
     pub fn weight(&self) -> u32 {
-        self.words.iter().map(|word| word.count_ones()).sum()
+        words::weight(&self.words)
     }
 
     /// How many CPUs both masks hold (`cpumask_weight_and`).
     #[inline]
     pub fn weight_and(&self, other: &Self) -> u32 {
-        self.zip(other).map(|(a, b)| (a & b).count_ones()).sum()
+        self.check_width(other);
+        words::weight_and(&self.words, &other.words)
+    }
+
+    /// How many CPUs of this mask are not in `other` (`cpumask_weight_andnot`).
+    #[inline]
+    pub fn weight_andnot(&self, other: &Self) -> u32 {
+        self.check_width(other);
+        words::weight_andnot(&self.words, &other.words)
+    }
+
+    /// The numbers of the CPUs, ascending.
+    pub fn numbers(&self) -> Vec<u16> {
+        let mut numbers = vec![0; self.weight() as usize];
+        words::numbers(&self.words, &mut numbers);
+        numbers
     }
 
     /// Whether the mask holds no CPU (`cpumask_empty`).
@@ -299,13 +313,15 @@ impl CpuMask {
     /// Whether some CPU is in both masks (`cpumask_intersects`).
     #[inline]
     pub fn intersects(&self, other: &Self) -> bool {
-        self.zip(other).any(|(a, b)| a & b != 0)
+        self.check_width(other);
+        words::intersects(&self.words, &other.words)
     }
 
     /// Whether `other` holds every CPU of this mask (`cpumask_subset`).
     #[inline]
     pub fn is_subset_of(&self, other: &Self) -> bool {
-        self.zip(other).all(|(a, b)| a & !b == 0)
+        self.check_width(other);
+        !words::exceeds(&self.words, &other.words)
     }
 
     /// The lowest CPU (`cpumask_first`).
@@ -341,16 +357,32 @@ impl CpuMask {
 
     // None of the operations given here may set a bit that both words have clear: that keeps the invariant.
     #[inline]
-    fn zip_assign(&mut self, other: &Self, op: impl Fn(u64, u64) -> u64) {
+    fn zip_assign(&mut self, other: &Self, op: impl Fn(&mut [u64], &[u64])) {
         self.check_width(other);
-        for (a, &b) in self.words.iter_mut().zip(&other.words) {
-            *a = op(*a, b);
-        }
+        op(&mut self.words, &other.words);
     }
 
+    /// `short` does for the two words of a mask that lives inline what `long` does for many.
     #[inline]
-    fn zip_new(&self, other: &Self, op: impl Fn(u64, u64) -> u64) -> Self {
-        Self { nr_cpus: self.nr_cpus, words: self.zip(other).map(|(a, b)| op(a, b)).collect() }
+    fn zip_new(
+        &self,
+        other: &Self,
+        short: impl Fn(u64, u64) -> u64,
+        long: impl Fn(&[u64], &[u64]) -> Vec<u64>,
+    ) -> Self {
+        self.check_width(other);
+        let words = if self.words.spilled() {
+            SmallVec::from_vec(long(&self.words, &other.words))
+        } else {
+            self.words.iter().zip(&other.words).map(|(&a, &b)| short(a, b)).collect()
+        };
+        Self { nr_cpus: self.nr_cpus, words }
+    }
+
+    /// Words that are known to be those of a mask of so many CPUs.
+    fn of_words(nr_cpus: u32, words: Vec<u64>) -> Self {
+        let words = if words.len() > 2 { SmallVec::from_vec(words) } else { SmallVec::from_slice(&words) };
+        Self { nr_cpus: nr_cpus as u16, words }
     }
 
     #[inline]

@@ -138,6 +138,58 @@ pub fn check<'a>(
     with_words!(blueprint, run, request, stop, progress)
 }
 
+/// A path executed once more.
+#[derive(Clone, Debug, Serialize)]
+pub struct Repeated {
+    /// What the last state violates, by short name.
+    pub violated: Vec<&'static str>,
+    /// The path.
+    #[serde(flatten)]
+    pub path: Counterexample,
+    /// CPUs and what runs on each, in the order of the events' numbers.
+    pub cpus: Vec<String>,
+}
+
+/// Takes the actions of a path one after the other, from the first state.
+///
+/// # Errors
+/// As [`check`], and if an action cannot be taken where the path has it.
+pub fn repeat(kernel: &CompiledKernel, scenario: &Scenario, checked: u32, path: &[u32]) -> Result<Repeated> {
+    let blueprint = Blueprint::new(kernel, scenario, checked)?;
+    with_words!(blueprint, run_path, path)
+}
+
+fn run_path<const W: usize>(blueprint: &Blueprint, path: &[u32]) -> Result<Repeated> {
+    let model: KernelModel<W> = blueprint.model()?;
+    let path: Vec<Action> = path.iter().copied().map(Action).collect();
+    let Some((start, steps)) = follow(&model, &path) else {
+        let taken = (0..path.len()).take_while(|&at| follow(&model, &path[..=at]).is_some()).count();
+        return Err(Error::Value(format!(
+            "path: found action {} as step {}, which cannot be taken there: the path is of another kernel or scenario",
+            path[taken].0,
+            taken + 1
+        )));
+    };
+    let end = steps.last().map_or(start, |step| step.state);
+    Ok(Repeated {
+        violated: names(model.violations(&end)),
+        path: executed(&model, &path).expect("it was followed just now"),
+        cpus: cpus(blueprint),
+    })
+}
+
+/// The short names of invariants.
+fn names(mask: u32) -> Vec<&'static str> {
+    Invariant::ALL.iter().filter(|i| mask & i.bit() != 0).map(|i| i.id()).collect()
+}
+
+/// The CPUs, and what runs on each.
+fn cpus(blueprint: &Blueprint) -> Vec<String> {
+    let world = &blueprint.world;
+    let users = (0..world.users).map(|cpu| format!("user {cpu}"));
+    world.threads.iter().map(|thread| thread.operation.clone()).chain(users).collect()
+}
+
 /// The small steps to which a scenario's programs are unrolled, as text. Programs with the same text are the same to the
 /// explorer: they differ in nothing that its model has.
 ///
@@ -221,16 +273,6 @@ fn run<'a, const W: usize>(
     let since = Instant::now();
     let model: KernelModel<W> = blueprint.model()?;
     let mut control = Control { bounds: request.bounds, stop, progress };
-    let names = |mask: u32| -> Vec<&'static str> {
-        Invariant::ALL.iter().filter(|i| mask & i.bit() != 0).map(|i| i.id()).collect()
-    };
-    let world = &blueprint.world;
-    let cpus = world
-        .threads
-        .iter()
-        .map(|thread| thread.operation.clone())
-        .chain((0..world.users).map(|cpu| format!("user {cpu}")))
-        .collect();
     let mut verdict = Verdict {
         safe: false,
         violated: Vec::new(),
@@ -244,7 +286,7 @@ fn run<'a, const W: usize>(
         stopped: None,
         state_bits: blueprint.nr_bits,
         locks: blueprint.locks.clone(),
-        cpus,
+        cpus: cpus(blueprint),
         seconds: 0.0,
     };
     if request.reductions.saturate
@@ -275,19 +317,7 @@ fn run<'a, const W: usize>(
     }
     if let Some(finding) = &outcome.finding {
         verdict.violated = names(finding.violations);
-        verdict.counterexample = finding.path.as_ref().and_then(|path| {
-            let path = tidy(&model, path);
-            let (start, steps) = follow(&model, &path)?;
-            let mut before = start;
-            let mut events = Vec::new();
-            let mut states = vec![model.snapshot(&start)];
-            for step in &steps {
-                events.push(model.event(&before, step.action));
-                states.push(model.snapshot(&step.state));
-                before = step.state;
-            }
-            Some(Counterexample { path: path.iter().map(|action| action.0).collect(), events, states })
-        });
+        verdict.counterexample = finding.path.as_ref().and_then(|path| executed(&model, &tidy(&model, path)));
     }
     verdict.safe = outcome.is_proof() && verdict.violated.is_empty() && !model.counter_left();
     verdict.engine = "plain";
@@ -298,6 +328,20 @@ fn run<'a, const W: usize>(
     verdict.stopped = stopped(&model, outcome.stopped).filter(|_| outcome.finding.is_none());
     verdict.seconds = since.elapsed().as_secs_f64();
     Ok(verdict)
+}
+
+/// A path with what happens and what there is at each step; nothing if it cannot be taken.
+fn executed<const W: usize>(model: &KernelModel<W>, path: &[Action]) -> Option<Counterexample> {
+    let (start, steps) = follow(model, path)?;
+    let mut before = start;
+    let mut events = Vec::new();
+    let mut states = vec![model.snapshot(&start)];
+    for step in &steps {
+        events.push(model.event(&before, step.action));
+        states.push(model.snapshot(&step.state));
+        before = step.state;
+    }
+    Some(Counterexample { path: path.iter().map(|action| action.0).collect(), events, states })
 }
 
 /// Why a search was not through, in words.

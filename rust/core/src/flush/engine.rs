@@ -247,6 +247,7 @@ impl Engine {
             lazy_skipped: LoggedMask::from_cpus(&reached.lazy_skipped),
             lazy_left: LoggedMask::from_cpus(&reached.lazy_left),
             gone: LoggedMask::from_cpus(&reached.gone),
+            up_to_date: LoggedMask::from_cpus(&reached.up_to_date),
             nothing_cached: LoggedMask::from_cpus(&reached.nothing_cached),
         });
     }

@@ -1,5 +1,7 @@
 //! What the flush engine did: requests, tracepoints, and counters that stay when logging is off.
 
+use std::ops::AddAssign;
+
 use serde::{Serialize, Serializer};
 
 use super::context::MmId;
@@ -104,6 +106,9 @@ pub struct FlushRequest {
     pub lazy_left: LoggedMask,
     /// CPUs, the requesting one included, that were asked and had another mm (or `init_mm`) loaded.
     pub gone: LoggedMask,
+    /// CPUs of `told` that had flushed already: their generation was that of the mm, or newer. Not serialized.
+    #[serde(skip)]
+    pub up_to_date: LoggedMask,
     /// CPUs of `told` that held no entry of what was asked for just before. Empty, and without meaning, if the
     /// contents of TLBs are not modelled.
     pub nothing_cached: LoggedMask,
@@ -138,6 +143,39 @@ pub struct FlushCounters {
     pub nr_lazy_mmu_drains: u64,
     /// Entries in those batches.
     pub nr_lazy_mmu_entries: u64,
+}
+
+impl AddAssign for FlushCounters {
+    fn add_assign(&mut self, other: Self) {
+        let Self {
+            nr_flush_requests,
+            nr_flush_full,
+            nr_flush_ranged,
+            nr_flush_pages,
+            nr_flush_remote,
+            nr_ipis,
+            nr_told_lazy,
+            nr_told_gone,
+            nr_told_nothing_cached,
+            nr_lazy_skipped,
+            nr_local_flushes,
+            nr_lazy_mmu_drains,
+            nr_lazy_mmu_entries,
+        } = other;
+        self.nr_flush_requests += nr_flush_requests;
+        self.nr_flush_full += nr_flush_full;
+        self.nr_flush_ranged += nr_flush_ranged;
+        self.nr_flush_pages += nr_flush_pages;
+        self.nr_flush_remote += nr_flush_remote;
+        self.nr_ipis += nr_ipis;
+        self.nr_told_lazy += nr_told_lazy;
+        self.nr_told_gone += nr_told_gone;
+        self.nr_told_nothing_cached += nr_told_nothing_cached;
+        self.nr_lazy_skipped += nr_lazy_skipped;
+        self.nr_local_flushes += nr_local_flushes;
+        self.nr_lazy_mmu_drains += nr_lazy_mmu_drains;
+        self.nr_lazy_mmu_entries += nr_lazy_mmu_entries;
+    }
 }
 
 /// Requests, tracepoints and counters.

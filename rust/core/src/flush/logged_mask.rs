@@ -61,7 +61,9 @@ impl LoggedMask {
             Form::Words(words) => (&**words, None),
         };
         let bits = |(at, &word): (usize, &u64)| {
-            (0..64_u16).filter(move |bit| word >> bit & 1 != 0).map(move |bit| CpuId(at as u16 * 64 + bit))
+            let lowest = |rest: u64| (rest != 0).then_some(rest);
+            std::iter::successors(lowest(word), move |rest| lowest(rest & (rest - 1)))
+                .map(move |rest| CpuId(at as u16 * 64 + rest.trailing_zeros() as u16))
         };
         words.iter().enumerate().flat_map(bits).chain(one)
     }

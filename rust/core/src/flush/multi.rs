@@ -53,6 +53,7 @@ pub(super) struct Reached {
     pub(super) lazy_skipped: Vec<CpuId>,
     pub(super) lazy_left: Vec<CpuId>,
     pub(super) gone: Vec<CpuId>,
+    pub(super) up_to_date: Vec<CpuId>,
     pub(super) nothing_cached: Vec<CpuId>,
     /// The requesting CPU flushed its own TLB.
     pub(super) has_flushed_here: bool,
@@ -72,9 +73,14 @@ impl Reached {
         self.includes_self = false;
         self.has_flushed_here = false;
         self.nr_entries = 0;
-        for cpus in
-            [&mut self.told, &mut self.lazy_skipped, &mut self.lazy_left, &mut self.gone, &mut self.nothing_cached]
-        {
+        for cpus in [
+            &mut self.told,
+            &mut self.lazy_skipped,
+            &mut self.lazy_left,
+            &mut self.gone,
+            &mut self.up_to_date,
+            &mut self.nothing_cached,
+        ] {
             cpus.clear();
         }
     }
@@ -174,7 +180,8 @@ impl Engine {
         match self.flush_tlb_func(cpu, info) {
             Found::Gone => reached.gone.push(cpu),
             Found::Lazy => reached.lazy_left.push(cpu),
-            Found::UpToDate | Found::Flushed => {}
+            Found::UpToDate => reached.up_to_date.push(cpu),
+            Found::Flushed => {}
         }
     }
 

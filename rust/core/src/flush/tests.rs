@@ -318,6 +318,19 @@ fn nothing_cached_looks_at_the_flushed_range_before_the_flush() {
 }
 
 #[test]
+fn a_cpu_that_another_flush_took_along_is_up_to_date() {
+    for rules in ALL_RULES {
+        let (mut engine, mm) = running(rules, &[C0, C1]);
+        fill(&mut engine, C1, page(0));
+        assert!(flush(&mut engine, mm, 0, 1, false).up_to_date.is_empty());
+        // Nothing has changed since: the generations of both CPUs are those of the mm.
+        engine.arch_tlbbatch_flush(by(C0), &mut CpuMask::from_cpus(4, [C0, C1]).unwrap());
+        let request = engine.log().last().unwrap();
+        assert_eq!((request.told.to_string(), request.up_to_date.to_string()), ("1".to_owned(), "1".to_owned()));
+    }
+}
+
+#[test]
 fn without_pcid_a_switch_flushes_and_a_return_too() {
     let mut engine = Engine::new(2, Some(&TlbGeometry::default()), false, FlushRules::LINUX_6_18).unwrap();
     let mm = engine.new_context(0);

@@ -1,14 +1,17 @@
 //! State that evidence proves without an operation: a recording starts in the middle of a process's life, so its areas
 //! and pages are found when something happens to them. Nothing here flushes, faults or counts.
 
-use crate::addr::{PAGE_SHIFT, VaRange, VirtAddr};
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+
+use crate::addr::{PAGE_SHIFT, Pfn, VaRange, VirtAddr};
 use crate::error::{Error, Result};
 use crate::flush::MmId;
 use crate::page_table::{PTE_LEVEL, Pte, table_index};
 
 use super::Machine;
 use super::frame::Place;
-use super::pages::{FileId, PageKind, ZERO_PFN};
+use super::pages::{FileId, PageKind, Pages, ZERO_PFN};
 use super::rmap::Mapping;
 use super::vma::{VmFlags, Vma};
 
@@ -24,6 +27,8 @@ pub enum AdoptKind {
         /// Whether the entry lets write.
         write: bool,
     },
+    /// An anonymous page of its own that was written and may not be written any more; mapped with D, without W.
+    AnonProtected,
 }
 
 impl Machine {
@@ -84,13 +89,17 @@ impl Machine {
                 self.pages.map(page, mapping);
                 Pte::new(page, prot).wrprotect().mk_young()
             }
-            AdoptKind::Anon { write } => {
+            AdoptKind::Anon { .. } | AdoptKind::AnonProtected => {
                 let page = self.pages.alloc(PageKind::Anon, false)?;
                 self.pages.add_rmap(page, mapping);
                 let vmas = &mut self.mm_mut(mm)?.vmas;
                 vmas.update(Vma { anon_vma: true, ..vma });
                 let pte = Pte::new(page, prot).wrprotect().mk_young();
-                if write { pte.mk_write().mk_dirty().mk_soft_dirty() } else { pte }
+                match kind {
+                    AdoptKind::Anon { write: true } => pte.mk_write().mk_dirty().mk_soft_dirty(),
+                    AdoptKind::AnonProtected => pte.mk_dirty().mk_soft_dirty(),
+                    _ => pte,
+                }
             }
         };
         let table = self.tables.alloc_pte_table(root, addr)?;
@@ -152,6 +161,51 @@ impl Machine {
         self.pages.leave_swap_cache(pfn);
         self.pages.put_ref(pfn);
         self.engine.forget_translation(mm, addr);
+        Ok(true)
+    }
+
+    /// Splits a huge page that, by evidence, was split unseen: each 4 KiB that is still mapped is a page of its own from now
+    /// on. No flush: whoever split it did that. Tells whether it could be; a huge page that a PMD maps stays.
+    ///
+    /// # Errors
+    /// If the model has no more frames.
+    pub fn split_folio_unseen(&mut self, pfn: Pfn) -> Result<bool> {
+        let Some(old) = self.pages.get(pfn).filter(|old| Pages::is_huge(pfn) && old.swap_slot.is_none()).cloned()
+        else {
+            return Ok(false);
+        };
+        let mut places = Vec::new();
+        for mapping in old.rmap.as_slice() {
+            let root = self.mm_ref(mapping.mm)?.root;
+            match self.place_at(root, mapping.addr) {
+                Some(Place { table, level: PTE_LEVEL }) => places.push((*mapping, table)),
+                _ => return Ok(false),
+            }
+        }
+        let mut parts: BTreeMap<u64, Pfn> = BTreeMap::new();
+        for (mapping, table) in places {
+            let index = table_index(mapping.addr, PTE_LEVEL);
+            let pte = self.tables.get(table, index);
+            let part = match parts.entry(pte.pfn().0) {
+                Entry::Occupied(part) => {
+                    self.pages.map(*part.get(), mapping);
+                    *part.get()
+                }
+                Entry::Vacant(part) => {
+                    let part = *part.insert(self.pages.alloc(old.kind, false)?);
+                    if let Some(page) = self.pages.get_mut(part) {
+                        (page.dirty, page.anon_mm) = (old.dirty, old.anon_mm);
+                        page.lazyfree = old.lazyfree && !pte.dirty();
+                    }
+                    self.pages.add_rmap(part, mapping);
+                    part
+                }
+            };
+            self.tables.set(table, index, pte.with_pfn(part));
+            self.pages.remove_rmap(pfn, mapping);
+            self.pages.put_ref(pfn);
+            self.engine.forget_translation(mapping.mm, mapping.addr);
+        }
         Ok(true)
     }
 

@@ -31,7 +31,7 @@ pub enum Progress {
 #[derive(Clone, Debug)]
 pub struct Call {
     op: u32,
-    operation: Arc<Operation>,
+    operation: Operation,
     stage: Stage,
 }
 
@@ -76,6 +76,17 @@ impl Call {
     }
 }
 
+/// How much of a call is done at once.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Pace {
+    /// One step.
+    Step,
+    /// All that comes before a flush.
+    ToFlush,
+    /// The same from the begin of a call, while there is no other: locks are taken, but nobody can hold one.
+    ToFlushAlone,
+}
+
 impl Machine {
     /// Begins an operation, to be advanced step by step beside others. Nothing is done yet.
     ///
@@ -95,7 +106,7 @@ impl Machine {
             found.in_call = true;
         }
         self.nr_calls += 1;
-        Ok(Call { op, operation: Arc::new(operation), stage: Stage::Do(Todo::Begin) })
+        Ok(Call { op, operation, stage: Stage::Do(Todo::Begin) })
     }
 
     /// Does the next step of a call. A request to flush takes a step for each CPU that executes it, the requesting one
@@ -104,6 +115,18 @@ impl Machine {
     /// # Errors
     /// As [`Self::apply`]; the call is over then.
     pub fn advance(&mut self, call: &mut Call) -> Result<Progress> {
+        self.advance_by(call, Pace::Step)
+    }
+
+    /// Steps as [`Self::advance`] does, as many as come before the call asks for a flush, has to wait, or is over.
+    ///
+    /// # Errors
+    /// As [`Self::advance`].
+    pub fn advance_to_flush(&mut self, call: &mut Call) -> Result<Progress> {
+        self.advance_by(call, Pace::ToFlush)
+    }
+
+    fn advance_by(&mut self, call: &mut Call, pace: Pace) -> Result<Progress> {
         if let Stage::Done(outcome) = call.stage {
             return Ok(Progress::Done(outcome));
         }
@@ -113,7 +136,15 @@ impl Machine {
         self.stepping = Some(call.op);
         self.locks.turn_of(call.op);
         self.pages.set_locked(self.locks.folios_of_others(call.op));
-        let progress = self.advance_stage(call);
+        // From its begin to its first flush a call without others can neither wait nor find anything changed.
+        let pace = if pace == Pace::ToFlush && call.is_new() && self.nr_calls == 1 { Pace::ToFlushAlone } else { pace };
+        // Nobody else does anything in between: who runs where, and what others have locked, stays as it is.
+        let progress = loop {
+            match self.advance_stage(call.op, &call.operation, &mut call.stage, pace) {
+                Ok(Progress::Ran) if pace != Pace::Step && call.flushing().is_none() => {}
+                progress => break progress,
+            }
+        };
         self.stepping = None;
         self.pages.set_locked(std::iter::empty());
         if let Ok(Progress::Ran | Progress::Blocked(_)) = progress {
@@ -190,43 +221,43 @@ impl Machine {
         Ok(None)
     }
 
-    fn advance_stage(&mut self, call: &mut Call) -> Result<Progress> {
-        let operation = Arc::clone(&call.operation);
-        let next = match &mut call.stage {
-            Stage::Run(frame, todo) => match self.advance_frame(frame)? {
+    fn advance_stage(&mut self, op: u32, operation: &Operation, stage: &mut Stage, pace: Pace) -> Result<Progress> {
+        let next = match stage {
+            Stage::Run(frame, todo) => match self.advance_frame(frame, pace)? {
                 StepStatus::Running => return Ok(Progress::Ran),
                 StepStatus::Blocked(key) => return Ok(Progress::Blocked(key)),
                 StepStatus::Done => {
-                    self.locks.release_all(call.op);
-                    let next = self.go_on(&operation, todo.clone(), Some(frame))?;
+                    self.locks.release_all(op);
+                    let next = self.go_on(operation, todo.clone(), Some(frame))?;
                     if matches!(next, Stage::Blocked(_)) {
-                        call.stage = Stage::Do(todo.clone());
+                        let todo = todo.clone();
+                        *stage = Stage::Do(todo);
                     }
                     next
                 }
             },
             Stage::Do(todo) => {
                 let todo = todo.clone();
-                self.go_on(&operation, todo, None)?
+                self.go_on(operation, todo, None)?
             }
             Stage::Blocked(_) | Stage::Done(_) => return Ok(Progress::Ran),
         };
         match next {
             Stage::Blocked(key) => Ok(Progress::Blocked(key)),
             Stage::Done(outcome) => {
-                call.stage = Stage::Done(outcome);
+                *stage = Stage::Done(outcome);
                 Ok(Progress::Done(outcome))
             }
             Stage::Run(mut frame, todo) => {
                 // What was looked up for the program is protected by the lock that it takes first.
                 if let Some(Instr::Leaf(Leaf::Lock { .. })) = self.program_of(&frame).code.first() {
-                    self.advance_frame(&mut frame)?;
+                    self.advance_frame(&mut frame, Pace::Step)?;
                 }
-                call.stage = Stage::Run(frame, todo);
+                *stage = Stage::Run(frame, todo);
                 Ok(Progress::Ran)
             }
-            stage @ Stage::Do(_) => {
-                call.stage = stage;
+            next @ Stage::Do(_) => {
+                *stage = next;
                 Ok(Progress::Ran)
             }
         }
@@ -236,8 +267,8 @@ impl Machine {
         frame.custom.clone().unwrap_or_else(|| self.kernel.shared_program(frame.program))
     }
 
-    /// One step of a program: up to and with its next leaf, or one CPU of a flush.
-    fn advance_frame(&mut self, frame: &mut Frame) -> Result<StepStatus> {
+    /// One step of a program: up to and with its next leaf, or one CPU of a flush. Or all steps up to a flush.
+    fn advance_frame(&mut self, frame: &mut Frame, pace: Pace) -> Result<StepStatus> {
         if let Some(flush) = &mut frame.flushing {
             let Some(cpu) = flush.waiting().first().copied() else {
                 self.end_flush(frame)?;
@@ -249,7 +280,10 @@ impl Machine {
         let program = self.program_of(frame);
         loop {
             match &program.code[frame.pc as usize] {
-                Instr::Leaf(leaf) => return self.advance_leaf(frame, *leaf),
+                Instr::Leaf(leaf) => match self.advance_leaf(frame, *leaf, pace)? {
+                    StepStatus::Running if pace != Pace::Step && frame.flushing.is_none() => {}
+                    status => return Ok(status),
+                },
                 Instr::Next { .. } if walks_unlocked(frame) => {
                     if let Some(key) = self.next_and_lock(&program, frame)? {
                         return Ok(StepStatus::Blocked(key));
@@ -263,17 +297,20 @@ impl Machine {
         }
     }
 
-    fn advance_leaf(&mut self, frame: &mut Frame, leaf: Leaf) -> Result<StepStatus> {
+    fn advance_leaf(&mut self, frame: &mut Frame, leaf: Leaf, pace: Pace) -> Result<StepStatus> {
+        let has_others = pace != Pace::ToFlushAlone;
         let op = frame.by.op;
         match leaf {
             Leaf::Lock { lock, mode } => {
                 let wants = self.wants(frame, lock, mode);
-                if let Some(key) = self.locks.blocker(op, &wants) {
-                    return Ok(StepStatus::Blocked(key));
-                }
-                if self.fault_is_stale(frame, lock) {
-                    self.give_up_fault(frame);
-                    return Ok(StepStatus::Done);
+                if has_others {
+                    if let Some(key) = self.locks.blocker(op, &wants) {
+                        return Ok(StepStatus::Blocked(key));
+                    }
+                    if self.fault_is_stale(frame, lock) {
+                        self.give_up_fault(frame);
+                        return Ok(StepStatus::Done);
+                    }
                 }
                 self.take(frame, lock, &wants);
             }
@@ -284,7 +321,7 @@ impl Machine {
                 return Ok(StepStatus::Done);
             }
             leaf => {
-                if let Some(key) = self.locks.blocker(op, &self.needs_free(frame, leaf)) {
+                if has_others && let Some(key) = self.locks.blocker(op, &self.needs_free(frame, leaf)) {
                     return Ok(StepStatus::Blocked(key));
                 }
                 self.leaf_step(frame, leaf)?;

@@ -38,6 +38,9 @@ impl Machine {
             Test::PageLazyfree => self.of_page(frame, |page| page.lazyfree),
             Test::PageInSwapCache => self.of_page(frame, |page| page.swap_slot.is_some()),
             Test::PageShared => self.of_page(frame, |page| page.rmap.len() > 1),
+            Test::PageSwapShared => {
+                self.of_page(frame, |page| page.swap_slot.is_some_and(|slot| self.pages.swap_count(slot) > 0))
+            }
             Test::ZeroPage => frame.page.is_some_and(is_zero_pfn),
             Test::PageHuge => frame.page.is_some_and(Pages::is_huge),
 

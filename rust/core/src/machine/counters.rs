@@ -1,5 +1,7 @@
 //! What a machine counts: the engine's sums and its own.
 
+use std::ops::AddAssign;
+
 use serde::Serialize;
 
 use crate::flush::FlushCounters;
@@ -32,6 +34,35 @@ pub struct Counters {
     pub nr_page_frees: u64,
     /// Page tables freed, top tables not counted.
     pub nr_table_frees: u64,
+}
+
+impl AddAssign for Counters {
+    fn add_assign(&mut self, other: Self) {
+        let Self {
+            flush,
+            nr_flush_avoided,
+            nr_tlb_fills,
+            nr_faults,
+            nr_batched_pending_flushes,
+            nr_gathers,
+            nr_light_gathers,
+            nr_nested_finishes,
+            nr_tlb_batch_flushes,
+            nr_page_frees,
+            nr_table_frees,
+        } = other;
+        self.flush += flush;
+        self.nr_flush_avoided += nr_flush_avoided;
+        self.nr_tlb_fills += nr_tlb_fills;
+        self.nr_faults += nr_faults;
+        self.nr_batched_pending_flushes += nr_batched_pending_flushes;
+        self.nr_gathers += nr_gathers;
+        self.nr_light_gathers += nr_light_gathers;
+        self.nr_nested_finishes += nr_nested_finishes;
+        self.nr_tlb_batch_flushes += nr_tlb_batch_flushes;
+        self.nr_page_frees += nr_page_frees;
+        self.nr_table_frees += nr_table_frees;
+    }
 }
 
 impl Machine {

@@ -2,6 +2,8 @@
 //! without a lock step of their own, and what a fault finds changed when it gets its lock (`docs/machine.md`, section
 //! "Operations at the same time"). Nothing here is asked when an operation runs alone.
 
+use smallvec::smallvec;
+
 use crate::addr::{PMD_SHIFT, PMD_SIZE, Pfn, VaRange, VirtAddr};
 use crate::error::Result;
 use crate::flush::MmId;
@@ -10,21 +12,21 @@ use crate::program::{Instr, Leaf, LockMode, LockName, ProgramName};
 
 use super::Machine;
 use super::frame::{Frame, Loop};
-use super::locks::{LockKey, Want, ptls_of};
+use super::locks::{LockKey, Want, Wants, ptls_of};
 use super::operation::{Advice, Operation};
 use super::pages::{FileId, head_of};
 use super::vma::Vma;
 
 impl Machine {
     /// What the lock step of a program takes.
-    pub(super) fn wants(&self, frame: &Frame, lock: LockName, mode: LockMode) -> Vec<Want> {
+    pub(super) fn wants(&self, frame: &Frame, lock: LockName, mode: LockMode) -> Wants {
         let write = mode == LockMode::Write;
         let (mm, addr) = (frame.r.mm, locked_addr(frame));
         match lock {
             LockName::MmapLock => {
                 let anywhere = frame.program == ProgramName::Mremap;
                 let range = if anywhere { self.everywhere() } else { frame.args.range };
-                let mut wants = vec![Want { range, ..Want::new(LockKey::Mmap(mm), write) }];
+                let mut wants = smallvec![Want { range, ..Want::new(LockKey::Mmap(mm), write) }];
                 if frame.program == ProgramName::CollapseHugePage {
                     wants.push(Want::new(LockKey::ptl(mm, frame.args.addr), true));
                 }
@@ -32,22 +34,22 @@ impl Machine {
             }
             LockName::VmaLock => {
                 let vma = &frame.r.vma;
-                vec![Want { range: vma.range(), ..Want::new(LockKey::Vma(mm, vma.start), false) }]
+                smallvec![Want { range: vma.range(), ..Want::new(LockKey::Vma(mm, vma.start), false) }]
             }
             LockName::Ptl => {
-                let mut wants = vec![Want::new(LockKey::ptl(mm, addr), true)];
+                let mut wants = smallvec![Want::new(LockKey::ptl(mm, addr), true)];
                 wants.extend(self.folio_of_fault(frame).map(|pfn| Want::new(LockKey::Folio(pfn), true)));
                 wants
             }
-            LockName::NewPtl => vec![Want::new(LockKey::ptl(mm, frame.new_addr), true)],
+            LockName::NewPtl => smallvec![Want::new(LockKey::ptl(mm, frame.new_addr), true)],
             LockName::Pml => {
-                let mut wants = vec![Want::new(LockKey::pml(mm, addr), true)];
+                let mut wants = smallvec![Want::new(LockKey::pml(mm, addr), true)];
                 if matches!(frame.loops.last(), Some(Loop::Extent { .. })) {
                     self.add_move(frame, &mut wants);
                 }
                 wants
             }
-            LockName::NewPml => vec![Want::new(LockKey::pml(mm, frame.new_addr), true)],
+            LockName::NewPml => smallvec![Want::new(LockKey::pml(mm, frame.new_addr), true)],
             LockName::RmapLock => {
                 self.file_of(frame).map(|file| Want::new(LockKey::Rmap(file), write)).into_iter().collect()
             }
@@ -56,7 +58,7 @@ impl Machine {
     }
 
     /// A table that moves is out of reach of who finds pages by their mappings (mm/mremap.c:`take_rmap_locks`).
-    fn add_move(&self, frame: &Frame, wants: &mut Vec<Want>) {
+    fn add_move(&self, frame: &Frame, wants: &mut Wants) {
         let new = VaRange::new(frame.new_addr, VirtAddr(frame.new_addr.0 + frame.extent.len_bytes()));
         wants.extend(ptls_of(frame.r.mm, frame.extent));
         wants.extend(ptls_of(frame.r.mm, new));
@@ -130,7 +132,7 @@ impl Machine {
         };
         let mut write = *mode == LockMode::Write;
         let mut range = self.everywhere();
-        let mut wants = Vec::new();
+        let mut wants = Wants::new();
         match *operation {
             Operation::Munmap { addr, len, .. }
             | Operation::Mprotect { addr, len, .. }
@@ -157,7 +159,7 @@ impl Machine {
     /// What a fault in an area has to wait for: a change of the area, or a page on its way elsewhere.
     pub(super) fn blocks_fault(&self, mm: MmId, page: VirtAddr, vma: &Vma) -> Option<LockKey> {
         let op = self.stepping?;
-        let mut wants = vec![Want { range: vma.range(), ..Want::new(LockKey::Vma(mm, vma.start), false) }];
+        let mut wants: Wants = smallvec![Want { range: vma.range(), ..Want::new(LockKey::Vma(mm, vma.start), false) }];
         if page < vma.start {
             wants.push(Want { range: VaRange::new(page, vma.end), ..Want::new(LockKey::Mmap(mm), true) });
         }

@@ -15,6 +15,7 @@ use super::mm::FlushBatched;
 use super::operation::AccessKind;
 use super::pages::FileId;
 use super::rmap::Mapping;
+use super::rmap_walk::RmapVisit;
 use super::vma::{VmFlags, Vma};
 
 /// Whether a program has more to do.
@@ -69,6 +70,7 @@ impl MremapArgs {
 
 /// The arguments of an operation, as its program sees them.
 #[derive(Clone, Copy, Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of one operation")]
 pub(super) struct Args {
     /// The range of the call.
     pub range: VaRange,
@@ -86,6 +88,8 @@ pub(super) struct Args {
     pub file: Option<(FileId, u64, u64)>,
     pub populate: bool,
     pub proactive: bool,
+    /// The list of reclaim goes on after this operation.
+    pub goes_on: bool,
 }
 
 /// The registers that loops set, and that the loops over other address spaces give back as they were.
@@ -142,12 +146,13 @@ pub(super) enum Loop {
         next: usize,
         keep: bool,
     },
-    /// `huge` is the huge PMD that the body's run before was for: what it was split into, `nr_parts` mappings, comes next.
+    /// `huge` is the huge PMD that the body's run before was for: what it was split into comes next. `walk` are the areas
+    /// that the kernel visits and that were not counted yet, if they are counted.
     Mapping {
         list: Vec<Mapping>,
         next: usize,
         huge: Option<Mapping>,
-        nr_parts: usize,
+        walk: Vec<RmapVisit>,
         shared_only: bool,
         saved: Registers,
     },

@@ -76,7 +76,8 @@ impl Machine {
             Some((entry, _)) => self.use_entry(cpu, root, pcid, addr, kind, entry),
             None => self.walk_and_fill(cpu, root, pcid, addr, kind),
         };
-        if !done {
+        // Without a hit there is nothing to drop: a walk that faults caches nothing.
+        if !done && hit.is_some() {
             self.drop_faulting(cpu, addr);
         }
         Ok(done)

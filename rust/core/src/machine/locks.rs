@@ -6,6 +6,8 @@
 
 use std::fmt;
 
+use smallvec::SmallVec;
+
 use crate::addr::{PMD_SHIFT, PMD_SIZE, PUD_SHIFT, Pfn, VaRange, VirtAddr};
 use crate::cpumask::CpuId;
 use crate::flush::MmId;
@@ -75,6 +77,9 @@ pub(super) struct Want {
     pub range: VaRange,
 }
 
+/// What one step takes; mostly a lock or two.
+pub(super) type Wants = SmallVec<[Want; 3]>;
+
 impl Want {
     pub const fn new(key: LockKey, write: bool) -> Self {
         Self { key, write, range: VaRange { start: VirtAddr(0), end: VirtAddr(u64::MAX) } }
@@ -119,6 +124,9 @@ pub(super) struct Locks {
 impl Locks {
     /// The lock of another call that keeps `op` from having `wants`.
     pub fn blocker(&self, op: u32, wants: &[Want]) -> Option<LockKey> {
+        if wants.is_empty() || self.held.iter().all(|held| held.op == op) {
+            return None;
+        }
         let others = || self.held.iter().filter(|held| held.op != op);
         wants.iter().find_map(|want| others().find(|held| held.want.excludes(want))).map(|held| held.want.key)
     }

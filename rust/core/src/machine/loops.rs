@@ -12,6 +12,7 @@ use super::frame::{Frame, Loop, Place, TableStop};
 use super::pages::head_of;
 use super::probes::Probe;
 use super::rmap::Mapping;
+use super::rmap_walk::RmapVisit;
 
 /// What a loop came to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -39,11 +40,12 @@ pub(super) fn enter(machine: &Machine, frame: &mut Frame, kind: LoopKind) {
         LoopKind::Extent => Loop::Extent { at: frame.r.range.start },
         LoopKind::Page { keep } => Loop::Page { next: 0, keep },
         LoopKind::Mapping { shared_only } => {
-            let list = frame
-                .page
-                .and_then(|pfn| machine.pages.get(pfn))
-                .map_or(Vec::new(), |page| page.rmap.as_slice().to_vec());
-            Loop::Mapping { list, next: 0, huge: None, nr_parts: 0, shared_only, saved: frame.r }
+            let list = frame.page.map_or(Vec::new(), |pfn| machine.mappings_by_index(pfn));
+            let walk = match frame.page {
+                Some(pfn) if machine.is_probing() && unmaps(frame.program) => machine.rmap_walk(pfn),
+                _ => Vec::new(),
+            };
+            Loop::Mapping { list, next: 0, huge: None, walk, shared_only, saved: frame.r }
         }
     };
     frame.loops.push(state);
@@ -72,26 +74,27 @@ pub(super) fn next(machine: &mut Machine, frame: &mut Frame) -> Result<Item> {
         Loop::Pte { .. } => Item::End,
         Loop::Extent { at } => next_extent(machine, frame, at)?,
         Loop::Page { next, keep } => next_page(machine, frame, next, *keep),
-        Loop::Mapping { list, next, huge, nr_parts, shared_only, saved } => {
+        Loop::Mapping { list, next, huge, walk, shared_only, saved } => {
             if let Some(mapping) = huge.take() {
                 let parts = split_mappings(machine, frame, mapping);
-                *nr_parts = parts.len();
                 list.splice(*next..*next, parts);
             }
-            let mut is_part = false;
             let mut item = Item::End;
             while item == Item::End && *next < list.len() {
                 let mapping = list[*next];
                 item = visit_mapping(machine, frame, mapping, *shared_only);
                 *next += 1;
-                is_part = *nr_parts > 0;
-                *nr_parts = nr_parts.saturating_sub(1);
                 *huge = (item == Item::HugePmd).then_some(mapping);
             }
             if item == Item::End {
                 frame.r = *saved;
-            } else if !is_part && unmaps(frame.program) {
-                machine.hit(frame.by, frame.r.mm, Probe::UnmapOne { addr: frame.r.addr });
+            } else {
+                // Areas where the page could be are visited too; one more often visited is that of a huge page's parts.
+                let is_here = |visit: &RmapVisit| visit.mm == frame.r.mm && frame.r.vma.range().contains(visit.addr);
+                let nr_visited = walk.iter().position(is_here).map_or(0, |last| last + 1);
+                for visit in walk.drain(..nr_visited) {
+                    machine.hit(frame.by, visit.mm, Probe::UnmapOne { addr: visit.addr });
+                }
             }
             item
         }

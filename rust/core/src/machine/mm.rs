@@ -44,6 +44,8 @@ pub struct Mm {
     pub brk: VirtAddr,
     /// Tasks that use it.
     pub mm_users: u32,
+    /// Those that it descends from by fork, the first one first.
+    pub ancestors: Vec<MmId>,
 }
 
 impl Mm {
@@ -59,6 +61,7 @@ impl Mm {
             defer_gen: 0,
             brk: START_BRK,
             mm_users: 1,
+            ancestors: Vec::new(),
         }
     }
 

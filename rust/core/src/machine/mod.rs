@@ -30,6 +30,7 @@ mod pages;
 mod probes;
 mod resolve;
 mod rmap;
+mod rmap_walk;
 mod step;
 mod steps_fault;
 mod steps_flush;
@@ -54,6 +55,7 @@ pub use operation::{AccessKind, Advice, Errno, Operation, Outcome};
 pub use pages::{File, FileId, HUGE_ZERO_PFN, Page, PageKind, Pages, ZERO_PFN};
 pub use probes::{Probe, ProbeHit};
 pub use rmap::{Mapping, Rmap};
+pub use rmap_walk::RmapVisit;
 pub use vma::{VmFlags, Vma, VmaTree};
 
 use std::sync::Arc;

@@ -142,12 +142,15 @@ pub enum Operation {
     Truncate { task: u32, file: u32, from_page: u64, nr_pages: Option<u64> },
     /// Writes `kind` to `/proc/PID/clear_refs`.
     ClearRefs { task: u32, kind: u32 },
-    /// Reclaims the pages mapped at these places.
+    /// Reclaims the pages mapped at these places. With `goes_on` more pages of the same list come with the task's next
+    /// reclaim, so that what was deferred is not flushed at the end of these.
     Reclaim {
         task: u32,
         pages: Vec<(u32, u64)>,
         #[serde(default)]
         proactive: bool,
+        #[serde(default)]
+        goes_on: bool,
     },
     /// Migrates the pages mapped at these places.
     Migrate { task: u32, pages: Vec<(u32, u64)> },

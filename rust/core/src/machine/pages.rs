@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 
 use crate::addr::Pfn;
 use crate::error::{Error, Result};
+use crate::flush::MmId;
 
 use super::rmap::{Mapping, Rmap};
 
@@ -84,6 +85,8 @@ pub struct Page {
     pub refcount: u32,
     /// Who maps it.
     pub rmap: Rmap,
+    /// Of anonymous memory, where a walk of the reverse map begins: this address space and its descendants (`anon_vma`).
+    pub anon_mm: Option<MmId>,
 }
 
 /// A file or a shared-memory object.
@@ -164,6 +167,7 @@ impl Pages {
             swap_slot: None,
             refcount: 1,
             rmap: Rmap::Empty,
+            anon_mm: None,
         };
         if huge {
             return Ok(Pfn(FIRST_HUGE + HUGE_PAGES * self.huge.put(page) as u64));
@@ -292,6 +296,7 @@ impl Pages {
     #[inline]
     pub fn map(&mut self, pfn: Pfn, mapping: Mapping) {
         if let Some(page) = self.slot_mut(pfn) {
+            page.anon_mm.get_or_insert(mapping.mm);
             page.rmap.add(mapping);
             page.refcount += 1;
         }
@@ -301,6 +306,7 @@ impl Pages {
     #[inline]
     pub fn add_rmap(&mut self, pfn: Pfn, mapping: Mapping) {
         if let Some(page) = self.slot_mut(pfn) {
+            page.anon_mm.get_or_insert(mapping.mm);
             page.rmap.add(mapping);
         }
     }
@@ -505,7 +511,6 @@ impl Pages {
 mod tests {
     use super::*;
     use crate::addr::VirtAddr;
-    use crate::flush::MmId;
 
     fn at(addr: u64) -> Mapping {
         Mapping { mm: MmId(1), addr: VirtAddr(addr) }

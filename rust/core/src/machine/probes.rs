@@ -88,6 +88,11 @@ impl Machine {
         self.probes.0.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
+    /// Whether hits are kept.
+    pub(super) const fn is_probing(&self) -> bool {
+        self.probes.0.is_some()
+    }
+
     /// A probe was hit.
     #[inline]
     pub(super) fn hit(&mut self, by: Initiator, mm: MmId, probe: Probe) {

@@ -19,11 +19,11 @@ fn is_write(frame: &Frame) -> bool {
 impl Machine {
     /// Makes the tables of the address, unless a huge page is there, and reads the entry.
     pub(super) fn pte_alloc(&mut self, frame: &mut Frame) -> Result<()> {
-        let pmd = self.tables.pmd_entry(frame.r.root, frame.r.addr);
-        if pmd.is_none() {
-            self.tables.alloc_pte_table(frame.r.root, frame.r.addr)?;
-        }
         frame.r.place = self.find_place(frame);
+        if frame.r.place.is_none() {
+            let table = self.tables.alloc_pte_table(frame.r.root, frame.r.addr)?;
+            frame.r.place = Some(Place { table, level: PTE_LEVEL });
+        }
         let pte = self.read_entry(frame)?;
         frame.r.pte = pte;
         frame.r.new_pte = pte;
@@ -169,6 +169,12 @@ impl Machine {
         self.pages.enter_swap_cache(page, slot);
         // The cache's reference is the only one now.
         self.pages.put_ref(page);
+        // mm/rmap.c:__page_set_anon_rmap: a page that others may map is found from the first of the family.
+        let is_shared = self.pages.swap_count(slot) > 1;
+        let root = self.mm_ref(frame.r.mm)?.ancestors.first().copied().filter(|_| is_shared);
+        if let (Some(root), Some(page)) = (root, self.pages.get_mut(page)) {
+            page.anon_mm = Some(root);
+        }
         frame.page = Some(page);
         Ok(())
     }
@@ -201,6 +207,7 @@ impl Machine {
         if is_write(frame) && self.pages.swap_count(slot) == 0 {
             self.pages.leave_swap_cache(page);
         }
+        frame.r.pte = pte;
         Ok(())
     }
 

@@ -171,6 +171,9 @@ impl Machine {
     }
 
     pub(super) fn try_to_unmap_flush(&mut self, frame: &mut Frame, only_if_writable: bool) -> Result<()> {
+        if frame.args.goes_on && !only_if_writable {
+            return Ok(()); // the list is not at its end
+        }
         let task = self
             .tasks
             .get_mut(frame.by.task as usize)

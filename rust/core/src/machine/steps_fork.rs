@@ -10,9 +10,14 @@ use super::vma::VmFlags;
 
 impl Machine {
     pub(super) fn dup_mm(&mut self, frame: &mut Frame) -> Result<()> {
-        let brk = self.mm_ref(frame.r.mm)?.brk;
+        let parent = self.mm_ref(frame.r.mm)?;
+        // The structure is copied, and mm_init() does not reset what reclaim left unflushed (kernel/fork.c:`dup_mm`).
+        let (brk, tlb_flush_batched) = (parent.brk, parent.tlb_flush_batched);
+        let mut ancestors = parent.ancestors.clone();
+        ancestors.push(frame.r.mm);
         let child = self.create_mm();
-        self.mm_mut(child)?.brk = brk;
+        let mm = self.mm_mut(child)?;
+        (mm.brk, mm.ancestors, mm.tlb_flush_batched) = (brk, ancestors, tlb_flush_batched);
         frame.child = Some(child);
         Ok(())
     }

@@ -3,7 +3,7 @@
 use crate::addr::{PMD_SHIFT, VirtAddr};
 use crate::error::Result;
 use crate::flush::{Initiator, MmId};
-use crate::page_table::{PMD_LEVEL, PTE_LEVEL};
+use crate::page_table::{PMD_LEVEL, PTE_LEVEL, table_index};
 use crate::program::{ProgramName, RangeArg};
 
 use super::Machine;
@@ -166,12 +166,12 @@ impl Machine {
 
     /// The table of the current entry's address, at the level where a page stands or could stand.
     pub(super) fn find_place(&self, frame: &Frame) -> Option<Place> {
-        let pmd = self.tables.pmd_entry(frame.r.root, frame.r.addr);
+        let pmd_table = self.tables.table_at(frame.r.root, frame.r.addr, PMD_LEVEL)?;
+        let pmd = self.tables.get(pmd_table, table_index(frame.r.addr, PMD_LEVEL));
         if pmd.is_none() {
             return None;
         }
-        let level = if pmd.is_table() { PTE_LEVEL } else { PMD_LEVEL };
-        let table = self.tables.table_at(frame.r.root, frame.r.addr, level)?;
-        Some(Place { table, level })
+        let huge = Place { table: pmd_table, level: PMD_LEVEL };
+        Some(if pmd.is_table() { Place { table: pmd.table_id(), level: PTE_LEVEL } } else { huge })
     }
 }

@@ -75,6 +75,9 @@ pub struct Vma {
     pub anon_vma: bool,
     /// The generation that completes the deferred flushes of this area (consolidated schemes only).
     pub defer_gen: u64,
+    /// Which area of its mm it was, counted as they came in: walks of the reverse map meet the older of two areas that
+    /// begin with the same page first.
+    pub born: u64,
 }
 
 impl Vma {
@@ -88,6 +91,7 @@ impl Vma {
             pgoff,
             anon_vma: false,
             defer_gen: 0,
+            born: 0,
         }
     }
 
@@ -142,6 +146,7 @@ impl Vma {
 #[derive(Clone, Debug, Default)]
 pub struct VmaTree {
     by_start: BTreeMap<VirtAddr, Vma>,
+    nr_born: u64,
 }
 
 impl VmaTree {
@@ -196,7 +201,8 @@ impl VmaTree {
     /// Inserts an area over free space.
     pub fn insert(&mut self, vma: Vma) {
         debug_assert!(self.is_free(vma.range()), "areas overlap at {}", vma.start);
-        self.by_start.insert(vma.start, vma);
+        self.by_start.insert(vma.start, Vma { born: self.nr_born, ..vma });
+        self.nr_born += 1;
     }
 
     /// Replaces the area that starts where `vma` does; used to change flags and marks in place.

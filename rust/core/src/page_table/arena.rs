@@ -207,6 +207,22 @@ impl PageTables {
         *slot = pte;
     }
 
+    /// Lets `sweep` rewrite the entries `indexes` of a table; it tells how many were not none before and are not after.
+    #[inline]
+    pub(super) fn sweep<T>(
+        &mut self,
+        id: TableId,
+        indexes: Range<usize>,
+        sweep: impl FnOnce(&mut [Pte]) -> T,
+        used: impl Fn(&T) -> (u64, u64),
+    ) -> T {
+        let swept = sweep(&mut self.blocks[id.0 as usize].0[indexes]);
+        let (before, after) = used(&swept);
+        let nr_used = &mut self.meta[id.0 as usize].nr_used;
+        *nr_used = *nr_used + after as u16 - before as u16;
+        swept
+    }
+
     /// Rewrites the entries `indexes` of a table in order: `change(index, entry)` gives the new entry.
     #[inline]
     pub fn update(&mut self, id: TableId, indexes: Range<usize>, mut change: impl FnMut(usize, Pte) -> Pte) {

@@ -13,6 +13,7 @@ mod free;
 mod prot;
 mod range;
 mod reshape;
+mod sweep;
 mod walk;
 
 pub use arena::{P4D_LEVEL, PGD_LEVEL, PMD_LEVEL, PTE_LEVEL, PUD_LEVEL, PageTables, TableId, entry_shift, table_index};

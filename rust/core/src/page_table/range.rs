@@ -8,6 +8,7 @@ use super::arena::{PMD_LEVEL, PTE_LEVEL, PUD_LEVEL, PageTables, TableId, entry_s
 use super::cursor::{TableCursor, TableVisit};
 use super::entry::Pte;
 use super::prot::Prot;
+use super::sweep::{self, Swept};
 use crate::addr::{PAGE_SHIFT, PMD_SHIFT, PMD_SIZE, PTRS_PER_TABLE, Pfn, VaRange, VirtAddr};
 use crate::error::{Error, Result};
 
@@ -46,6 +47,22 @@ impl RangeSummary {
     }
 }
 
+impl RangeSummary {
+    /// Takes in a pass over entries of 4 KiB from `start` on.
+    fn add(&mut self, start: VirtAddr, swept: &Swept) {
+        self.nr_present += swept.nr_present;
+        self.nr_dirty += swept.nr_dirty;
+        self.nr_young += swept.nr_young;
+        if swept.nr_changed > 0 {
+            if self.nr_changed == 0 {
+                self.changed.start = VirtAddr(start.0 + (swept.first_changed << PAGE_SHIFT));
+            }
+            self.nr_changed += swept.nr_changed;
+            self.changed.end = VirtAddr(start.0 + (swept.end_changed << PAGE_SHIFT));
+        }
+    }
+}
+
 impl PageTables {
     /// Maps `range` to consecutive frames from `first_pfn` on with the rights of `prot`, whatever its entries were.
     ///
@@ -55,12 +72,11 @@ impl PageTables {
         self.check_pages(range)?;
         let mut summary = RangeSummary::default();
         let mut va = range.start;
-        let template = Pte::new(Pfn(0), prot);
         while va < range.end {
             let table = self.alloc_pte_table(root, va)?;
             let part = self.range(table).intersect(range);
-            let first = Pfn(first_pfn.0 + ((va.0 - range.start.0) >> PAGE_SHIFT));
-            self.update_part(table, part, &mut summary, |i, _| template.with_pfn(Pfn(first.0 + i)));
+            let first = Pfn(first_pfn.0.wrapping_add((va.0 - range.start.0) >> PAGE_SHIFT));
+            self.sweep_part(table, part, &mut summary, |entries| sweep::map(entries, first, prot));
             va = part.end;
         }
         Ok(summary)
@@ -68,17 +84,19 @@ impl PageTables {
 
     /// Gives the present entries of `range` the rights of `prot` ([`Pte::modify`]).
     pub fn protect_range(&mut self, root: TableId, range: VaRange, prot: Prot) -> RangeSummary {
-        self.change_range(root, range, |pte| if pte.is_present() { pte.modify(prot) } else { pte })
+        let one = |pte: Pte| if pte.is_present() { pte.modify(prot) } else { pte };
+        self.change_range(root, range, one, |entries| sweep::protect(entries, prot))
     }
 
     /// Empties each entry of `range`, of whatever form; tables stay.
     pub fn clear_range(&mut self, root: TableId, range: VaRange) -> RangeSummary {
-        self.change_range(root, range, |_| Pte::NONE)
+        self.change_range(root, range, |_| Pte::NONE, sweep::clear)
     }
 
     /// Takes the dirty bit of the present entries of `range` ([`Pte::mk_clean`]); the write bit stays.
     pub fn mkclean_range(&mut self, root: TableId, range: VaRange) -> RangeSummary {
-        self.change_range(root, range, |pte| if pte.is_present() { pte.mk_clean() } else { pte })
+        let one = |pte: Pte| if pte.is_present() { pte.mk_clean() } else { pte };
+        self.change_range(root, range, one, sweep::mkclean)
     }
 
     /// Moves what `len` bytes from `old_start` map to `new_start`, entries unchanged and of whatever form: whole PTE
@@ -133,29 +151,35 @@ impl PageTables {
             let table_left = PTRS_PER_TABLE - table_index(to_va, PTE_LEVEL);
             let nr_entries = (((part.len_bytes() - done) >> PAGE_SHIFT) as usize).min(table_left);
             let source = from_index..from_index + nr_entries;
-            if self.table(from)[source.clone()].iter().any(|entry| !entry.is_none()) {
+            if !sweep::are_none(&self.table(from)[source.clone()]) {
                 let to = self.alloc_pte_table(root, to_va)?;
                 let first = table_index(to_va, PTE_LEVEL);
-                for offset in 0..nr_entries {
-                    let entry = self.get(from, from_index + offset);
-                    self.set(to, first + offset, entry);
-                }
-                self.update(from, source, |_, _| Pte::NONE);
+                let entries = *self.table(from);
+                let nr_moved =
+                    self.sweep(from, source.clone(), sweep::clear, |swept| (swept.nr_were_used, 0)).nr_were_used;
+                // Nothing was mapped at the new place.
+                let put = |to: &mut [Pte]| to.copy_from_slice(&entries[source]);
+                self.sweep(to, first..first + nr_entries, put, |()| (0, nr_moved));
             }
             done += (nr_entries as u64) << PAGE_SHIFT;
         }
         Ok(())
     }
 
-    /// Changes each entry of `range` that is not none.
-    fn change_range(&mut self, root: TableId, range: VaRange, change: impl Fn(Pte) -> Pte) -> RangeSummary {
+    /// Changes each entry of `range`: that of a huge page by `one`, a run of others by `sweep`, which does the same to each.
+    fn change_range(
+        &mut self,
+        root: TableId,
+        range: VaRange,
+        one: impl Fn(Pte) -> Pte,
+        sweep: impl Fn(&mut [Pte]) -> Swept,
+    ) -> RangeSummary {
         let mut summary = RangeSummary::default();
         let mut cursor = TableCursor::new(root, range);
         while let Some(visit) = cursor.next(self) {
             let (table, index, level, part) = match visit {
                 TableVisit::PteTable { id, range } => {
-                    let change_used = |_, pte: Pte| if pte.is_none() { pte } else { change(pte) };
-                    self.update_part(id, range, &mut summary, change_used);
+                    self.sweep_part(id, range, &mut summary, &sweep);
                     continue;
                 }
                 TableVisit::HugePmd { range, table, index } => (table, index, PMD_LEVEL, range),
@@ -163,7 +187,7 @@ impl PageTables {
             };
             let old = self.get(table, index);
             if part.len_bytes() == 1 << entry_shift(level) {
-                let new = change(old);
+                let new = one(old);
                 summary.note(part.start.0, entry_shift(level), old, new);
                 self.set(table, index, new);
             } else {
@@ -174,24 +198,20 @@ impl PageTables {
         summary
     }
 
-    /// Rewrites the entries of `part`, which lies in the PTE table `id`: `change(page of the part, entry)`.
-    #[inline]
-    fn update_part(
+    /// Rewrites the entries of `part`, which lies in the PTE table `id`.
+    fn sweep_part(
         &mut self,
         id: TableId,
         part: VaRange,
         summary: &mut RangeSummary,
-        change: impl Fn(u64, Pte) -> Pte,
+        sweep: impl FnOnce(&mut [Pte]) -> Swept,
     ) {
         let start = part.start.align_down(PAGE_SHIFT);
         let first = table_index(start, PTE_LEVEL);
         let nr_entries = ((part.end.align_up(PAGE_SHIFT).0 - start.0) >> PAGE_SHIFT) as usize;
-        self.update(id, first..first + nr_entries, |index, old| {
-            let page = (index - first) as u64;
-            let new = change(page, old);
-            summary.note(start.0 + (page << PAGE_SHIFT), PAGE_SHIFT, old, new);
-            new
-        });
+        let used = |swept: &Swept| (swept.nr_were_used, swept.nr_used);
+        let swept = self.sweep(id, first..first + nr_entries, sweep, used);
+        summary.add(start, &swept);
     }
 
     /// The first address of `range` that has an entry other than none.
@@ -204,7 +224,9 @@ impl PageTables {
             let first = table_index(part.start, PTE_LEVEL);
             let nr_entries = (part.len_bytes() >> PAGE_SHIFT) as usize;
             let entries = &self.table(id)[first..first + nr_entries];
-            if let Some(page) = entries.iter().position(|entry| !entry.is_none()) {
+            if !sweep::are_none(entries)
+                && let Some(page) = entries.iter().position(|entry| !entry.is_none())
+            {
                 return Some(VirtAddr(part.start.0 + ((page as u64) << PAGE_SHIFT)));
             }
         }
@@ -218,6 +240,14 @@ impl PageTables {
             self.free_table(table);
         }
         self.pmd_entry(root, va).is_none()
+    }
+
+    /// The range of so many pages from an address on.
+    ///
+    /// # Errors
+    /// When it is not of whole pages in user space.
+    pub fn range_of_pages(&self, start: VirtAddr, nr_pages: u64) -> Result<VaRange> {
+        self.sized_range(start, nr_pages.saturating_mul(1 << PAGE_SHIFT))
     }
 
     fn sized_range(&self, start: VirtAddr, len: u64) -> Result<VaRange> {

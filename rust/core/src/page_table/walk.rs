@@ -106,25 +106,22 @@ impl PageTables {
     /// fills the TLB. Returns the leaf as it is now; none when no hardware-present one is there.
     #[inline]
     pub fn set_accessed(&mut self, table: TableId, level: u8, va: VirtAddr) -> Option<Pte> {
-        self.mark_leaf(table, level, va, Pte::mk_young)
+        self.mark_leaf(table, level, va, |pte| Some(pte.mk_young()))
     }
 
     /// Sets A and D in the leaf for `va` below `table` (at `level`), as the CPU does at a write, if the leaf allows
     /// writes. Returns the leaf as it is now; none when no hardware-present writable one is there.
     #[inline]
     pub fn set_dirty(&mut self, table: TableId, level: u8, va: VirtAddr) -> Option<Pte> {
-        let (leaf, _) = self.walk_from(table, level, va).leaf()?;
-        if !leaf.write() {
-            return None;
-        }
-        self.mark_leaf(table, level, va, |pte| pte.mk_young().mk_dirty())
+        self.mark_leaf(table, level, va, |pte| pte.write().then(|| pte.mk_young().mk_dirty()))
     }
 
-    fn mark_leaf(&mut self, table: TableId, level: u8, va: VirtAddr, mark: impl Fn(Pte) -> Pte) -> Option<Pte> {
+    #[inline]
+    fn mark_leaf(&mut self, table: TableId, level: u8, va: VirtAddr, mark: impl Fn(Pte) -> Option<Pte>) -> Option<Pte> {
         let walk = self.walk_from(table, level, va);
         walk.leaf()?;
         let last = walk.last();
-        let new = mark(last.entry);
+        let new = mark(last.entry)?;
         self.set(last.table, usize::from(last.index), new);
         Some(new)
     }

@@ -45,6 +45,8 @@ named_enum! {
         PageLazyfree = "page_lazyfree",
         /// The page is in the swap cache.
         PageInSwapCache = "page_in_swap_cache",
+        /// The page is in the swap cache, and swap entries name its slot too.
+        PageSwapShared = "page_swap_shared",
         /// The page is huge.
         PageHuge = "page_huge",
         /// The page is mapped more than once.

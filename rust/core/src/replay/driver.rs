@@ -9,11 +9,12 @@ use rustc_hash::FxHashMap;
 use super::flushed::Predicted;
 use super::in_flight::InFlight;
 use super::lab::evidence::LabEvidence;
-use super::ledger::Ledger;
+use super::ledger::{Ledger, OpKind};
 use super::mask_evidence::MaskEvidence;
 use super::nesting::Nesting;
 use super::overlap::Overlap;
 use super::parallel_step::{ParallelOutcome, ParallelSteps};
+use super::reclaimed::ReclaimRun;
 use super::tasks::Tasks;
 use super::traced::Traced;
 use crate::error::{Error, Result};
@@ -23,9 +24,9 @@ use crate::program::CompiledKernel;
 use crate::trace::{Event, EventKind, Recording};
 
 /// What a replay gave.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Replayed {
-    /// The flushes, in order.
+    /// The flushes, in the order of the events that caused them.
     pub predicted: Vec<Predicted>,
     /// Sums per kind of operation.
     pub ledger: Ledger,
@@ -33,7 +34,7 @@ pub struct Replayed {
     pub counters: Counters,
     /// What had to be assumed or passed over, by name.
     pub notes: BTreeMap<&'static str, u64>,
-    /// The same with the row of the event where it was noted, in order.
+    /// The same with the row of the event where it was noted, in the order of the rows.
     pub noted: Vec<(usize, &'static str)>,
     /// Events replayed.
     pub nr_events: u64,
@@ -46,7 +47,7 @@ pub struct Replayed {
 /// With `follow_masks`, a recorded flush corrects the model's mm_cpumask afterwards, where it shows the mask to be another
 /// (`mask_evidence.rs`); only sensible under the kernel that was recorded.
 ///
-/// `stop` is asked now and then; when it says so the replay ends early with what it has.
+/// `stop` is asked once for [`EVENTS_PER_ASKING`] events; when it says so the replay ends early with what it has.
 ///
 /// # Errors
 /// A recording that does not hold together ([`Recording::verify`]), a machine configuration that cannot be, or an
@@ -58,7 +59,7 @@ pub fn replay(
     follow_masks: bool,
     stop: &mut dyn FnMut() -> bool,
 ) -> Result<Replayed> {
-    run(recording, kernel, config, follow_masks, false, stop).map(|(replayed, _)| replayed)
+    run(recording, kernel, config, follow_masks, (Keep::All, false), stop).map(|(replayed, _)| replayed)
 }
 
 /// The same with everything that the machine did about flushes, event by event. Slower.
@@ -72,20 +73,32 @@ pub fn replay_traced(
     follow_masks: bool,
     stop: &mut dyn FnMut() -> bool,
 ) -> Result<(Replayed, Vec<Traced>)> {
-    run(recording, kernel, config, follow_masks, true, stop)
+    run(recording, kernel, config, follow_masks, (Keep::All, true), stop)
 }
 
-fn run(
+/// A replay asks whether to stop once for so many events.
+pub const EVENTS_PER_ASKING: usize = 4096;
+
+/// What a replay keeps of what it found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Keep {
+    /// Each flush and each note, with its event.
+    All,
+    /// Sums only: [`Replayed::predicted`] and [`Replayed::noted`] are empty.
+    Sums,
+}
+
+pub(super) fn run(
     recording: &Recording,
     kernel: &Arc<CompiledKernel>,
     config: &MachineConfig,
     follow_masks: bool,
-    trace: bool,
+    (keep, trace): (Keep, bool),
     stop: &mut dyn FnMut() -> bool,
 ) -> Result<(Replayed, Vec<Traced>)> {
     recording.verify()?;
     check_cpus(recording, config)?;
-    let mut driver = Driver::new(recording, kernel, config, follow_masks)?;
+    let mut driver = Driver::new(recording, kernel, config, &Measured::of(recording, config, follow_masks), keep)?;
     driver.machine.set_probing(trace);
     driver.traced = trace.then(Vec::new);
     // Only the kernel that was recorded can be led by what was recorded of it.
@@ -93,7 +106,7 @@ fn run(
     let mut next = 0;
     while next < recording.events.len() {
         let row = next;
-        if row % 4096 == 0 && stop() {
+        if row % EVENTS_PER_ASKING == 0 && stop() {
             break;
         }
         let last = parallel.as_ref().and_then(|steps| Some((steps, steps.end_of(row)?)));
@@ -102,16 +115,48 @@ fn run(
             Some((steps, last)) => driver.parallel_step(steps, row, last),
             None => driver.event(row),
         };
-        done.map_err(|error| match error {
-            Error::Value(message) => Error::Value(format!("event {row}: {message}")),
-            other => other,
-        })?;
+        done.map_err(|error| of_event(row, error))?;
     }
     driver.end()
 }
 
+fn of_event(row: usize, error: Error) -> Error {
+    match error {
+        Error::Value(message) => Error::Value(format!("event {row}: {message}")),
+        other => other,
+    }
+}
+
+/// What a replay measures in its recording before it begins.
+pub(super) struct Measured {
+    nesting: Arc<Nesting>,
+    masks: Option<Arc<MaskEvidence>>,
+    overlap: Overlap,
+    in_flight: InFlight,
+}
+
+impl Measured {
+    pub(super) fn of(recording: &Recording, config: &MachineConfig, follow_masks: bool) -> Self {
+        let nesting = if recording.meta.source == "perf" { Nesting::of(recording) } else { Nesting::default() };
+        Self {
+            masks: follow_masks.then(|| Arc::new(MaskEvidence::new(recording))),
+            overlap: Overlap::new(recording),
+            in_flight: InFlight::new(recording, &nesting, config.nr_cpus as usize),
+            nesting: Arc::new(nesting),
+        }
+    }
+}
+
+impl Replayed {
+    /// Calls that take effect late, and operations that others overtake, are booked late: not so in a result.
+    pub(super) fn put_in_order(&mut self) {
+        self.predicted.sort_by_key(|flush| flush.op_event);
+        self.noted.sort_by_key(|(row, _)| *row);
+    }
+}
+
 /// Whether the machine has every CPU that an event or flush is on.
-fn check_cpus(recording: &Recording, config: &MachineConfig) -> Result<()> {
+pub(super) fn check_cpus(recording: &Recording, config: &MachineConfig) -> Result<()> {
     let check = |table: &str, cpus: &[u16]| match cpus.iter().position(|&cpu| u32::from(cpu) >= config.nr_cpus) {
         Some(row) => Err(Error::Value(format!(
             "{table} {row}: found CPU {}, expected below {} (the machine's CPUs)",
@@ -130,10 +175,10 @@ pub(super) struct ReclaimList {
     pub(super) task: u32,
     /// Row of the first.
     pub(super) row: usize,
-    /// When the latest was taken, in ns.
-    pub(super) time_ns: u64,
-    /// Where the pages are mapped: mm, address.
-    pub(super) places: Vec<(u32, u64)>,
+    /// When it ended, in ns, if the recording tells.
+    pub(super) end_ns: Option<u64>,
+    /// What reclaim visited and is not done yet, in order.
+    pub(super) runs: Vec<ReclaimRun>,
     /// Rows of faults of others that met a page of the list when it was gone already.
     pub(super) faults: Vec<usize>,
 }
@@ -165,11 +210,11 @@ pub(super) struct Driver<'a> {
     /// Row of the exit call of each task that is in one.
     pub(super) exit_of: FxHashMap<u32, usize>,
     /// What the recording shows of masks, if it is followed.
-    masks: Option<MaskEvidence>,
+    masks: Option<Arc<MaskEvidence>>,
     /// Calls that take effect when they return, or are woken: that time in ns, row.
     deferred: BinaryHeap<Reverse<(u64, usize)>>,
     /// Calls that ran while others had a gather open.
-    pub(super) nesting: Nesting,
+    pub(super) nesting: Arc<Nesting>,
     /// An operation whose flush others may overtake.
     pub(super) overlap: Overlap,
     /// Flushes that may not have arrived yet.
@@ -188,6 +233,9 @@ pub(super) struct Driver<'a> {
     predicted: Vec<Predicted>,
     ledger: Ledger,
     noted: Vec<(usize, &'static str)>,
+    /// Sums of what was not kept one by one.
+    notes: BTreeMap<&'static str, u64>,
+    keep: Keep,
     nr_events: u64,
     /// What the machine did, if it is wanted.
     traced: Option<Vec<Traced>>,
@@ -207,13 +255,13 @@ pub(super) struct Booked {
 }
 
 impl<'a> Driver<'a> {
-    fn new(
+    pub(super) fn new(
         recording: &'a Recording,
         kernel: &Arc<CompiledKernel>,
         config: &MachineConfig,
-        follow_masks: bool,
+        measured: &Measured,
+        keep: Keep,
     ) -> Result<Self> {
-        let nesting = if recording.meta.source == "perf" { Nesting::of(recording) } else { Nesting::default() };
         Ok(Self {
             recording,
             machine: Machine::new(config, Arc::clone(kernel))?,
@@ -228,11 +276,11 @@ impl<'a> Driver<'a> {
             pageout_end: FxHashMap::default(),
             step_of: FxHashMap::default(),
             exit_of: FxHashMap::default(),
-            masks: follow_masks.then(|| MaskEvidence::new(recording)),
+            masks: measured.masks.clone(),
             deferred: BinaryHeap::new(),
-            overlap: Overlap::new(recording),
-            in_flight: InFlight::new(recording, &nesting, config.nr_cpus as usize),
-            nesting,
+            overlap: measured.overlap.clone(),
+            in_flight: measured.in_flight.clone(),
+            nesting: Arc::clone(&measured.nesting),
             exec_of: FxHashMap::default(),
             now_ns: recording.events.time_ns.first().copied().unwrap_or(0),
             is_lab: recording.meta.source == "lab",
@@ -242,11 +290,33 @@ impl<'a> Driver<'a> {
             predicted: Vec::new(),
             ledger: Ledger::default(),
             noted: Vec::new(),
+            notes: BTreeMap::new(),
+            keep,
             nr_events: 0,
             traced: None,
             collected: None,
             parallel_outcomes: Vec::new(),
         })
+    }
+
+    /// Replays some rows of the recording, ascending, that nothing between them can touch. An error comes with its row.
+    pub(super) fn rows(
+        mut self,
+        rows: impl Iterator<Item = usize>,
+        stop: &mut dyn FnMut() -> bool,
+    ) -> std::result::Result<Replayed, (usize, Error)> {
+        let mut before = None;
+        for (at, row) in rows.enumerate() {
+            if at % EVENTS_PER_ASKING == 0 && stop() {
+                break;
+            }
+            // An operation in progress is over with the next event of the recording, unless that meets it.
+            let is_next = before.is_none_or(|before| before + 1 == row);
+            let done = if is_next { Ok(()) } else { self.end_open() };
+            done.and_then(|()| self.event(row)).map_err(|error| (row, of_event(row, error)))?;
+            before = Some(row);
+        }
+        self.end().map(|(replayed, _)| replayed).map_err(|error| (usize::MAX, error))
     }
 
     fn end(mut self) -> Result<(Replayed, Vec<Traced>)> {
@@ -255,11 +325,11 @@ impl<'a> Driver<'a> {
         self.run_deferred(u64::MAX)?;
         self.finish_execs()?;
         self.exit_rest()?;
-        let mut notes = BTreeMap::new();
+        let mut notes = self.notes;
         for (_, name) in &self.noted {
             *notes.entry(*name).or_default() += 1;
         }
-        let replayed = Replayed {
+        let mut replayed = Replayed {
             predicted: self.predicted,
             ledger: self.ledger,
             counters: self.machine.counters(),
@@ -268,12 +338,16 @@ impl<'a> Driver<'a> {
             nr_events: self.nr_events,
             parallel: self.parallel_outcomes,
         };
+        replayed.put_in_order();
         Ok((replayed, self.traced.unwrap_or_default()))
     }
 
     /// Notes that something had to be assumed or passed over for the event that is the current cause.
     pub(super) fn note(&mut self, name: &'static str) {
-        self.noted.push((self.cause.0, name));
+        match self.keep {
+            Keep::All => self.noted.push((self.cause.0, name)),
+            Keep::Sums => *self.notes.entry(name).or_default() += 1,
+        }
     }
 
     pub(super) fn event(&mut self, row: usize) -> Result<()> {
@@ -282,9 +356,7 @@ impl<'a> Driver<'a> {
         self.meet(&event)?;
         self.run_deferred(event.time_ns)?;
         self.set_now(event.time_ns);
-        if self.reclaim.as_ref().is_some_and(|list| list.task == event.task) && event.kind() != EventKind::ReclaimPage {
-            self.flush_reclaim()?;
-        }
+        self.advance_reclaim(&event)?;
         if !matches!(event.kind(), EventKind::Switch | EventKind::MigrateTask) {
             self.finish_exec(&event)?;
         }
@@ -292,7 +364,7 @@ impl<'a> Driver<'a> {
         self.dispatch(row, &event)?;
         // An exit whose call was recorded is counted there.
         if operation_counts(event.kind()) && self.cause.0 == row {
-            self.ledger.operation(&self.kind_name(row));
+            self.ledger.operation(OpKind::of(self.recording, row));
         }
         if !self.is_open(row) {
             self.book();
@@ -427,15 +499,9 @@ impl<'a> Driver<'a> {
 
     /// Books a request on the row and task that caused it.
     pub(super) fn book_request(&mut self, (row, task): (usize, u32), request: &FlushRequest, events: &[TlbFlushEvent]) {
-        let kind = self.kind_name(row);
-        self.ledger.request(&kind, request);
+        self.ledger.request(OpKind::of(self.recording, row), request);
         self.in_flight.sent(request, self.recording.events.kind[row], self.recording.events.time_ns[row]);
         self.predicted.push(Predicted::new(row, task, request, events));
-    }
-
-    /// The kind under which the event's operation is counted.
-    pub(super) fn kind_name(&self, row: usize) -> String {
-        kind_name(self.recording, row)
     }
 
     /// Forgets what the machine did since the last time: it was not done in the recording.
@@ -449,26 +515,35 @@ impl<'a> Driver<'a> {
         let (row, task) = self.cause;
         let (requests, events) = self.machine.engine_mut().take_log();
         let first = self.machine.engine().counters().nr_flush_requests - requests.len() as u64;
+        let unnamed_mms = self.unnamed_mms();
         if let Some(traced) = &mut self.traced {
             let probes = self.machine.take_probes();
             if !requests.is_empty() || !probes.is_empty() {
                 let (requests, events) = (requests.clone(), events.clone());
-                traced.push(Traced { row, task, first_request: first, requests, events, probes });
+                let unnamed_mms = unnamed_mms.clone();
+                traced.push(Traced { row, task, first_request: first, requests, events, probes, unnamed_mms });
             }
         }
         if requests.is_empty() {
             return;
         }
-        let kind = self.kind_name(row);
+        let kind = OpKind::of(self.recording, row);
         let mut rest = &events[..];
         for (index, request) in requests.iter().enumerate() {
-            self.ledger.request(&kind, request);
+            self.ledger.request(kind, request);
             // Later than its event, if the event's call had to wait.
             self.in_flight.sent(request, self.recording.events.kind[row], self.now_ns);
+            if self.keep == Keep::Sums {
+                continue;
+            }
             let number = i64::try_from(first + index as u64).unwrap_or(i64::MAX);
             let begin = rest.iter().position(|e| e.request >= number).unwrap_or(rest.len());
             let end = rest.iter().position(|e| e.request > number).unwrap_or(rest.len());
-            self.predicted.push(Predicted::new(row, task, request, &rest[begin..end]));
+            if request.mm.is_some_and(|mm| unnamed_mms.contains(&mm)) {
+                self.note("flush of an address space that the recording does not name");
+            } else {
+                self.predicted.push(Predicted::new(row, task, request, &rest[begin..end]));
+            }
             rest = &rest[end..];
         }
     }
@@ -477,15 +552,4 @@ impl<'a> Driver<'a> {
 /// Whether an event is an operation of its own.
 pub(super) fn operation_counts(kind: EventKind) -> bool {
     kind.is_call() || matches!(kind, EventKind::Fault | EventKind::Exit | EventKind::ReclaimPage)
-}
-
-/// The kind under which an event is counted: a call's or event's name, and for madvise and faults what they are about.
-pub fn kind_name(recording: &Recording, row: usize) -> String {
-    let event = recording.events.get(row);
-    match event.kind() {
-        EventKind::Fault => "fault".to_owned(),
-        EventKind::ExitCall | EventKind::ExitGroup | EventKind::Exit => "exit".to_owned(),
-        EventKind::OtherCall => format!("call_{}", event.nr),
-        kind => kind.name().to_owned(),
-    }
 }

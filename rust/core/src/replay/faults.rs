@@ -46,7 +46,7 @@ impl Driver<'_> {
             AccessKind::Read
         };
         let is_known = self.machine.vma_at(mm, addr).is_some();
-        if !self.adopt_for_fault(mm, addr, kind, event.a1 & PRESENT != 0)? {
+        if !self.adopt_for_fault(mm, addr, kind, event.a1 & PRESENT != 0, is_known)? {
             self.note("fault that the kernel answered with a signal");
             return Ok(());
         }
@@ -98,8 +98,15 @@ impl Driver<'_> {
 
     /// Takes a mapping over where one must have been; whether the access is allowed. Rights are never guessed: a mapping
     /// taken over has all of them, so what is not allowed was forbidden by a recorded call.
-    fn adopt_for_fault(&mut self, mm: MmId, addr: VirtAddr, kind: AccessKind, present: bool) -> Result<bool> {
-        if self.machine.vma_at(mm, addr).is_some() {
+    fn adopt_for_fault(
+        &mut self,
+        mm: MmId,
+        addr: VirtAddr,
+        kind: AccessKind,
+        present: bool,
+        is_known: bool,
+    ) -> Result<bool> {
+        if is_known {
             return Ok(self.machine.allows(mm, addr, kind));
         }
         let start = VirtAddr(addr.0 & !(WINDOW - 1));

@@ -1,7 +1,7 @@
 //! A flush as seen from outside: how much, and whether other CPUs were told.
 
 use crate::cpumask::CpuId;
-use crate::flush::{FlushKind, FlushRequest, TLB_FLUSH_ALL, TlbFlushEvent, TlbFlushReason};
+use crate::flush::{FlushKind, FlushRequest, LoggedMask, TLB_FLUSH_ALL, TlbFlushEvent, TlbFlushReason};
 
 /// How much a flush took.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -56,6 +56,16 @@ pub struct Predicted {
     pub mask: u64,
     /// CPUs 0-63 that were told.
     pub told: u64,
+    /// Of these: lazy, left the address space instead.
+    pub told_lazy: u64,
+    /// Of these: had another address space loaded.
+    pub told_gone: u64,
+    /// Of these: had flushed already.
+    pub told_up_to_date: u64,
+    /// Of these: held nothing of what was asked for.
+    pub told_nothing_cached: u64,
+    /// Lazy CPUs 0-63 that were spared.
+    pub lazy_skipped: u64,
 }
 
 impl Predicted {
@@ -72,7 +82,8 @@ impl Predicted {
         };
         let local = traced_as(|r| matches!(r, TlbFlushReason::LocalShootdown | TlbFlushReason::LocalMmShootdown));
         let traced = local.or_else(|| traced_as(|reason| reason == TlbFlushReason::RemoteSendIpi));
-        let low_word = |words: &[u64]| words.first().copied().unwrap_or(0);
+        let low_word = |mask: &LoggedMask| mask.words().first().copied().unwrap_or(0);
+        let told = low_word(&request.told);
         Self {
             op_event,
             task,
@@ -85,8 +96,13 @@ impl Predicted {
             end: request.end.0,
             stride_shift: request.stride_shift,
             freed_tables: request.freed_tables,
-            mask: low_word(&request.mask.words()),
-            told: low_word(&request.told.words()),
+            mask: low_word(&request.mask),
+            told,
+            told_lazy: low_word(&request.lazy_left) & told,
+            told_gone: low_word(&request.gone) & told,
+            told_up_to_date: low_word(&request.up_to_date) & told,
+            told_nothing_cached: low_word(&request.nothing_cached) & told,
+            lazy_skipped: low_word(&request.lazy_skipped),
         }
     }
 }

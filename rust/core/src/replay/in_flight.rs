@@ -12,6 +12,7 @@
 use rustc_hash::FxHashMap;
 
 use super::nesting::Nesting;
+use super::times::Times;
 use crate::flush::{FlushRequest, MmId};
 use crate::trace::{FlushKind, Recording};
 
@@ -65,7 +66,7 @@ impl InFlight {
 /// The median time from the begin of an operation, or from when it had its lock, to its first sending, by kind of event.
 fn until_sent_ns(recording: &Recording, nesting: &Nesting) -> FxHashMap<u8, u64> {
     let (events, flushes) = (&recording.events, &recording.flushes);
-    let mut times: FxHashMap<u8, Vec<u64>> = FxHashMap::default();
+    let mut times: FxHashMap<u8, Times> = FxHashMap::default();
     let mut last = None;
     for row in 0..flushes.len() {
         if flushes.kind[row] != FlushKind::TlbFlushEvent.number() || flushes.reason[row] != REMOTE_SEND_IPI {
@@ -76,13 +77,9 @@ fn until_sent_ns(recording: &Recording, nesting: &Nesting) -> FxHashMap<u8, u64>
             continue;
         }
         let begin_ns = nesting.woken_ns(cause).unwrap_or(events.time_ns[cause]);
-        times.entry(events.kind[cause]).or_default().push(flushes.time_ns[row].saturating_sub(begin_ns));
+        times.entry(events.kind[cause]).or_default().add(flushes.time_ns[row].saturating_sub(begin_ns));
     }
-    let median = |mut times: Vec<u64>| {
-        times.sort_unstable();
-        times[times.len() / 2]
-    };
-    times.into_iter().map(|(kind, times)| (kind, median(times))).collect()
+    times.into_iter().filter_map(|(kind, mut times)| Some((kind, times.median()?))).collect()
 }
 
 /// The median time from sending to obeying; 0 if the recording shows neither.
@@ -90,13 +87,12 @@ fn latency_ns(recording: &Recording) -> u64 {
     let flushes = &recording.flushes;
     let is =
         |row: usize, reason| flushes.kind[row] == FlushKind::TlbFlushEvent.number() && flushes.reason[row] == reason;
-    let mut latencies: Vec<u64> = (0..flushes.len())
-        .filter(|&row| is(row, REMOTE_SHOOTDOWN))
-        .filter_map(|row| {
-            let sent = usize::try_from(flushes.request[row]).ok().filter(|&sent| is(sent, REMOTE_SEND_IPI))?;
-            flushes.time_ns[row].checked_sub(flushes.time_ns[sent])
-        })
-        .collect();
-    latencies.sort_unstable();
-    latencies.get(latencies.len() / 2).copied().unwrap_or(0)
+    let mut latencies = Times::default();
+    let of_row = |row: usize| {
+        let sent = usize::try_from(flushes.request[row]).ok().filter(|&sent| is(sent, REMOTE_SEND_IPI))?;
+        flushes.time_ns[row].checked_sub(flushes.time_ns[sent])
+    };
+    let rows = (0..flushes.len()).filter(|&row| is(row, REMOTE_SHOOTDOWN));
+    rows.filter_map(of_row).for_each(|time_ns| latencies.add(time_ns));
+    latencies.median().unwrap_or(0)
 }

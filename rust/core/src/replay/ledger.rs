@@ -1,8 +1,11 @@
 //! Who causes flushes: sums per kind of operation.
 
-use std::collections::BTreeMap;
+use std::ops::AddAssign;
+
+use rustc_hash::FxHashMap;
 
 use crate::flush::{FlushRequest, LoggedMask, TLB_FLUSH_ALL};
+use crate::trace::{EventKind, Recording};
 
 /// Sums over the flushes of one kind of operation.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -39,7 +42,7 @@ impl LedgerRow {
         }
         let weight = |mask: &LoggedMask| u64::from(mask.weight());
         // A request's masks hold its own CPU too, which nobody had to tell.
-        let others = |mask: &LoggedMask| mask.iter().filter(|cpu| *cpu != request.cpu).count() as u64;
+        let others = |mask: &LoggedMask| u64::from(mask.weight()) - u64::from(mask.test(request.cpu));
         self.nr_flush_remote += u64::from(request.remote);
         self.nr_ipis += weight(&request.told);
         self.nr_told_lazy += others(&request.lazy_left);
@@ -49,30 +52,112 @@ impl LedgerRow {
     }
 }
 
-/// The sums of all kinds, by name.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Ledger(BTreeMap<String, LedgerRow>);
+impl AddAssign for LedgerRow {
+    fn add_assign(&mut self, other: Self) {
+        let Self {
+            nr_operations,
+            nr_flush_requests,
+            nr_flush_full,
+            nr_flush_pages,
+            nr_flush_remote,
+            nr_ipis,
+            nr_told_lazy,
+            nr_told_gone,
+            nr_told_nothing_cached,
+            nr_lazy_skipped,
+        } = other;
+        self.nr_operations += nr_operations;
+        self.nr_flush_requests += nr_flush_requests;
+        self.nr_flush_full += nr_flush_full;
+        self.nr_flush_pages += nr_flush_pages;
+        self.nr_flush_remote += nr_flush_remote;
+        self.nr_ipis += nr_ipis;
+        self.nr_told_lazy += nr_told_lazy;
+        self.nr_told_gone += nr_told_gone;
+        self.nr_told_nothing_cached += nr_told_nothing_cached;
+        self.nr_lazy_skipped += nr_lazy_skipped;
+    }
+}
+
+/// The kind under which an event is counted.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum OpKind {
+    /// An event or call that has a kind of its own.
+    Kind(EventKind),
+    /// Another system call, by its number.
+    Call(i32),
+}
+
+impl OpKind {
+    /// That of a row of a recording. The ways to exit are one kind.
+    pub fn of(recording: &Recording, row: usize) -> Self {
+        let number = recording.events.kind[row];
+        match EventKind::from_number(number).unwrap_or(EventKind::OtherCall) {
+            EventKind::ExitCall | EventKind::ExitGroup => Self::Kind(EventKind::Exit),
+            EventKind::OtherCall => Self::Call(recording.events.nr[row]),
+            kind => Self::Kind(kind),
+        }
+    }
+
+    /// The name for people: a call's or event's.
+    pub fn name(self) -> String {
+        match self {
+            Self::Kind(EventKind::Fault) => "fault".to_owned(),
+            Self::Kind(EventKind::Exit) => "exit".to_owned(),
+            Self::Kind(kind) => kind.name().to_owned(),
+            Self::Call(nr) => format!("call_{nr}"),
+        }
+    }
+}
+
+/// The sums of all kinds.
+#[derive(Clone, Debug, Default)]
+pub struct Ledger {
+    rows: Vec<(String, LedgerRow)>,
+    /// Where the row of a kind stands.
+    places: FxHashMap<OpKind, u32>,
+}
+
+impl PartialEq for Ledger {
+    fn eq(&self, other: &Self) -> bool {
+        self.rows().eq(other.rows())
+    }
+}
+
+impl Eq for Ledger {}
 
 impl Ledger {
     /// Counts an operation.
-    pub fn operation(&mut self, kind: &str) {
+    pub fn operation(&mut self, kind: OpKind) {
         self.row(kind).nr_operations += 1;
     }
 
     /// Books a request on a kind of operation.
-    pub fn request(&mut self, kind: &str, request: &FlushRequest) {
+    pub fn request(&mut self, kind: OpKind, request: &FlushRequest) {
         self.row(kind).add(request);
     }
 
-    /// The sums, by kind.
+    /// The sums, by the name of the kind.
     pub fn rows(&self) -> impl Iterator<Item = (&str, &LedgerRow)> {
-        self.0.iter().map(|(kind, row)| (kind.as_str(), row))
+        let mut rows: Vec<_> = self.rows.iter().map(|(kind, row)| (kind.as_str(), row)).collect();
+        rows.sort_unstable_by_key(|(kind, _)| *kind);
+        rows.into_iter()
     }
 
-    fn row(&mut self, kind: &str) -> &mut LedgerRow {
-        if !self.0.contains_key(kind) {
-            self.0.insert(kind.to_owned(), LedgerRow::default());
+    /// Adds the sums of another.
+    pub(super) fn merge(&mut self, other: &Self) {
+        let mut kinds: Vec<(&OpKind, &u32)> = other.places.iter().collect();
+        kinds.sort_unstable_by_key(|(_, place)| **place);
+        for (kind, place) in kinds {
+            *self.row(*kind) += other.rows[*place as usize].1;
         }
-        self.0.get_mut(kind).expect("just inserted")
+    }
+
+    fn row(&mut self, kind: OpKind) -> &mut LedgerRow {
+        let place = *self.places.entry(kind).or_insert_with(|| {
+            self.rows.push((kind.name(), LedgerRow::default()));
+            self.rows.len() as u32 - 1
+        });
+        &mut self.rows[place as usize].1
     }
 }

@@ -14,14 +14,17 @@
 //! A call that waited for the lock also takes effect only when it was woken: by then its CPU may be another, and other CPUs
 //! may have left the address space.
 
+use std::collections::VecDeque;
+
 use rustc_hash::FxHashMap;
 
+use super::times::Times;
 use crate::addr::PAGE_SIZE;
 use crate::trace::kinds::ENTER_UNSEEN;
 use crate::trace::{Event, EventKind, Recording};
 
 /// Durations at or below this share of all are those of calls that find nothing to do.
-const SHORTEST: usize = 10;
+const SHORTEST: u64 = 10;
 const ENOMEM: i64 = -12;
 const EINVAL: i64 = -22;
 
@@ -61,19 +64,26 @@ impl Nesting {
     /// Of a recording of a machine on which calls ran as they came.
     pub(super) fn of(recording: &Recording) -> Self {
         let mut nested = FxHashMap::default();
-        let calls = holders(recording);
-        let margin_ns = margin_ns(&calls);
-        let woken_ns = calls.iter().filter_map(|call| Some((call.row, call.woken_ns(recording)?))).collect();
+        let mut woken_ns = FxHashMap::default();
+        // Half of what a call takes that does nothing: from its begin to its gather.
+        let mut durations = Times::default();
+        holders(recording, |call| {
+            if call.opens_gather {
+                durations.add(call.end_ns - call.start_ns);
+            }
+            woken_ns.extend(call.woken_ns(recording).map(|woken_ns| (call.row, woken_ns)));
+        });
+        let margin_ns = durations.nth(durations.len() / SHORTEST).unwrap_or(0) / 2;
         let mut of_process: FxHashMap<u32, Vec<Holder>> = FxHashMap::default();
-        for call in calls {
+        holders(recording, |call| {
             let task = recording.events.task[call.row] as usize;
-            let Some(pid) = recording.tasks.get(task).map(|task| task.pid) else { continue };
+            let Some(pid) = recording.tasks.get(task).map(|task| task.pid) else { return };
             let before = of_process.entry(pid).or_default();
             before.retain(|other| other.end_ns > recording.events.time_ns[call.row]);
             before.push(Holder { start_ns: after_locks(&call, before), ..call });
             let last = before.len() - 1;
             count_open(before, last, margin_ns, &mut nested);
-        }
+        });
         Self { nr_open: nested, woken_ns }
     }
 
@@ -126,39 +136,50 @@ fn after_locks(call: &Holder, before: &[Holder]) -> u64 {
     ends.fold(call.start_ns, u64::max)
 }
 
-/// What a call takes from its begin to its gather: half of what one that does nothing takes.
-fn margin_ns(calls: &[Holder]) -> u64 {
-    let mut durations: Vec<u64> =
-        calls.iter().filter(|call| call.opens_gather).map(|call| call.end_ns - call.start_ns).collect();
-    durations.sort_unstable();
-    durations.get(durations.len() / SHORTEST).copied().unwrap_or(0) / 2
-}
-
-/// The calls that hold locks, by time; each starts when its task was last woken in it.
-fn holders(recording: &Recording) -> Vec<Holder> {
-    let mut holders: Vec<Holder> = Vec::new();
+/// Gives the calls that hold locks, by row; each starts when its task was last woken in it. Only those in progress are kept
+/// meanwhile, unless time goes back in the recording: then a call may be woken in any later row.
+fn holders(recording: &Recording, mut give: impl FnMut(Holder)) {
+    let events = &recording.events;
+    let is_sorted = events.time_ns.is_sorted();
+    // The calls not given yet, and how many were.
+    let (mut open, mut nr_given): (VecDeque<Holder>, usize) = (VecDeque::new(), 0);
     // Per task: its latest call here, and whether it is off its CPU without having been preempted.
     let mut latest: FxHashMap<u32, (usize, bool)> = FxHashMap::default();
-    for row in 0..recording.events.len() {
-        let event = recording.events.get(row);
-        if event.kind() == EventKind::Switch {
+    for row in 0..events.len() {
+        let kind = EventKind::from_number(events.kind[row]).unwrap_or(EventKind::OtherCall);
+        if kind != EventKind::Switch && !may_hold(kind) {
+            continue;
+        }
+        let event = events.get(row);
+        if kind == EventKind::Switch {
             if let Some((_, is_blocked)) = latest.get_mut(&event.task) {
                 *is_blocked = event.a2 == 0 && event.a1 != u64::from(b'R');
             }
             let next = u32::try_from(event.a0).unwrap_or(u32::MAX);
             if let Some((at, is_blocked)) = latest.get_mut(&next)
                 && std::mem::take(is_blocked)
-                && event.time_ns < holders[*at].end_ns
+                && let Some(call) = at.checked_sub(nr_given).and_then(|at| open.get_mut(at))
+                && event.time_ns < call.end_ns
             {
-                holders[*at].start_ns = event.time_ns;
+                call.start_ns = event.time_ns;
             }
         } else if let Some((lock, opens_gather)) = kind_of(&event) {
-            latest.insert(event.task, (holders.len(), false));
+            latest.insert(event.task, (nr_given + open.len(), false));
             let (start_ns, end_ns) = (event.time_ns, event.end_ns.max(event.time_ns));
-            holders.push(Holder { row, lock, opens_gather, start_ns, end_ns });
+            open.push_back(Holder { row, lock, opens_gather, start_ns, end_ns });
+        }
+        while is_sorted && open.front().is_some_and(|call| call.end_ns < event.time_ns) {
+            open.pop_front().into_iter().for_each(&mut give);
+            nr_given += 1;
         }
     }
-    holders
+    open.into_iter().for_each(give);
+}
+
+/// Whether events of this kind can hold a lock at all.
+const fn may_hold(kind: EventKind) -> bool {
+    use EventKind as K;
+    matches!(kind, K::Munmap | K::Mprotect | K::Mmap | K::Mremap | K::Fork | K::Brk | K::Madvise | K::ProcessMadvise)
 }
 
 /// How a call locks, and whether it opens a gather; none for events that do neither.

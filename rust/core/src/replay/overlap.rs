@@ -10,9 +10,8 @@
 //! How soon is measured in the recording: the median time from "remote IPI send" to the "local shootdown" after it. Half of
 //! that, since an IPI that has arrived keeps its CPU from asking.
 
-use rustc_hash::FxHashSet;
-
 use super::driver::Driver;
+use super::times::Times;
 use crate::error::{Error, Result};
 use crate::machine::{Call, Operation, Outcome, Progress};
 use crate::trace::{Event, EventKind, FlushKind, Recording};
@@ -102,7 +101,7 @@ impl Driver<'_> {
         }
         let mut call = self.machine.begin(operation.clone())?;
         loop {
-            match self.machine.advance(&mut call)? {
+            match self.machine.advance_to_flush(&mut call)? {
                 Progress::Done(outcome) => return Ok(Some(outcome)),
                 Progress::Blocked(_) if self.overlap.open.is_some() => self.end_open()?,
                 Progress::Blocked(key) => return Err(Error::Value(format!("found {key} held, expected it free"))),
@@ -126,7 +125,7 @@ impl Driver<'_> {
         let cause = std::mem::replace(&mut self.cause, (open.row, open.task));
         let mut done = None;
         while done.is_none() {
-            if let Progress::Done(outcome) = self.machine.advance(&mut open.call)? {
+            if let Progress::Done(outcome) = self.machine.advance_to_flush(&mut open.call)? {
                 done = Some(outcome);
             }
         }
@@ -152,14 +151,17 @@ fn latency_ns(recording: &Recording) -> u64 {
     let is =
         |row: usize, reason| flushes.kind[row] == FlushKind::TlbFlushEvent.number() && flushes.reason[row] == reason;
     let rows = |reason| (0..flushes.len()).filter(move |&row| is(row, reason));
-    let obeyed: FxHashSet<i64> = rows(REMOTE_SHOOTDOWN).map(|row| flushes.request[row]).collect();
-    let mut latencies: Vec<u64> = rows(LOCAL_MM_SHOOTDOWN)
-        .filter(|&row| obeyed.contains(&flushes.request[row]))
-        .filter_map(|row| {
-            let sent = usize::try_from(flushes.request[row]).ok().filter(|&sent| is(sent, REMOTE_SEND_IPI))?;
-            flushes.time_ns[row].checked_sub(flushes.time_ns[sent])
-        })
-        .collect();
-    latencies.sort_unstable();
-    latencies.get(latencies.len() / 2).copied().unwrap_or(0)
+    let sent_of = |row: usize| usize::try_from(flushes.request[row]).ok().filter(|&sent| is(sent, REMOTE_SEND_IPI));
+    // A bit for each flush record.
+    let mut obeyed = vec![0_u64; flushes.len().div_ceil(64)];
+    rows(REMOTE_SHOOTDOWN).filter_map(sent_of).for_each(|sent| obeyed[sent / 64] |= 1 << (sent % 64));
+    let mut latencies = Times::default();
+    for row in rows(LOCAL_MM_SHOOTDOWN) {
+        if let Some(sent) = sent_of(row).filter(|sent| obeyed[sent / 64] >> (sent % 64) & 1 != 0)
+            && let Some(latency_ns) = flushes.time_ns[row].checked_sub(flushes.time_ns[sent])
+        {
+            latencies.add(latency_ns);
+        }
+    }
+    latencies.median().unwrap_or(0)
 }

@@ -332,6 +332,7 @@ impl Driver<'_> {
             of_request.entry(event.request).or_default().push(*event);
         }
         let switches = of_request.remove(&NO_REQUEST).unwrap_or_default();
+        let unnamed_mms = self.unnamed_mms();
         let mut traces = Vec::new();
         for (number, request) in (first..).zip(requests) {
             let Some(&(row, task)) = interleaving.causes.get(&request.op) else { continue };
@@ -344,12 +345,20 @@ impl Driver<'_> {
                 requests: vec![request.clone()],
                 events,
                 probes: Vec::new(),
+                unnamed_mms: unnamed_mms.clone(),
             });
         }
         for hit in &interleaving.probes {
             if let Some(&(row, task)) = interleaving.causes.get(&hit.op) {
-                let (first_request, probes) = (hit.nr_requests, vec![*hit]);
-                traces.push(Traced { row, task, first_request, requests: Vec::new(), events: Vec::new(), probes });
+                traces.push(Traced {
+                    row,
+                    task,
+                    first_request: hit.nr_requests,
+                    requests: Vec::new(),
+                    events: Vec::new(),
+                    probes: vec![*hit],
+                    unnamed_mms: unnamed_mms.clone(),
+                });
             }
         }
         traces

@@ -2,14 +2,15 @@
 
 use super::driver::{Driver, ReclaimList};
 use super::lab::columns::in_region;
+use super::reclaimed::ReclaimRun;
 use crate::addr::{PAGE_SIZE, VirtAddr};
 use crate::error::Result;
 use crate::flush::MmId;
 use crate::machine::{AccessKind, Operation, Outcome};
 use crate::trace::{Event, EventKind};
 
-/// The most pages that one record of reclaim is believed to stand for: a huge page that was split.
-const RECLAIM_MAX: u64 = 512;
+/// The most calls that one record of reclaim is believed to stand for.
+const RECLAIM_MAX: u64 = 1 << 14;
 
 impl Driver<'_> {
     /// An event of a scenario.
@@ -91,34 +92,47 @@ impl Driver<'_> {
         if self.pageout_end.get(&event.task).is_some_and(|end_ns| event.time_ns <= *end_ns) {
             return Ok(());
         }
-        let first = VirtAddr(event.a0 & !(PAGE_SIZE - 1));
-        let mapped = |mm: &MmId| self.machine.leaf(*mm, first).is_some();
+        let addr = VirtAddr(event.a0 & !(PAGE_SIZE - 1));
+        let mapped = |mm: &MmId| self.machine.leaf(*mm, addr).is_some();
         let known =
             if self.is_lab { self.lab_mm(event.a1) } else { self.machine.live_mms().map(|(mm, _)| mm).find(mapped) };
         let Some(mm) = known else { return Ok(()) };
-        // A record stands for as many pages in a row as it counts calls.
-        let nr_pages = event.a2.clamp(1, RECLAIM_MAX);
-        if !self.adopt_reclaimed(mm, first)? {
-            return Ok(());
-        }
-        let places = (0..nr_pages).map(|page| (mm.0, first.0 + page * PAGE_SIZE));
-        let goes_on = self
-            .reclaim
-            .as_ref()
-            .is_some_and(|list| list.task == event.task && !self.list_ended(event.task, list.time_ns, event.time_ns));
+        let run = ReclaimRun {
+            row,
+            mm,
+            addr,
+            nr_calls: event.a2.clamp(1, RECLAIM_MAX),
+            done_ns: self.visit_done(event.task, event.time_ns),
+        };
         match &mut self.reclaim {
-            Some(list) if goes_on => {
-                list.time_ns = event.time_ns;
-                list.places.extend(places);
+            Some(list) if list.task == event.task && list.end_ns.is_none_or(|end_ns| event.time_ns <= end_ns) => {
+                list.runs.push(run);
             }
             _ => {
-                let places = places.collect();
                 self.flush_reclaim()?;
-                self.reclaim =
-                    Some(ReclaimList { task: event.task, row, time_ns: event.time_ns, places, faults: Vec::new() });
+                let end_ns = self.list_end(event.task, event.time_ns);
+                let faults = Vec::new();
+                self.reclaim = Some(ReclaimList { task: event.task, row, end_ns, runs: vec![run], faults });
             }
         }
         Ok(())
+    }
+
+    /// Does what reclaim had done when an event happens: all of its list, if it is one of its own task or later than the
+    /// list's end; else what was done by then, so that what other CPUs do meanwhile comes in its place.
+    pub(super) fn advance_reclaim(&mut self, event: &Event) -> Result<()> {
+        let Some(list) = &self.reclaim else { return Ok(()) };
+        let is_own = list.task == event.task;
+        if is_own && event.kind() == EventKind::ReclaimPage {
+            return Ok(());
+        }
+        // It may lose its CPU in the middle of a list.
+        let leaves = is_own && event.kind() != EventKind::Switch;
+        if leaves || list.end_ns.is_some_and(|end_ns| end_ns <= event.time_ns) {
+            return self.flush_reclaim();
+        }
+        let nr_done = list.runs.iter().take_while(|run| run.done_ns <= event.time_ns).count();
+        if list.end_ns.is_some() && nr_done > 0 { self.reclaim_part(nr_done) } else { Ok(()) }
     }
 
     /// Whether a fault met a page that reclaim has taken, although its list goes on: then it has to wait for the list.
@@ -127,23 +141,51 @@ impl Driver<'_> {
         let pid = |task: u32| self.recording.tasks.get(task as usize).map(|task| task.pid);
         let Some(list) = &mut self.reclaim else { return false };
         // Addresses alone do not tell the address space, but processes of a scenario are copies of one another.
-        let meets = list.places.iter().any(|(_, addr)| *addr == page) && pid(list.task) == pid(event.task);
+        let meets = list.runs.iter().any(|run| run.covers(page)) && pid(list.task) == pid(event.task);
         if meets {
             list.faults.push(row);
         }
         meets
     }
 
-    /// Reclaims the list collected so far.
+    /// Reclaims what was collected of the list, to its end.
     pub(super) fn flush_reclaim(&mut self) -> Result<()> {
-        let Some(ReclaimList { task, row, places: pages, faults, .. }) = self.reclaim.take() else { return Ok(()) };
+        let Some(list) = self.reclaim.take() else { return Ok(()) };
+        self.reclaim_runs(&list, &list.runs, false)?;
+        self.faults_after_reclaim(list.faults)
+    }
+
+    /// Reclaims the first pages of the list.
+    fn reclaim_part(&mut self, nr_done: usize) -> Result<()> {
+        let Some(mut list) = self.reclaim.take() else { return Ok(()) };
+        let rest = list.runs.split_off(nr_done);
+        let done = std::mem::replace(&mut list.runs, rest);
+        self.reclaim_runs(&list, &done, true)?;
+        let of_rest =
+            |row: &usize| list.runs.iter().any(|run| run.covers(self.recording.events.a0[*row] & !(PAGE_SIZE - 1)));
+        let (later, now) = std::mem::take(&mut list.faults).into_iter().partition(of_rest);
+        list.faults = later;
+        self.reclaim = Some(list);
+        self.faults_after_reclaim(now)
+    }
+
+    fn reclaim_runs(&mut self, list: &ReclaimList, runs: &[ReclaimRun], goes_on: bool) -> Result<()> {
         self.book();
+        let row = runs.first().map_or(list.row, |run| run.row);
         let cpu = self.recording.events.cpu[row];
-        let before = std::mem::replace(&mut self.cause, (row, task));
-        if let Some(task) = self.ensure_running(task, cpu)? {
-            self.run(&Operation::Reclaim { task, pages, proactive: true })?;
+        let before = std::mem::replace(&mut self.cause, (row, list.task));
+        if let Some(task) = self.ensure_running(list.task, cpu)? {
+            let pages = self.reclaimed_pages(runs)?;
+            self.run(&Operation::Reclaim { task, pages, proactive: true, goes_on })?;
         }
         self.book();
+        self.cause = before;
+        Ok(())
+    }
+
+    /// Faults of others that had to wait for pages of the list.
+    fn faults_after_reclaim(&mut self, faults: Vec<usize>) -> Result<()> {
+        let before = self.cause;
         for row in faults {
             let event = self.recording.events.get(row);
             self.cause = (row, event.task);

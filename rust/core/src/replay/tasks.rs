@@ -57,6 +57,11 @@ impl Tasks {
         self.of_pid.get(&pid)?.first().copied()
     }
 
+    /// The machine's tasks that are alive, by their number in the recording.
+    pub(super) fn all_alive(&self) -> impl Iterator<Item = u32> {
+        (0..self.seen.len() as u32).filter_map(|task| self.alive(task))
+    }
+
     fn add(&mut self, task: u32, pid: u32, machine_task: u32) {
         self.seen[task as usize] = Seen::Alive(machine_task);
         self.of_pid.entry(pid).or_default().push(machine_task);

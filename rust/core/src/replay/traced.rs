@@ -1,6 +1,6 @@
 //! Everything that the machine did about flushes in an event: for comparisons that look at more than [`super::Predicted`].
 
-use crate::flush::{FlushRequest, TlbFlushEvent};
+use crate::flush::{FlushRequest, MmId, TlbFlushEvent};
 use crate::machine::ProbeHit;
 
 /// What one event of the recording made the machine do.
@@ -18,4 +18,6 @@ pub struct Traced {
     pub events: Vec<TlbFlushEvent>,
     /// The probes, in order.
     pub probes: Vec<ProbeHit>,
+    /// Address spaces that the recording does not name: it has no records about them.
+    pub unnamed_mms: Vec<MmId>,
 }

@@ -8,8 +8,9 @@ use std::collections::BTreeMap;
 
 use rustc_hash::FxHashMap;
 
-use super::driver::{Replayed, kind_name, operation_counts};
+use super::driver::{Replayed, operation_counts};
 use super::flushed::FlushSize;
+use super::ledger::OpKind;
 use crate::flush::FlushKind as ModelKind;
 use crate::trace::{EventKind, FlushKind, Recording};
 
@@ -282,7 +283,7 @@ impl Operations {
             let mut words = text.map(String::as_str).unwrap_or_default().split_whitespace();
             return words.find(|w| *w != "rep" && w.parse::<u64>().is_err()).unwrap_or("step").to_owned();
         }
-        kind_name(recording, row)
+        OpKind::of(recording, row).name()
     }
 }
 

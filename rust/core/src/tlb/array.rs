@@ -115,11 +115,16 @@ impl SetArray {
     }
 
     /// The set of `key` and the slot that matches it.
-    #[inline]
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "most look-ups end at the first test, several of them per access")]
     fn find(&self, cpu: usize, key: Key) -> Option<(usize, usize)> {
         if self.nr_used[cpu][tag_size_index(key.private)] == 0 {
             return None;
         }
+        self.probe(cpu, key)
+    }
+
+    fn probe(&self, cpu: usize, key: Key) -> Option<(usize, usize)> {
         let set = self.set_of(key.private);
         let base = self.base(cpu, set);
         let way = self.tags[base..base + self.ways].iter().position(|&tag| tag == key.private || tag == key.global)?;
@@ -242,6 +247,7 @@ impl SetArray {
     }
 
     /// Drops the matching entry and returns its tag.
+    #[inline]
     pub fn remove(&mut self, cpu: usize, key: Key) -> Option<u64> {
         let (set, slot) = self.find(cpu, key)?;
         let tag = self.tags[slot];
@@ -308,29 +314,55 @@ impl SetArray {
     fn vacate(&mut self, cpu: usize, set: usize, slot: usize) {
         self.nr_used[cpu][tag_size_index(self.tags[slot])] -= 1;
         let end = self.base(cpu, set) + self.ways;
+        let mut last = slot;
         if self.is_ordered() {
-            self.tags.copy_within(slot + 1..end, slot);
-            self.data.copy_within(slot + 1..end, slot);
-            self.tags[end - 1] = 0;
-        } else {
-            self.tags[slot] = 0;
+            // Entries stand in front: the first empty slot ends them.
+            while last + 1 < end && self.tags[last + 1] != 0 {
+                self.tags[last] = self.tags[last + 1];
+                self.data[last] = self.data[last + 1];
+                last += 1;
+            }
         }
+        self.tags[last] = 0;
     }
 
     fn unmark_if_empty(&mut self, cpu: usize, set: usize) {
         let base = self.base(cpu, set);
-        if self.tags[base..base + self.ways].iter().all(|&tag| tag == 0) {
+        let nr_looked_at = if self.is_ordered() { 1 } else { self.ways };
+        if self.tags[base..base + nr_looked_at].iter().all(|&tag| tag == 0) {
             self.used_sets[cpu * self.nr_sets.div_ceil(64) + set / 64] &= !(1 << (set % 64));
         }
+    }
+
+    /// Whether `cpu` holds an entry whose tag `is` says yes to.
+    pub fn any(&self, cpu: usize, mut is: impl FnMut(u64) -> bool) -> bool {
+        let words = self.nr_sets.div_ceil(64);
+        if self.nr_used(cpu) == 0 {
+            return false;
+        }
+        for word in 0..words {
+            let mut bits = self.used_sets[cpu * words + word];
+            while bits != 0 {
+                let base = self.base(cpu, word * 64 + bits.trailing_zeros() as usize);
+                bits &= bits - 1;
+                if self.tags[base..base + self.ways].iter().any(|&tag| tag != 0 && is(tag)) {
+                    return true;
+                }
+            }
+        }
+        false
     }
 
     /// The tags and data that `cpu` holds, set by set; within a set in the order of the slots.
     pub fn iter(&self, cpu: usize) -> impl Iterator<Item = (u64, u64)> + '_ {
         let words = self.nr_sets.div_ceil(64);
         (0..words).flat_map(move |word| {
-            let bits = self.used_sets[cpu * words + word];
-            (0..64).filter(move |bit| bits >> bit & 1 != 0).flat_map(move |bit| {
-                let base = self.base(cpu, word * 64 + bit);
+            let lowest = |rest: u64| (rest != 0).then_some(rest);
+            let used = std::iter::successors(lowest(self.used_sets[cpu * words + word]), move |bits| {
+                lowest(bits & (bits - 1))
+            });
+            used.flat_map(move |bits| {
+                let base = self.base(cpu, word * 64 + bits.trailing_zeros() as usize);
                 let slots = base..base + self.ways;
                 self.tags[slots.clone()]
                     .iter()

@@ -52,7 +52,7 @@ impl Tlbs {
         let nr_pages = ((range.end.0 - 1) >> PageSize::Size4K.shift()) - range.start.vpn().0 + 1;
         if nr_pages > u64::from(nr_usable) {
             return self.l1.iter().chain(&self.stlb).any(|array| {
-                array.iter(cpu).any(|(tag, _)| {
+                array.any(cpu, |tag| {
                     tag_pcid(tag).is_none_or(|owner| owner == pcid)
                         && overlaps(range, tag_number(tag), tag_size(tag).shift())
                 })

@@ -142,12 +142,11 @@ impl Tlbs {
         let mut nr_dropped = 0;
         for size in PageSize::ALL {
             let key = Key::new(pcid, va, size);
-            let stlb = self.stlb_of_size[size as usize].map(|stlb| &mut self.stlb[stlb]);
-            for array in [Some(&mut self.l1[size as usize]), stlb].into_iter().flatten() {
-                if let Some(tag) = array.remove(cpu, key) {
-                    self.holdings[cpu].remove_tlb(tag);
-                    nr_dropped += 1;
-                }
+            let from_l1 = self.l1[size as usize].remove(cpu, key);
+            let from_stlb = self.stlb_of_size[size as usize].and_then(|stlb| self.stlb[stlb].remove(cpu, key));
+            for tag in from_l1.into_iter().chain(from_stlb) {
+                self.holdings[cpu].remove_tlb(tag);
+                nr_dropped += 1;
             }
         }
         nr_dropped

@@ -141,7 +141,7 @@ impl Importer {
         Ok(())
     }
 
-    /// What perf script writes above the events with `--header`.
+    /// What perf script writes above the events with `--header`, and what is known of a text of another origin.
     fn comment(&mut self, line: &[u8]) {
         let line = String::from_utf8_lossy(line);
         let Some((key, value)) = line.trim_start_matches('#').split_once(':') else {
@@ -152,6 +152,13 @@ impl Importer {
             "os release" => self.meta.kernel = Some(value.to_owned()),
             "cpudesc" => self.meta.cpu_model = Some(value.to_owned()),
             "nrcpus online" => self.meta.smp = value.parse().unwrap_or(0),
+            // What `tlbcore record` says of the text of strace, which it writes in this form.
+            "recorded by" if value == "strace" => value.clone_into(&mut self.meta.source),
+            "assumed" => {
+                if let Some((what, count)) = value.rsplit_once(" : ") {
+                    *self.meta.counts.entry(what.to_owned()).or_default() += count.parse().unwrap_or(0);
+                }
+            }
             _ => {}
         }
     }

@@ -122,7 +122,9 @@ pub fn draw_operation(draw: &mut Draw, task: u32, nr_tasks: u32) -> Operation {
             nr_pages: draw.chance(2).then_some(4),
         },
         17 => Operation::ClearRefs { task, kind: if draw.chance(2) { 1 } else { 4 } },
-        18 | 19 => Operation::Reclaim { task, pages: draw.places(), proactive: draw.chance(2) },
+        18 | 19 => {
+            Operation::Reclaim { task, pages: draw.places(), proactive: draw.chance(2), goes_on: draw.chance(3) }
+        }
         20 => Operation::Migrate { task, pages: draw.places() },
         21 => Operation::NumaHint { task, addr, len },
         22 => Operation::WpSharedMappingRange {

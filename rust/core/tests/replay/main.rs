@@ -6,3 +6,4 @@ mod nesting;
 mod overlap;
 mod random;
 mod tape;
+mod threads;

@@ -13,7 +13,7 @@ use tlbcore::trace::{Event, EventKind, Flush, FlushKind, Meta, Recording, TaskIn
 
 use crate::tape::{BASE, KERNELS, PAGE, kernel};
 
-const NR_TASKS: u32 = 5;
+pub const NR_TASKS: u32 = 5;
 const NR_NAMES: u64 = 3;
 /// The lab's regions, where a step's faults are its accesses' own.
 const REGION: u64 = 0x1000_0000_0000;
@@ -142,11 +142,11 @@ fn a_flush() -> impl Strategy<Value = Flush> {
     )
 }
 
-fn row_number(row: usize) -> i64 {
+pub fn row_number(row: usize) -> i64 {
     i64::try_from(row).unwrap()
 }
 
-fn a_recording() -> impl Strategy<Value = Recording> {
+pub fn a_recording() -> impl Strategy<Value = Recording> {
     let begin = prop_oneof![6 => Just(10_000u64), 1 => Just(u64::MAX - 1_000_000)];
     (vec((an_event(), times()), 1..60), vec(a_flush(), 0..20), begin).prop_map(|(events, flushes, begin_ns)| {
         let task = |index: u32| TaskInfo { tid: index, pid: [1, 1, 2, 3, 3][index as usize], comm: "t".to_owned() };

@@ -103,6 +103,7 @@ impl Unroller<'_> {
             Asked::PageLazyfree
             | Asked::ProtChanged
             | Asked::UffdWp
+            | Asked::PageSwapShared
             | Asked::ZeroPage
             | Asked::PageShmem
             | Asked::VmaDontcopy

@@ -259,8 +259,9 @@ impl Unroller<'_> {
         let refs = self.by_frame(Var::Refs, false);
         self.read_local(Local::NewFrame);
         let read = self.op(Kind::Alloc(spare), Class::Visible, next, 0, "swap_readpage(new page)".to_owned());
+        // Found and got are one: what is found is given only if it could be got while it was there (folio_try_get()).
         let kind = Kind::AddFrame { vars: refs, frame: PageRef::New, by: 1 };
-        let get = self.op(kind, Class::Urgent, next, 0, "folio_get()".to_owned());
+        let get = self.op(kind, Class::Local, next, 0, String::new());
         let found = self.op(Kind::UseOld, Class::Local, get, 0, String::new());
         let test = Test::FrameAbove(cached, 0);
         Ok(self.op(Kind::Branch(test), Class::Visible, found, read, "swap_cache_get_folio()".to_owned()))

@@ -49,7 +49,7 @@ impl Machine {
         let mut frame = self.frame(ProgramName::Fault, by, mm, args)?;
         frame.r.vma = vma;
         frame.r.vma_range = vma.range();
-        Ok(Stage::Run(Box::new(frame), then))
+        Ok(Stage::Run(frame, then))
     }
 }
 

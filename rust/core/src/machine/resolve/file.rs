@@ -58,7 +58,7 @@ impl Machine {
                     self.pages.get_ref(pfn);
                     frame.page_list.push(pfn);
                 }
-                return Ok(Stage::Run(Box::new(frame), Todo::Writeback { parts, next, outcome }));
+                return Ok(Stage::Run(frame, Todo::Writeback { parts, next, outcome }));
             }
         }
         Ok(Stage::Done(outcome))
@@ -82,7 +82,7 @@ impl Machine {
     ) -> Result<Stage> {
         let to = nr_pages.map_or(u64::MAX, |nr_pages| from.saturating_add(nr_pages));
         let frame = self.frame_on_file(ProgramName::UnmapMappingRange, by, mm, (file, from, to))?;
-        Ok(Stage::Run(Box::new(frame), Todo::DropPages { file, from, to, again: nr_pages.is_none() }))
+        Ok(Stage::Run(frame, Todo::DropPages { file, from, to, again: nr_pages.is_none() }))
     }
 
     /// Pages of a part of a file leave the page cache.
@@ -123,7 +123,13 @@ impl Machine {
         Ok(Stage::run(self.frame_on_file(ProgramName::WpSharedMappingRange, by, mm, part)?, Outcome::None))
     }
 
-    fn frame_on_file(&self, program: ProgramName, by: Initiator, mm: MmId, part: (FileId, u64, u64)) -> Result<Frame> {
+    fn frame_on_file(
+        &self,
+        program: ProgramName,
+        by: Initiator,
+        mm: MmId,
+        part: (FileId, u64, u64),
+    ) -> Result<Box<Frame>> {
         self.frame(program, by, mm, Args { file: Some(part), ..Args::default() })
     }
 }

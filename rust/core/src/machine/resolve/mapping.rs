@@ -56,7 +56,7 @@ impl Machine {
         let kind = if writes { AccessKind::Write } else { AccessKind::Read };
         let (at, end, tries) = (range.start, range.end, Tries::default());
         let then = Todo::Populate(Populate { at, end, kind, tries, on_fault: outcome, outcome });
-        Ok(Stage::Run(Box::new(frame), then))
+        Ok(Stage::Run(frame, then))
     }
 
     /// Where a new mapping goes: at `addr` if it is fixed or free there, else as high as there is room.

@@ -245,12 +245,13 @@ impl Machine {
     }
 
     /// A program of an operation, at its start.
-    fn frame(&self, program: ProgramName, by: Initiator, mm: MmId, args: Args) -> Result<Frame> {
-        Ok(Frame::new(program, by, mm, self.mm_ref(mm)?.root, args))
+    fn frame(&self, program: ProgramName, by: Initiator, mm: MmId, args: Args) -> Result<Box<Frame>> {
+        let root = self.mm_ref(mm)?.root;
+        Ok(Box::new(Frame::new(program, by, mm, root, args)))
     }
 
     /// A program over a range of an mm.
-    fn frame_on_range(&self, program: ProgramName, by: Initiator, mm: MmId, range: VaRange) -> Result<Frame> {
+    fn frame_on_range(&self, program: ProgramName, by: Initiator, mm: MmId, range: VaRange) -> Result<Box<Frame>> {
         self.frame(program, by, mm, Args { range, ..Args::default() })
     }
 

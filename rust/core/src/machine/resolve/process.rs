@@ -27,7 +27,7 @@ impl Machine {
     pub(super) fn fork(&self, task: u32) -> Result<Stage> {
         let (by, mm) = self.running(task)?;
         let args = Args { range: self.user_space(), ..Args::default() };
-        Ok(Stage::Run(Box::new(self.frame(ProgramName::Fork, by, mm, args)?), Todo::ForkTask))
+        Ok(Stage::Run(self.frame(ProgramName::Fork, by, mm, args)?, Todo::ForkTask))
     }
 
     /// The task for the mm that the program made.
@@ -73,7 +73,7 @@ impl Machine {
         self.mm_mut(id)?.vmas.detach(range, &mut frame.detached);
         frame.walks_detached = true;
         self.hit(by, id, Probe::ExitMmap);
-        Ok(Stage::Run(Box::new(frame), Todo::DropMm { mm: id, exits }))
+        Ok(Stage::Run(frame, Todo::DropMm { mm: id, exits }))
     }
 
     /// What is left of an address space that was taken down goes.

@@ -36,8 +36,10 @@ impl Machine {
 
     /// The next list of pages to reclaim, looked up now.
     pub(super) fn reclaim(&mut self, by: Initiator, mm: MmId, operation: &Operation, mut next: usize) -> Result<Stage> {
-        let Operation::Reclaim { pages, proactive, .. } = operation else { return Ok(Stage::Done(Outcome::None)) };
-        let args = Args { proactive: *proactive, ..Args::default() };
+        let Operation::Reclaim { pages, proactive, goes_on, .. } = operation else {
+            return Ok(Stage::Done(Outcome::None));
+        };
+        let args = Args { proactive: *proactive, goes_on: *goes_on, ..Args::default() };
         let list_len = self.kernel.constants.swap_cluster_max as usize;
         while next < pages.len() {
             let places = &pages[next..pages.len().min(next + list_len)];
@@ -49,8 +51,13 @@ impl Machine {
                 }
             }
             if !frame.page_list.is_empty() {
-                return Ok(Stage::Run(Box::new(frame), Todo::Reclaim { next }));
+                return Ok(Stage::Run(frame, Todo::Reclaim { next }));
             }
+        }
+        if !goes_on && self.task(by.task)?.tlb_ubc.flush_required {
+            // The end of a list whose pages came before.
+            let frame = self.frame(ProgramName::ShrinkFolioList, by, mm, args)?;
+            return Ok(Stage::Run(frame, Todo::Reclaim { next }));
         }
         Ok(Stage::Done(Outcome::None))
     }

@@ -25,8 +25,8 @@ pub(in super::super) enum Stage {
 
 impl Stage {
     /// A program after which the operation is over.
-    pub fn run(frame: Frame, outcome: Outcome) -> Self {
-        Self::Run(Box::new(frame), Todo::Finish(outcome))
+    pub fn run(frame: Box<Frame>, outcome: Outcome) -> Self {
+        Self::Run(frame, Todo::Finish(outcome))
     }
 }
 

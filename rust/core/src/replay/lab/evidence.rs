@@ -3,36 +3,71 @@
 //! Neither looks at flushes. Reclaim's choice hangs on the order of LRU lists and on which pages were used lately; whether a
 //! page of a file faults, on what fault-around and read-ahead found in the page cache. Both are taken over and counted.
 
+use std::collections::BTreeMap;
+
 use rustc_hash::{FxHashMap, FxHashSet};
 
+use super::runner::is_relro;
 use crate::addr::{PAGE_SIZE, VirtAddr};
 use crate::error::Result;
 use crate::flush::MmId;
-use crate::machine::{AccessKind, AdoptKind, VmFlags};
+use crate::machine::{AccessKind, AdoptKind, Operation, Outcome, VmFlags};
 use crate::replay::driver::Driver;
 use crate::trace::{Event, EventKind, FlushKind, Recording};
 
+fn opens_gather(kind: u8) -> bool {
+    [FlushKind::Gather.number(), FlushKind::GatherFull.number()].contains(&kind)
+}
+
+/// In an x86 error code: the fault was a write.
+const FAULT_WRITE: u64 = 2;
+
+/// What reclaim did with a page.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum VisitStep {
+    /// It visited an area where the page could be.
+    Visit,
+    /// The page was dirty and nobody mapped it any more, so what was deferred had to be flushed.
+    Dirty,
+    /// It was flushed.
+    Flush,
+}
+
 /// What the lab's records say of the whole recording, found before it is replayed.
 pub(in crate::replay) struct LabEvidence {
-    /// Process ids in the order in which the lab numbers address spaces: that of their first sign of life.
-    pids: Vec<u32>,
+    /// Processes by the lab's number of their address space. The lab names it by a gather that the process opens, for that
+    /// is always about its own; without one it has no records about the address space.
+    pid_of_mm: FxHashMap<u32, u32>,
+    /// The processes whose address space it does not name.
+    unnamed_pids: Vec<u32>,
     /// Rows of accesses that ran alone, so that their faults are told by nothing but the state of the memory.
     alone: FxHashSet<usize>,
     /// Per task, when its lists of reclaim ended (`try_to_unmap_flush` is entered, flush or not), in ns, in order.
     list_ends: FxHashMap<u32, Vec<u64>>,
+    /// Per task, what reclaim did, and when in ns, in order.
+    visit_steps: BTreeMap<u32, Vec<(u64, VisitStep)>>,
 }
 
 impl LabEvidence {
     pub(in crate::replay) fn new(recording: &Recording) -> Self {
-        let mut pids = Vec::new();
+        let flushes = &recording.flushes;
+        let mut pid_of_mm = FxHashMap::default();
+        for row in (0..flushes.len()).filter(|&row| opens_gather(flushes.kind[row])) {
+            if let Some(task) = recording.tasks.get(flushes.task[row] as usize) {
+                pid_of_mm.entry(flushes.mm[row]).or_insert(task.pid);
+            }
+        }
+        let mut unnamed_pids: Vec<u32> = recording.tasks.iter().map(|task| task.pid).collect();
+        unnamed_pids.sort_unstable();
+        unnamed_pids.dedup();
+        unnamed_pids.retain(|pid| !pid_of_mm.values().any(|named| named == pid));
         let mut steps: FxHashMap<u64, FxHashSet<u32>> = FxHashMap::default();
         let mut step_of: FxHashMap<u32, u64> = FxHashMap::default();
         let mut accesses = Vec::new();
         for row in 0..recording.events.len() {
             let event = recording.events.get(row);
-            let Some(task) = recording.tasks.get(event.task as usize) else { continue };
-            if !pids.contains(&task.pid) {
-                pids.push(task.pid);
+            if event.task as usize >= recording.tasks.len() {
+                continue;
             }
             match event.kind() {
                 EventKind::StepBegin => {
@@ -46,25 +81,60 @@ impl LabEvidence {
         let is_alone = |step: Option<u64>| step.and_then(|step| steps.get(&step)).is_some_and(|tasks| tasks.len() == 1);
         let alone = accesses.into_iter().filter(|(_, step)| is_alone(*step)).map(|(row, _)| row).collect();
         let mut list_ends: FxHashMap<u32, Vec<u64>> = FxHashMap::default();
-        let flushes = &recording.flushes;
         for row in (0..flushes.len()).filter(|&row| flushes.kind[row] == FlushKind::UnmapFlush.number()) {
             list_ends.entry(flushes.task[row]).or_default().push(flushes.time_ns[row]);
         }
-        Self { pids, alone, list_ends }
+        let mut visit_steps: BTreeMap<u32, Vec<(u64, VisitStep)>> = BTreeMap::new();
+        let events = &recording.events;
+        for row in (0..events.len()).filter(|&row| events.kind[row] == EventKind::ReclaimPage.number()) {
+            visit_steps.entry(events.task[row]).or_default().push((events.time_ns[row], VisitStep::Visit));
+        }
+        for row in 0..flushes.len() {
+            let step = match FlushKind::from_number(flushes.kind[row]) {
+                Some(FlushKind::UnmapFlushDirty) => VisitStep::Dirty,
+                Some(FlushKind::BatchFlush) => VisitStep::Flush,
+                _ => continue,
+            };
+            if let Some(steps) = visit_steps.get_mut(&flushes.task[row]) {
+                steps.push((flushes.time_ns[row], step));
+            }
+        }
+        for steps in visit_steps.values_mut() {
+            steps.sort_by_key(|(time, _)| *time);
+        }
+        Self { pid_of_mm, unnamed_pids, alone, list_ends, visit_steps }
     }
 }
 
 impl Driver<'_> {
     /// The machine's address space for one of the lab's numbers.
     pub(in crate::replay) fn lab_mm(&self, number: u64) -> Option<MmId> {
-        let pid = self.lab.as_ref()?.pids.get(usize::try_from(number).ok()?)?;
+        let pid = self.lab.as_ref()?.pid_of_mm.get(&u32::try_from(number).ok()?)?;
         self.machine.task_mm(self.tasks.of_process(*pid)?).ok()
     }
 
-    /// Whether a list of reclaim ended between two pages that a task took.
-    pub(in crate::replay) fn list_ended(&self, task: u32, from_ns: u64, to_ns: u64) -> bool {
-        let ends = self.lab.as_ref().and_then(|lab| lab.list_ends.get(&task));
-        ends.is_some_and(|ends| ends.get(ends.partition_point(|end| *end < from_ns)).is_some_and(|end| *end < to_ns))
+    /// The address spaces of which the lab has no records, since it does not name them.
+    pub(in crate::replay) fn unnamed_mms(&self) -> Vec<MmId> {
+        let pids = self.lab.as_ref().map_or(&[][..], |lab| &lab.unnamed_pids);
+        pids.iter().filter_map(|pid| self.machine.task_mm(self.tasks.of_process(*pid)?).ok()).collect()
+    }
+
+    /// When the list of reclaim ended that a task was at.
+    pub(in crate::replay) fn list_end(&self, task: u32, time_ns: u64) -> Option<u64> {
+        let ends = self.lab.as_ref()?.list_ends.get(&task)?;
+        ends.get(ends.partition_point(|end| *end < time_ns)).copied()
+    }
+
+    /// When what a visit of reclaim led to was done: a page is flushed and written before the next one is visited.
+    pub(in crate::replay) fn visit_done(&self, task: u32, time_ns: u64) -> u64 {
+        let done = || {
+            let steps = self.lab.as_ref()?.visit_steps.get(&task)?;
+            match &steps[steps.partition_point(|(time, _)| *time <= time_ns)..] {
+                [(_, VisitStep::Dirty), (time, VisitStep::Flush), ..] | [(time, VisitStep::Dirty), ..] => Some(*time),
+                _ => None,
+            }
+        };
+        done().unwrap_or(time_ns)
     }
 
     /// Reclaim took the page at an address, so it was mapped there. Tells whether the machine has it mapped now.
@@ -75,11 +145,49 @@ impl Driver<'_> {
         }
         let Some(vma) = self.machine.vma_at(mm, addr).copied() else { return Ok(false) };
         self.note("page that reclaim took, mapped before it was seen");
+        if leaf.is_some_and(|(pte, _)| pte.swap_slot().is_some()) && self.swap_in_unseen(mm, addr)? {
+            return Ok(true);
+        }
         self.machine.forget_page(mm, addr)?;
         let is_copy = vma.file.is_none() || vma.flags & (VmFlags::WRITE | VmFlags::SHARED) == VmFlags::WRITE;
-        let kind = if is_copy { AdoptKind::Anon { write: vma.is_writable() } } else { AdoptKind::FileReadOnly };
+        let kind = match (is_copy || is_relro(addr), vma.is_writable()) {
+            (true, true) => AdoptKind::Anon { write: true },
+            (true, false) => AdoptKind::AnonProtected,
+            (false, _) => AdoptKind::FileReadOnly,
+        };
         self.machine.adopt_page(mm, addr, kind)?;
         Ok(true)
+    }
+
+    /// Maps a page again that was read back from swap: by another thread's fault that had to wait for reclaim to be done with
+    /// the page, else by one in kernel mode, which nothing records: the kernel writes there (`rseq`, results of calls).
+    fn swap_in_unseen(&mut self, mm: MmId, addr: VirtAddr) -> Result<bool> {
+        let runs_in_mm = |task: &u32| {
+            self.machine.running_on(*task).is_some() && self.machine.task_mm(*task).is_ok_and(|found| found == mm)
+        };
+        let Some(task) = self.tasks.all_alive().find(runs_in_mm) else { return Ok(false) };
+        let kind = if self.waited_to_read(addr) { AccessKind::Read } else { AccessKind::Write };
+        self.book();
+        let outcome = self.machine.apply(&Operation::Fault { task, addr: addr.0, kind })?;
+        self.discard_log();
+        Ok(outcome == Outcome::None)
+    }
+
+    /// Whether another thread than the one that reclaims had a read fault at a page since reclaim visited it the time before
+    /// the last.
+    fn waited_to_read(&self, addr: VirtAddr) -> bool {
+        let (row, reclaimer) = self.cause;
+        let events = &self.recording.events;
+        let mut nr_visits = 0;
+        for row in (0..row).rev().filter(|&row| events.a0[row] & !(PAGE_SIZE - 1) == addr.0) {
+            match events.get(row).kind() {
+                EventKind::ReclaimPage if nr_visits == 1 => return false,
+                EventKind::ReclaimPage => nr_visits += 1,
+                EventKind::Fault if events.task[row] != reclaimer => return events.a1[row] & FAULT_WRITE == 0,
+                _ => {}
+            }
+        }
+        false
     }
 
     /// The faults that an access led to in the recording: page -> error code. None if it did not run alone.

@@ -2,8 +2,8 @@
 
 use super::columns::{AskedFlush, Columns, CpuFlush};
 use super::entries::Entries;
-use crate::flush::{FlushKind, FlushRequest, LoggedMask, TlbFlushEvent, TlbFlushReason};
-use crate::machine::Probe;
+use crate::flush::{FlushKind, FlushRequest, LoggedMask, MmId, TlbFlushEvent, TlbFlushReason};
+use crate::machine::{Probe, ProbeHit};
 use crate::replay::Traced;
 
 /// What the machine did in each entry, in the order of `entries`.
@@ -23,7 +23,11 @@ pub fn model_columns(traced: &[Traced], entries: &Entries) -> Vec<Columns> {
 
 /// Adds what one event did.
 fn add_traced(columns: &mut Columns, part: &Traced) {
+    let is_unnamed = |mm: &MmId| part.unnamed_mms.contains(mm);
     for (number, request) in (part.first_request.cast_signed()..).zip(&part.requests) {
+        if request.mm.as_ref().is_some_and(is_unnamed) {
+            continue;
+        }
         add_request(columns, request);
         let of_request = part.events.iter().filter(|event| event.request == number);
         for event in of_request.filter(|event| event.reason != TlbFlushReason::RemoteSendIpi) {
@@ -39,7 +43,8 @@ fn add_traced(columns: &mut Columns, part: &Traced) {
             }
         }
     }
-    for hit in &part.probes {
+    let is_recorded = |hit: &&ProbeHit| matches!(hit.probe, Probe::Fault { .. }) || !is_unnamed(&hit.mm);
+    for hit in part.probes.iter().filter(is_recorded) {
         match hit.probe {
             Probe::Gather { .. } => columns.gathers += 1,
             Probe::Finish { pending } => {

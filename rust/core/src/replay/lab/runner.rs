@@ -19,8 +19,13 @@ use crate::trace::{Event, EventKind, FlushKind, Recording};
 
 /// The control block: `MAP_SHARED | MAP_ANONYMOUS`, cleared and so dirty before the first record.
 const CONTROL: (u64, u64) = (0x2000_0000_0000, 0x2000_0000_5000);
-/// The page of the control block that is written in each step.
-const CONTROL_STEP: u64 = CONTROL.0;
+/// Bytes from the control block's begin, in both runners: the step that runs, then for each step its entries that are not
+/// done yet, four bytes each, and whom the next step calls (of the first actors, at least).
+const CONTROL_TURN: u64 = 0;
+const CONTROL_LEFT: u64 = 4;
+const CONTROL_CALLED: u64 = 16_008;
+/// Who ended the latest step: the runner that made the given recordings, and the one in this repository.
+const CONTROL_FINISHER: [u64; 2] = [17_128, 16_004];
 /// The first page of the heap, the thread's own block, behind the runner's bss: of the runner that made the given
 /// recordings, and of the one in this repository, which has room for fewer steps.
 const HEAPS: [u64; 2] = [0x7f_d000, 0x78_0000];
@@ -30,6 +35,14 @@ const HEAP_BYTES: u64 = 0x2_3000;
 const STACK_TOP: u64 = 0x7fff_ffff_f000;
 const VDSO: u64 = 0x7fff_f7ff_d000;
 const X86_PRESENT: u64 = 1;
+
+/// The part of the data segment that the C library writes at the start and then protects (RELRO).
+const RELRO: (u64, u64) = (0x4b_b000, 0x4b_f000);
+
+/// Whether an address lies in the runner's data that was written once and then protected.
+pub(in crate::replay) const fn is_relro(addr: VirtAddr) -> bool {
+    RELRO.0 <= addr.0 && addr.0 < RELRO.1
+}
 
 /// An area of the image: first byte, byte after the last, rights, whether it is of the program's file.
 type Area = (u64, u64, VmFlags, bool);
@@ -42,7 +55,7 @@ fn areas(heap: u64) -> [Area; 10] {
         (0x40_0000, 0x40_1000, r, true),
         (0x40_1000, 0x49_0000, rx, true),
         (0x49_0000, 0x4b_b000, r, true),
-        (0x4b_b000, 0x4b_f000, r, true),
+        (RELRO.0, RELRO.1, r, true),
         (0x4b_f000, 0x4c_2000, rw, true),
         (0x4c_2000, heap, rw, false),
         (heap, heap + HEAP_BYTES, rw, false),
@@ -122,7 +135,7 @@ impl Driver<'_> {
                 self.run(&Operation::Access { task, addr, kind: AccessKind::Write })?;
             }
         }
-        self.machine.adopt_page(mm, VirtAddr(0x4b_b000), AdoptKind::Anon { write: false })?;
+        self.machine.adopt_page(mm, VirtAddr(RELRO.0), AdoptKind::AnonProtected)?;
         for text in [0x40_0000, 0x40_1000, 0x49_0000, VDSO] {
             self.machine.adopt_page(mm, VirtAddr(text), AdoptKind::FileReadOnly)?;
         }
@@ -155,8 +168,12 @@ impl Driver<'_> {
             return Ok(());
         };
         let mm = self.machine.task_mm(task)?;
-        if self.is_writable_now(mm, CONTROL_STEP) {
-            self.run(&Operation::Access { task, addr: CONTROL_STEP, kind: AccessKind::Write })?;
+        let finisher = CONTROL_FINISHER[usize::from(self.recording.meta.counts.contains_key(OWN_RUNNER))];
+        for offset in [CONTROL_LEFT + 4 * event.a0, finisher, CONTROL_TURN, CONTROL_CALLED] {
+            let addr = CONTROL.0 + offset;
+            if self.is_writable_now(mm, addr) {
+                self.run(&Operation::Access { task, addr, kind: AccessKind::Write })?;
+            }
         }
         Ok(())
     }

@@ -1,0 +1,47 @@
+"""`tlbcore export`: a recording for other tools."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tlbcore import recordings
+from tlbcore.cli import OK
+from tlbcore.cli.common import add_json, add_recording, print_json
+from tlbcore.export import FORMATS, TABLES, export
+from tlbcore.report.table import number
+
+if TYPE_CHECKING:
+    import argparse
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's arguments."""
+    add_recording(parser)
+    parser.add_argument("--format", required=True, choices=FORMATS, help="perfetto: a timeline; the others: tables")
+    parser.add_argument("--table", action="append", choices=TABLES, help="one table alone, as a file; again for more")
+    parser.add_argument(
+        "-o",
+        "--output",
+        metavar="F",
+        type=Path,
+        help="the file, or the folder for several tables (without: the name of R, here)",
+    )
+    add_json(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Export, and say what was written."""
+    recording = recordings.load(args.recording)
+    tables = tuple(args.table or TABLES)
+    output = args.output
+    if output is None:
+        name = str(recording.meta["file"]).split(".")[0] or "recording"
+        single = f"-{tables[0]}.{args.format}" if len(tables) == 1 else f"-{args.format}"
+        output = Path(f"{name}.perfetto-trace" if args.format == "perfetto" else f"{name}{single}")
+    written = export(recording, args.format, output, tables=tables)
+    if args.json:
+        print_json([{"path": str(path), "bytes": path.stat().st_size} for path in written])
+    for path in written if not args.json else ():
+        print(f"{path}: {number(path.stat().st_size)} bytes")
+    return OK

@@ -1,0 +1,118 @@
+"""`tlbcore record`: a recording of a command or of the whole system."""
+
+from __future__ import annotations
+
+import sys
+from argparse import REMAINDER
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tlbcore.cli import NEGATIVE, OK
+from tlbcore.cli.common import add_json, print_json
+from tlbcore.errors import InputError
+from tlbcore.record import SOURCES, LacksError, lacks, record
+from tlbcore.record.perf import BUFFER_PAGES
+from tlbcore.report.table import number
+
+if TYPE_CHECKING:
+    import argparse
+
+    from tlbcore.record import Recorded
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's arguments."""
+    parser.usage = "tlbcore record [-o F] [--seconds N | -- CMD ...]"
+    parser.add_argument(
+        "-o",
+        "--output",
+        metavar="F",
+        type=Path,
+        help="the recording (.tlbr), or its text (.txt); without: CMD.tlbr, here",
+    )
+    parser.add_argument("--seconds", type=float, metavar="N", help="record the whole system for N seconds")
+    parser.add_argument(
+        "--source",
+        choices=SOURCES,
+        default="auto",
+        help="perf; strace, which knows less; auto: perf, or else strace for a CMD",
+    )
+    parser.add_argument(
+        "--buffer-pages",
+        type=int,
+        default=BUFFER_PAGES,
+        metavar="N",
+        help=f"pages of each CPU's buffer, a power of two ({BUFFER_PAGES}); more if events are lost",
+    )
+    parser.add_argument("--everybody", action="store_true", help="keep the events of all programs, not of CMD alone")
+    parser.add_argument("--check", action="store_true", help="say what is missing for a recording, and record nothing")
+    add_json(parser)
+    parser.add_argument(
+        "command_line", nargs=REMAINDER, metavar="-- CMD", help="what to run and record (else: until Ctrl-C)"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Record, and say what there is."""
+    if args.check:
+        return _check(json=args.json)
+    command = args.command_line
+    if command and command[0] != "--":
+        raise InputError(f"record: found {command[0]!r}, expected -- before the command")
+    command = command[1:] if command else None
+    name = Path(command[0]).name if command else "system"
+    told: set[str] = set()
+
+    def tell(text: str) -> None:
+        told.add(text)
+        _say(text)
+
+    try:
+        done = record(
+            args.output or Path(f"{name}.tlbr"),
+            command=command,
+            seconds=args.seconds,
+            source=args.source,
+            buffer_pages=args.buffer_pages,
+            everybody=args.everybody,
+            say=tell,
+        )
+    except LacksError as error:
+        *first, last = error.lacks
+        for lack in first:
+            _say(str(lack))
+        raise InputError(str(last)) from error
+    if args.json:
+        print_json(done.to_dict())
+        return OK
+    _tell(done, told, name)
+    return OK
+
+
+def _tell(done: Recorded, told: set[str], name: str) -> None:
+    """What is missing in a recording, and what to do with it."""
+    for warning in done.warnings:
+        if warning not in told:
+            _say(warning)
+    if done.nr_lost_events:
+        more = "all counts are too low; record again with a larger --buffer-pages"
+        _say(f"{done.nr_lost_events} events were lost: {more}")
+    if done.status:
+        _say(f"{name} ended with status {done.status}")
+    print(f"{done.path}: {number(done.nr_events)} events, {number(done.nr_flushes)} flush records, by {done.source}")
+    print(f"next: tlbcore report {done.path}")
+
+
+def _check(*, json: bool) -> int:
+    found = lacks()
+    if json:
+        print_json([{"what": lack.what, "advice": lack.advice, "stops": lack.stops} for lack in found])
+    elif not found:
+        print("nothing is missing")
+    for lack in found if not json else ():
+        print(lack)
+    return NEGATIVE if any(lack.stops for lack in found) else OK
+
+
+def _say(text: str) -> None:
+    print(f"tlbcore: {text}", file=sys.stderr)

@@ -1,0 +1,62 @@
+"""`tlbcore report`: what a program did to its TLBs, as one page of HTML."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tlbcore import recordings
+from tlbcore.cli import OK
+from tlbcore.cli.common import add_json, add_recording, print_json
+from tlbcore.profile import KERNELS, MACHINES, profile
+from tlbcore.progress import Progress
+from tlbcore.report.page import write_page
+from tlbcore.report.table import number
+
+if TYPE_CHECKING:
+    import argparse
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's arguments."""
+    add_recording(parser)
+    parser.add_argument(
+        "-o", "--output", metavar="F", type=Path, help="the page to write (without: the name of R with .html, here)"
+    )
+    parser.add_argument(
+        "--kernel",
+        action="append",
+        metavar="K",
+        help=f"a kernel to compare with the recorded one; again for more (without: {', '.join(KERNELS)})",
+    )
+    parser.add_argument(
+        "--machine",
+        action="append",
+        metavar="M",
+        help=f"a machine to compare on; again for more, counts are of the first (without: {', '.join(MACHINES)})",
+    )
+    add_json(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Profile, write, and say what is in it."""
+    recording = recordings.load(args.recording)
+    with Progress("replaying") as progress:
+        found = profile(recording, kernels=args.kernel or KERNELS, machines=args.machine or MACHINES, progress=progress)
+    output = args.output
+    if output is None and not args.json:
+        name = str(recording.meta["file"])
+        output = Path(f"{name.split('.', maxsplit=1)[0] or name}.html")
+    if output is not None:
+        write_page(found, output)
+    if args.json:
+        print_json(found.to_dict())
+        return OK
+    source = "recorded" if found.is_recorded else "of the model, none are recorded"
+    print(f"{recording.meta['file']}: {number(len(found.flushes))} flushes ({source}),")
+    nr_storms = len(found.storms)
+    print(
+        f"{number(len(found.flushes.interruptions))} interruptions, {number(nr_storms)} storm{'s' * (nr_storms != 1)}"
+    )
+    print(f"written to {output}")
+    return OK

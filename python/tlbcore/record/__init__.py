@@ -1,0 +1,170 @@
+"""Recordings of programs: by the system's own `perf`, or, where that cannot be had, by `strace`, which knows less.
+
+from tlbcore.record import record
+done = record("firefox.tlbr", command=["firefox"])
+print(done)
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from tlbcore import recordings
+from tlbcore.errors import InputError, TlbcoreError
+from tlbcore.record.keep import Kept
+from tlbcore.record.needs import Host, Lack, has_strace, lacks
+from tlbcore.record.perf import BUFFER_PAGES, PerfError, PerfRun, with_perf
+from tlbcore.record.strace import UNKNOWN, StraceError, with_strace
+from tlbcore.whole_file import replacing
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+__all__ = ["SOURCES", "Host", "Lack", "LacksError", "PerfError", "Recorded", "StraceError", "lacks", "record"]
+
+SOURCES: Final = ("auto", "perf", "strace")
+"""Where a recording can come from; `auto` takes `perf`, and `strace` for a command if `perf` cannot."""
+
+
+class LacksError(TlbcoreError):
+    """This machine lacks something that a recording needs."""
+
+    def __init__(self, found: Sequence[Lack]) -> None:
+        super().__init__("; ".join(str(lack) for lack in found))
+        #: Each of them.
+        self.lacks = tuple(found)
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What was recorded."""
+
+    path: Path
+    #: `perf` or `strace`.
+    source: str
+    nr_events: int
+    nr_flushes: int
+    #: Events that the kernel had no room for: all counts are too low then.
+    nr_lost_events: int
+    #: Lines of other programs that were left out.
+    nr_of_others: int
+    #: The command's exit status; None without a command.
+    status: int | None
+    #: What is missing in the recording, one line each.
+    warnings: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The plain structure."""
+        return {**asdict(self), "path": str(self.path), "warnings": list(self.warnings)}
+
+    def __str__(self) -> str:
+        """Two lines."""
+        return f"{self.path}: {self.nr_events} events, {self.nr_flushes} flush records by {self.source}"
+
+
+def record(  # noqa: PLR0913  # what to record and how
+    output: str | os.PathLike[str],
+    *,
+    command: Sequence[str] | None = None,
+    seconds: float | None = None,
+    source: str = "auto",
+    buffer_pages: int = BUFFER_PAGES,
+    everybody: bool = False,
+    host: Host | None = None,
+    say: Callable[[str], None] | None = None,
+) -> Recorded:
+    """Records a command, or the whole system, and writes the recording, whole or not at all.
+
+    Args:
+        output: The recording (`.tlbr`), or with a name that ends in `.txt` its text.
+        command: What to run and record; without it everybody is recorded.
+        seconds: For how long, without a command; None: until Ctrl-C.
+        source: One of `SOURCES`.
+        buffer_pages: Pages of each CPU's buffer, a power of two; more if events are lost.
+        everybody: Keep the events of all programs although there is a command.
+        host: Where to look for what is needed.
+        say: Told what is done without, line by line, before it starts.
+
+    Raises:
+        LacksError: Something is missing; `lacks` says what to do about each.
+        PerfError: `perf` failed; what it said.
+        StraceError: `strace` failed.
+        InputError: A command and a time, an empty command, or one that is not there.
+        OSError: The recording cannot be written there.
+
+    """
+    output, tell = Path(output), say or (lambda _: None)
+    _check(output, command, seconds, source)
+    found = [] if source == "strace" else lacks(host)
+    stops = [lack for lack in found if lack.stops]
+    if stops and source == "auto" and command is not None and has_strace():
+        for lack in stops:
+            tell(str(lack))
+        tell("recording with strace instead")
+        source = "strace"
+    elif stops:
+        raise LacksError(stops)
+    if source != "strace":
+        for lack in found:
+            tell(str(lack))
+    elif not has_strace():
+        raise LacksError([Lack("strace", "install it (the package strace)")])
+    with tempfile.TemporaryDirectory(prefix=".tlbcore-record-", dir=output.parent) as folder:
+        text = Path(folder) / f"{_name(command)}.perf.txt"
+        if source == "strace":
+            run = PerfRun(Kept(), with_strace(text, command or ()), UNKNOWN)
+        else:
+            missing = [lack.what.removeprefix("event ") for lack in found]
+            run = with_perf(
+                text,
+                command=command,
+                seconds=seconds,
+                missing=missing,
+                buffer_pages=buffer_pages,
+                everybody=everybody,
+            )
+        recording = recordings.load(text)
+        with replacing(output) as partial:
+            if output.suffix == ".txt":
+                shutil.copyfile(text, partial)
+            else:
+                recording.save(partial)
+    lost = int(recording.meta["nr_lost_events"])
+    return Recorded(
+        path=output,
+        source="strace" if source == "strace" else "perf",
+        nr_events=recording.nr_events,
+        nr_flushes=recording.nr_flushes,
+        nr_lost_events=lost,
+        nr_of_others=run.kept.nr_of_others,
+        status=run.status,
+        warnings=(*(str(lack) for lack in found), *run.warnings),
+    )
+
+
+def _check(output: Path, command: Sequence[str] | None, seconds: float | None, source: str) -> None:
+    if source not in SOURCES:
+        raise InputError(f"source: found {source!r}, expected one of {', '.join(SOURCES)}")
+    if command is not None and not command:
+        raise InputError("found no command after --, expected one")
+    if command is not None and seconds is not None:
+        raise InputError("found a command and a number of seconds, expected one of both")
+    if seconds is not None and not seconds > 0:
+        raise InputError(f"seconds: found {seconds}, expected more than 0")
+    if source == "strace" and command is None:
+        raise InputError("strace: found no command, expected one: it cannot record the whole system")
+    if command is not None and shutil.which(command[0]) is None:
+        raise InputError(f"{command[0]}: found no such program, expected one to record")
+    if not output.parent.is_dir():
+        raise FileNotFoundError(2, "No such file or directory", str(output.parent))
+    if not os.access(output.parent, os.W_OK):
+        raise PermissionError(13, "Permission denied", str(output.parent))
+
+
+def _name(command: Sequence[str] | None) -> str:
+    return Path(command[0]).name if command else "system"

@@ -1,0 +1,153 @@
+"""Records with the system's own `perf`, and writes what it recorded as text."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import signal
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from tlbcore.errors import TlbcoreError
+from tlbcore.record.events import HELPFUL, NEEDED, TRUTH, perf_events
+from tlbcore.record.keep import Kept, kept_lines
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["FIELDS", "PerfError", "PerfRun", "with_perf"]
+
+FIELDS: Final = "comm,pid,tid,cpu,time,event,trace"
+"""What `perf script` prints of each event: the importer's input."""
+
+BUFFER_PAGES: Final = 8192
+"""Pages of the buffer of each CPU (`perf record -m`)."""
+
+#: The command says its number before it begins, so that its tasks can be told from everybody else's.
+_ANNOUNCE: Final = 'echo $$ >"$0" && exec "$@"'
+_LOST_CHUNKS: Final = re.compile(r"lost (\d+) (?:chunks|events|samples)")
+
+
+class PerfError(TlbcoreError):
+    """`perf` could not do it."""
+
+
+@dataclass(frozen=True)
+class PerfRun:
+    """What a run of `perf` gave."""
+
+    kept: Kept
+    #: The command's exit status; None without a command.
+    status: int | None
+    #: Warnings of `perf` about what is missing in the recording.
+    warnings: tuple[str, ...]
+
+
+def with_perf(  # noqa: PLR0913  # what to record and how
+    text: Path,
+    *,
+    command: Sequence[str] | None,
+    seconds: float | None,
+    missing: Sequence[str] = (),
+    buffer_pages: int = BUFFER_PAGES,
+    everybody: bool = False,
+) -> PerfRun:
+    """Records, and writes the text of `perf script` to `text`.
+
+    Args:
+        text: Where to.
+        command: What to run; without it the whole system is recorded.
+        seconds: For how long, without a command; None: until Ctrl-C.
+        missing: Events to do without.
+        buffer_pages: Pages of the buffer of each CPU, a power of two.
+        everybody: Keep all tasks although there is a command.
+
+    Raises:
+        PerfError: `perf` failed; what it said.
+
+    """
+    events = tuple(name for name in (*NEEDED, *HELPFUL, TRUTH) if name not in missing)
+    with tempfile.TemporaryDirectory(prefix=".tlbcore-record-", dir=text.parent) as name:
+        folder = Path(name)
+        data, number = folder / "perf.data", folder / "pid"
+        # `-a`: who else runs on a CPU decides what is in mm_cpumask.
+        arguments = ["perf", "record", "-a", "-m", str(buffer_pages), "-o", str(data), *perf_events(events)]
+        if command is not None:
+            arguments += ["--", "/bin/sh", "-c", _ANNOUNCE, str(number), *command]
+        elif seconds is not None:
+            arguments += ["--", "sleep", str(seconds)]
+        said, status = _record(arguments)
+        if not data.exists() or (command is not None and not number.exists()):
+            raise PerfError(f"perf record: {_complaint(said, status)}")
+        root = int(number.read_text(encoding="ascii")) if command is not None and not everybody else None
+        kept = Kept()
+        warnings = _script(data, text, root, kept)
+    lost = [line.strip() for line in said.splitlines() if _LOST_CHUNKS.search(line)]
+    return PerfRun(kept, status if command is not None else None, tuple(dict.fromkeys([*lost, *warnings])))
+
+
+def _record(arguments: list[str]) -> tuple[str, int]:
+    """Run it; Ctrl-C ends the recording, not the program: `perf` writes what it has."""
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as said:
+        with subprocess.Popen(arguments, stderr=said, env={**os.environ, "LC_ALL": "C"}) as process:  # noqa: S603
+            status = None
+            while status is None:
+                try:
+                    status = process.wait()
+                except KeyboardInterrupt:
+                    # From a terminal it has got it already, and does not mind; from `kill` it has not.
+                    process.send_signal(signal.SIGINT)
+        said.seek(0)
+        return said.read(), status
+
+
+def _script(data: Path, text: Path, root: int | None, kept: Kept) -> list[str]:
+    arguments = ["perf", "script", "-i", str(data), "--ns", "--show-lost-events", "-F", FIELDS]
+    with (
+        tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as said,
+        text.open("w", encoding="utf-8", errors="surrogateescape") as out,
+        subprocess.Popen(  # noqa: S603  # the system's own perf
+            arguments, stdout=subprocess.PIPE, stderr=said, env={**os.environ, "LC_ALL": "C"}
+        ) as process,
+    ):
+        assert process.stdout is not None  # noqa: S101  # it is a pipe
+        out.writelines(_head())
+        lines = (line.decode("utf-8", "surrogateescape") for line in process.stdout)
+        out.writelines(kept_lines(lines, root, kept))
+        status = process.wait()
+        said.seek(0)
+        complaint = said.read()
+    if status:
+        raise PerfError(f"perf script: {_complaint(complaint, status)}")
+    return [line.strip() for line in complaint.splitlines() if _LOST_CHUNKS.search(line)]
+
+
+def _head() -> list[str]:
+    """What the importer reads of the machine, in the form of `perf script --header`."""
+    return [
+        f"# os release : {platform.release()}\n",
+        f"# cpudesc : {_cpu()}\n",
+        f"# nrcpus online : {os.cpu_count()}\n",
+    ]
+
+
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    return next(
+        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor()
+    )
+
+
+def _complaint(said: str, status: int) -> str:
+    """The line of what `perf` said that tells most: the first that names an error, else the last."""
+    lines = [line.strip() for line in said.splitlines() if line.strip() not in {"", "Error:", "Warning:"}]
+    words = ("error", "failed", "cannot", "can't", "unable", "denied", "permission", "not found", "no such", "invalid")
+    telling = (line for line in lines if any(word in line.lower() for word in words))
+    return next(telling, lines[-1] if lines else f"ended with status {status}")
