@@ -2,6 +2,9 @@
 
 PYTHON ?= python3
 PYTEST_ARGS ?= -n auto
+RELEASE_PYTHON ?= $(PYTHON)
+RELEASE_TESTS ?= tests/test_packaging.py tests/test_cli.py tests/test_doctests.py tests/test_results.py tests/test_sweep.py \
+	tests/test_bad_input.py tests/test_man_pages.py tests/test_simulator.py tests/test_notebooks.py
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -25,10 +28,10 @@ export PIP_QUIET := 1
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test lint scores bench docs build lab clean
+.PHONY: help demo test lint scores bench docs build release lab clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(CORE) ## Compare kernels on a real recording, then hold the model against what was recorded
 	$(BIN)/tlbcore compare $(DEMO_RECORDING) $(addprefix --kernel ,$(DEMO_KERNELS))
@@ -67,6 +70,17 @@ docs: $(DOCS) ## Build the documentation into docs/_build, warnings are errors
 
 build: $(DEV) ## Build a wheel and a source distribution into dist
 	$(BIN)/maturin build --release --sdist --out dist
+
+# The wheel is built from the source distribution, elsewhere, so that both are tried; a fresh environment has nothing else.
+release: $(DEV) ## Build both, install the wheel into a fresh environment, run tests against it: RELEASE_TESTS=tests for all
+	rm -rf build/release
+	$(BIN)/maturin sdist --out build/release/dist
+	$(BIN)/python -m pip wheel --no-deps --wheel-dir build/release/dist build/release/dist/*.tar.gz
+	$(RELEASE_PYTHON) -m venv build/release/venv
+	build/release/venv/bin/python -m pip install --upgrade 'pip>=25.1'
+	build/release/venv/bin/python -m pip install --group dev build/release/dist/*.whl
+	build/release/venv/bin/python -m pytest $(PYTEST_ARGS) $(RELEASE_TESTS)
+	@ls -l build/release/dist
 
 # Needs packages of the system (lab/README.md), no virtual environment.
 lab: ## Record a scenario on a real kernel in QEMU: SCENARIO=FILE, LAB_ARGS='--kernel-package NAME'

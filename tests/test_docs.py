@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from shown_output import PAGES, ROOT, Example, examples, workplace
+from tlbcore import races
+from tlbcore.schemes import SCHEMES
 
 CHECKED = (*PAGES, "ARCHITECTURE.md", "CONTRIBUTING.md", "BENCHMARKING.md", "data/README.md")
 
@@ -38,6 +40,36 @@ def test_every_path_on_a_page_exists(page: str) -> None:
     named = re.findall(r"`((?:python|rust|docs|tests|tools|data|examples|benches)/[\w./-]*)`", text)
     missing += [path for path in named if not (ROOT / path).exists()]
     assert missing == []
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_code_that_is_not_run_stands_in_an_example_that_is(page: str) -> None:
+    programs = [path.read_text(encoding="utf-8") for path in sorted((ROOT / "examples").glob("*.py"))]
+    for code in re.findall(r"^```py\n(.*?)^```$", (ROOT / page).read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL):
+        assert any(code in program for program in programs), code
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.startswith("docs/schemes/")])
+def test_a_scheme_page_has_its_parts_and_names_races_that_there_are(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    assert re.findall(r"^## (.*)$", text, re.MULTILINE) == [
+        "Provenance",
+        "Batching rule",
+        "What it cannot do",
+        "Steps",
+        "Invariant",
+        "Costs",
+        "Known races",
+    ]
+    covered, _, uncovered = text.partition("## Known races")[2].partition("Not covered:")
+    races_named = re.compile(r"\b(?:[RM]\d+[ab]?)\b")
+    assert set(races_named.findall(uncovered)) <= set(races.UNCOVERED)
+    assert set(races_named.findall(covered)) <= {*races.RACES, *races.UNCOVERED}
+
+
+def test_each_scheme_has_a_page() -> None:
+    titles = {(ROOT / page).read_text(encoding="utf-8").splitlines()[0] for page in PAGES if "/schemes/" in page}
+    assert titles == {f"# {name}" for name in SCHEMES}
 
 
 def example(shown: str) -> Example:

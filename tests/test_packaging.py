@@ -35,6 +35,18 @@ def test_one_version_everywhere() -> None:
         assert load_toml(f"rust/{crate}/Cargo.toml")["package"]["version"] == {"workspace": True}
 
 
+def test_the_citation_names_this_version() -> None:
+    text = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert re.findall(r"^version: (.*)$", text, re.MULTILINE) == [tlbcore.__version__]
+    assert re.findall(r"^  - (MIT|Apache-2.0)$", text, re.MULTILINE) == ["MIT", "Apache-2.0"]
+
+
+@pytest.mark.skipif(ROOT in Path(tlbcore.__file__).parents, reason="the sources are used, nothing is installed")
+def test_man_pages_and_completions_are_installed() -> None:
+    for name in ("man/man1/tlbcore.1", "man/man1/tlbcore-compare.1", "bash-completion/completions/tlbcore"):
+        assert (Path(sys.prefix) / "share" / name).is_file(), name
+
+
 def test_changelog_has_a_section_for_what_comes_or_what_is() -> None:
     changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     assert re.search(rf"^## \[(Unreleased|{re.escape(tlbcore.__version__)})\]", changelog, re.MULTILINE)

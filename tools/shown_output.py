@@ -3,7 +3,7 @@
 In a ```` ```console ```` block a line that begins with ``$ `` is a command (of ``tlbcore``, or ``python FILE``), what
 follows its output; a ```` ```python ```` block is a program of its own, a ```` ```text ```` block right after it its
 output. A line ``...`` stands for any lines, ``...`` inside a line for any text. ``tests/test_docs.py`` holds what is
-shown against what comes out; ``python tools/shown_output.py`` writes what comes out into the pages.
+shown against what comes out; ``python tools/shown_output.py [PAGE...]`` writes what comes out into the pages.
 """
 
 import os
@@ -17,8 +17,17 @@ from pathlib import Path
 from typing import Final
 
 ROOT: Final = Path(__file__).parents[1]
-PAGES: Final = ("README.md", *(f"docs/{page.name}" for page in sorted((ROOT / "docs").glob("*.md"))))
+PAGES: Final = (
+    "README.md",
+    *(
+        page.relative_to(ROOT).as_posix()
+        for folder in ("docs", "docs/schemes")
+        for page in sorted((ROOT / folder).glob("*.md"))
+    ),
+)
 WILDCARD: Final = "..."
+_TIME: Final = re.compile(r"(\(.* states, )\d+\.\d+ s\)")
+"""How long a search took: another number each time."""
 
 _BLOCK: Final = re.compile(r"^```(console|python|text)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -79,7 +88,7 @@ class Example:
 
         A part between two wildcards begins where a line begins with the same word.
         """
-        lines = output.splitlines()
+        lines = [_TIME.sub(r"\1... s)", line) for line in output.splitlines()]
         parts: list[list[str]] = [[]]
         for line in self.shown:
             if line == WILDCARD:
@@ -153,5 +162,5 @@ def refresh(page: str) -> int:
 
 
 if __name__ == "__main__":
-    for name in PAGES:
+    for name in sys.argv[1:] or PAGES:
         print(f"{name}: {refresh(name)} outputs changed")

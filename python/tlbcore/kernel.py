@@ -29,11 +29,14 @@ class Sourced:
     source: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Kernel:
     """What `replay`, `compare` and `validate` run.
 
     >>> from tlbcore import kernels, schemes
+    >>> kernels.get("linux-6.18")
+    <Kernel linux-6.18: Linux 6.18: lazily cleared mm_cpumask>
+
     >>> mine = kernels.get("linux-6.18").derive("mine", munmap=schemes.MmuGather(delay_rmap=False))
     >>> mine.schemes["munmap"].delay_rmap
     False
@@ -50,6 +53,10 @@ class Kernel:
     #: Where each part stands, by its path in the plain structure, such as ``constants.thp`` and ``programs.munmap``.
     #: The schemes say it of their options.
     sources: Mapping[str, Sources] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        """One line."""
+        return f"<Kernel {self.name}: {self.title}>"
 
     @classmethod
     def with_sources(  # noqa: PLR0913 - what a kernel is made of

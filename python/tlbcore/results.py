@@ -63,7 +63,11 @@ class Result(ABC):
     def __str__(self) -> str:
         """The headline, and the table below it."""
         head, rows = self.table()
-        return f"{self.headline()}\n\n{table(head, rows, emphasis=False)}" if rows else self.headline()
+        if not rows:
+            return self.headline()
+        words = [any(cell.strip(" 0123456789.,-") for row in rows for cell in (row[i],)) for i in range(len(head))]
+        left = [*words, False].index(False)
+        return f"{self.headline()}\n\n{table(head, rows, emphasis=False, left=left)}"
 
     def __repr__(self) -> str:
         """One line."""

@@ -50,9 +50,11 @@ COMMANDS: Final[Mapping[str, Command]] = {
     "sweep": Command("tlbcore.cli.sweep", "Replay recordings under kernels on machines: every combination"),
     "check": Command("tlbcore.cli.check", "Try every interleaving of a few operations: safe, or a counterexample"),
     "races": Command("tlbcore.cli.races", "List the documented races, found and mended, or tell the story of one"),
+    "tlb": Command("tlbcore.cli.tlb", "Run address traces through TLBs: hits and misses of each level, page walks"),
     "schemes": Command("tlbcore.cli.schemes", "List the batching schemes, or print what one does step by step"),
     "kernels": Command("tlbcore.cli.kernels", "List the kernels and their switches, or print one"),
     "machines": Command("tlbcore.cli.machines", "List the machines, or print one with the source of each number"),
+    "completion": Command("tlbcore.cli.completion", "Print the completion of this command line for a shell"),
 }
 """The commands, in the order in which ``--help`` lists them."""
 
@@ -110,7 +112,13 @@ class _OneLineParser(argparse.ArgumentParser):
         self.exit(USAGE, f"tlbcore: error: {message} (see {self.prog} --help)\n")
 
 
-def _run(argv: Sequence[str], commands: Mapping[str, Command]) -> int:
+def build_parser(commands: Mapping[str, Command] = COMMANDS, chosen: str | None = None) -> argparse.ArgumentParser:
+    """The parser of a command line.
+
+    Args:
+        commands: The commands to offer.
+        chosen: The only command whose arguments are wanted, and whose module is imported; None for all of them.
+    """
     parser = _OneLineParser(
         prog="tlbcore",
         description="Measure and check TLB-flush batching schemes of Linux before writing the kernel patch.",
@@ -119,22 +127,28 @@ def _run(argv: Sequence[str], commands: Mapping[str, Command]) -> int:
     )
     parser.add_argument("--version", action="version", version=_version())
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    # No option before the command takes a value, so the first word is the command. Only its module is imported:
-    # `tlbcore --help` should not wait for numpy.
-    chosen = next((word for word in argv if not word.startswith("-")), None)
-    module: CommandModule | None = None
     for name, command in commands.items():
         subparser = subparsers.add_parser(
             name, help=command.summary, description=f"{command.summary}.", allow_abbrev=False
         )
-        if name == chosen:
-            module = cast("CommandModule", import_module(command.module))
-            module.add_arguments(subparser)
-    args = parser.parse_args(argv)
-    if module is None:
+        if chosen is None or name == chosen:
+            _module(command).add_arguments(subparser)
+    return parser
+
+
+def _module(command: Command) -> CommandModule:
+    return cast("CommandModule", import_module(command.module))
+
+
+def _run(argv: Sequence[str], commands: Mapping[str, Command]) -> int:
+    # No option before the command takes a value, so the first word is the command. Only its module is imported:
+    # `tlbcore --help` should not wait for numpy.
+    chosen = next((word for word in argv if not word.startswith("-")), "")
+    args = build_parser(commands, chosen).parse_args(argv)
+    if chosen not in commands:
         message = f"argparse accepted the unknown command {chosen!r}"
         raise AssertionError(message)
-    return module.run(args)
+    return _module(commands[chosen]).run(args)
 
 
 def _version() -> str:

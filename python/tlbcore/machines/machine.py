@@ -66,11 +66,13 @@ class Value:
     source: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Machine:
     """A machine that replay, compare and the cost model can use.
 
     >>> from tlbcore import machines
+    >>> machines.get("skylake_sp")
+    <Machine skylake_sp: Skylake-X/SP, x86_64>
     >>> machines.get("skylake_sp:nr_cpus=64").config()["nr_cpus"]
     64
     """
@@ -101,6 +103,10 @@ class Machine:
         for name, cost in self.costs_ns.items():
             if not 0 <= cost < float("inf"):
                 raise InputError(f"machine {self.name}: {name}: found {cost}, expected nanoseconds, 0 or more")
+
+    def __repr__(self) -> str:
+        """One line."""
+        return f"<Machine {self.name}: {self.title}>"
 
     def config(self) -> dict[str, object]:
         """The plain structure (`MachineConfig` of docs/machine.md) that the core and the reference read."""

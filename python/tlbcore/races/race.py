@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["Race"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Race:
     """A race of Linux, or of a patch that was posted.
 
@@ -42,6 +42,10 @@ class Race:
     scenario: Mapping[str, Any]
     cve: str = ""
     buggy_engine: Mapping[str, bool] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        """One line."""
+        return f"<Race {self.id}: {self.title}>"
 
     @property
     def documented_steps(self) -> int:

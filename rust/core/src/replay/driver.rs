@@ -133,12 +133,19 @@ pub(super) struct Measured {
     masks: Option<Arc<MaskEvidence>>,
     overlap: Overlap,
     in_flight: InFlight,
+    /// When the last event of all is over, and the last call that takes effect late.
+    end_ns: u64,
 }
 
 impl Measured {
     pub(super) fn of(recording: &Recording, config: &MachineConfig, follow_masks: bool) -> Self {
         let nesting = if recording.meta.source == "perf" { Nesting::of(recording) } else { Nesting::default() };
+        let events = &recording.events;
+        let is_late = |kind: u8| [EventKind::Mmap, EventKind::Mremap].iter().any(|late| late.number() == kind);
+        let late = events.kind.iter().zip(events.end_ns.iter()).filter(|&(&kind, _)| is_late(kind));
+        let end_ns = late.fold(events.time_ns.last().copied().unwrap_or(0), |end_ns, (_, &late)| end_ns.max(late));
         Self {
+            end_ns: end_ns.max(nesting.last_woken_ns().saturating_add(1)),
             masks: follow_masks.then(|| Arc::new(MaskEvidence::new(recording))),
             overlap: Overlap::new(recording),
             in_flight: InFlight::new(recording, &nesting, config.nr_cpus as usize),
@@ -235,6 +242,8 @@ pub(super) struct Driver<'a> {
     noted: Vec<(usize, &'static str)>,
     /// Sums of what was not kept one by one.
     notes: BTreeMap<&'static str, u64>,
+    /// When all is over, whoever did the last thing.
+    end_ns: u64,
     keep: Keep,
     nr_events: u64,
     /// What the machine did, if it is wanted.
@@ -291,6 +300,7 @@ impl<'a> Driver<'a> {
             ledger: Ledger::default(),
             noted: Vec::new(),
             notes: BTreeMap::new(),
+            end_ns: measured.end_ns,
             keep,
             nr_events: 0,
             traced: None,
@@ -323,6 +333,7 @@ impl<'a> Driver<'a> {
         self.end_open()?;
         self.flush_reclaim()?;
         self.run_deferred(u64::MAX)?;
+        self.set_now(self.end_ns);
         self.finish_execs()?;
         self.exit_rest()?;
         let mut notes = self.notes;

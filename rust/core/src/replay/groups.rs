@@ -25,13 +25,19 @@ impl Groups {
 }
 
 /// The groups of a recording. One if it cannot be taken apart: when time goes back in it, or there are events of scenarios
-/// in it, whose files have names that all processes know, and whose reclaim takes pages from whoever has them.
+/// in it, whose files have names that all processes know, and whose reclaim takes pages from whoever has them. Nor where a
+/// task that stands for many did something but switch.
 pub(super) fn groups(recording: &Recording) -> Groups {
     let events = &recording.events;
     let nr_tasks = recording.tasks.len();
     let nr_cpus = events.cpu.iter().max().map_or(0, |&cpu| usize::from(cpu) + 1);
-    let is_of_scenario = |&number: &u8| EventKind::from_number(number).is_none_or(of_scenario);
-    if recording.meta.source != "perf" || !events.time_ns.is_sorted() || events.kind.iter().any(is_of_scenario) {
+    let holds_together = |row: usize| match EventKind::from_number(events.kind[row]) {
+        Some(EventKind::Switch | EventKind::MigrateTask) => false,
+        Some(kind) => of_scenario(kind) || events.task[row] as usize >= nr_tasks,
+        None => true,
+    };
+    let is_of_perf = recording.meta.source == "perf" && events.time_ns.is_sorted();
+    if !is_of_perf || (0..events.len()).any(holds_together) {
         return Groups { of_cpu: vec![0; nr_cpus], nr_events: vec![events.len()] };
     }
     let mut sets = Sets((0..(nr_cpus + nr_tasks) as u32).collect());
@@ -150,6 +156,10 @@ mod tests {
         back.events.kind.to_mut()[1] = EventKind::ReclaimPage.number();
         assert_eq!(rows(&back).len(), 1, "reclaim takes pages from whoever has them");
         back.events.kind.to_mut()[1] = EventKind::Fault.number();
+        back.events.task.to_mut()[1] = crate::trace::kinds::TASK_OTHER;
+        assert_eq!(rows(&back).len(), 1, "that may be any task");
+        back.events.kind.to_mut()[1] = EventKind::Switch.number();
+        assert_eq!(rows(&back).len(), 2);
         back.meta.source = "lab".to_owned();
         assert_eq!(rows(&back).len(), 1);
         assert_eq!(rows(&recording(&[])), [[0; 0]; 0]);

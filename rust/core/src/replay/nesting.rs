@@ -92,6 +92,11 @@ impl Nesting {
         self.nr_open.get(&row).copied().unwrap_or(0)
     }
 
+    /// When the last call was woken, in ns; 0 if none was.
+    pub(super) fn last_woken_ns(&self) -> u64 {
+        self.woken_ns.values().fold(0, |last, &woken_ns| last.max(woken_ns))
+    }
+
     /// When the call has got its lock, in ns, if it had to wait for that without its CPU.
     pub(super) fn woken_ns(&self, row: usize) -> Option<u64> {
         self.woken_ns.get(&row).copied()

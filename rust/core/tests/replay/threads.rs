@@ -27,9 +27,13 @@ fn moved(event: Event, nr: u32) -> Event {
     event
 }
 
-/// What perf records: no events of scenarios.
-fn is_of_perf(kind: EventKind) -> bool {
+/// What perf records: no events of scenarios, and of tasks that stand for many only switches.
+fn is_of_perf(event: &Event) -> bool {
     use EventKind as K;
+    let kind = event.kind();
+    if event.task >= NR_TASKS {
+        return kind == K::Switch;
+    }
     kind.is_call()
         || matches!(kind, K::Fault | K::Switch | K::MigrateTask | K::ProcessFork | K::TaskStart | K::Exec | K::Exit)
 }
@@ -42,7 +46,7 @@ fn beside(recordings: &[Recording], perf_only: bool) -> Recording {
     for (nr, recording) in recordings.iter().enumerate() {
         let pid = |pid: u32| pid + 10 * nr as u32;
         whole.tasks.extend(recording.tasks.iter().map(|task| TaskInfo { pid: pid(task.pid), ..task.clone() }));
-        let is_wanted = |row: &usize| !perf_only || is_of_perf(recording.events.get(*row).kind());
+        let is_wanted = |row: &usize| !perf_only || is_of_perf(&recording.events.get(*row));
         let wanted = (0..recording.events.len()).filter(is_wanted);
         rows.extend(wanted.map(|row| (recording.events.time_ns[row], nr, row)));
     }
