@@ -70,6 +70,8 @@ class _Thread:
     cpu: int
     #: The fork that made it is in the text. Its first calls can stand before the line that tells of it.
     is_known: bool = False
+    #: When its last call and what is assumed after it are over.
+    free_ns: int = 0
     #: A call that has begun: its name, arguments and time.
     open: tuple[str, str, int] | None = None
 
@@ -144,6 +146,7 @@ class _Reader:
         if number is None:
             self.assumed["other_calls_passed_over"] += 1
             return
+        began = max(began, thread.free_ns)
         spent = _SPENT.search(call["more"])
         ended = began + 1 + (round(float(spent[1]) * 1e9) if spent else 0)
         try:
@@ -169,7 +172,7 @@ class _Reader:
             self.brk.pop(thread.pid, None)
         self.put(thread, ended, "raw_syscalls:sys_exit", f"NR {number} = {result}")
         self.touch(thread, name, args, result, ended)
-        self.last_ns = max(self.last_ns, began)
+        thread.free_ns = ended + 2
 
     def fork(self, parent: _Thread, name: str, args: str, tid: int, time_ns: int) -> None:
         flags = flags_of(args) if name.startswith("clone") else 0
