@@ -29,7 +29,10 @@ DOCS = Path(__file__).parents[1] / "docs"
 UNUSED_STEPS = {
     "clear_young_dirty": "for schemes of one's own: the kernels' MADV_FREE takes the entry out and writes it back",
     "ptep_clear_young": "for schemes of one's own: no modelled operation has a program that ages entries",
+    "ptdesc_pmd_pts_dec": "no kernel here has hugetlb: the scheme `HugetlbGather` of the races unshares tables",
+    "pud_clear": "no kernel here has hugetlb: the scheme `HugetlbGather` of the races unshares tables",
     "select_range_at": "only a program that is run by hand changes its arguments",
+    "tlb_flush_pud_range": "no kernel here has hugetlb: the scheme `HugetlbGather` of the races unshares tables",
 }
 UNUSED_CONDITIONS = {
     "delay_rmap": "what a kernel decides at the entry is known where the entry is handled",
@@ -37,6 +40,7 @@ UNUSED_CONDITIONS = {
     "migration": "no other operation runs while pages migrate",
     "mm_tlb_flush_nested": "asked inside flush_tlb_tracked_range and tlb_finish_mmu",
     "page_huge": "huge entries have blocks of their own",
+    "pmd_shared": "no kernel here has hugetlb: the scheme `HugetlbGather` of the races asks",
     "populates": "populating is done by accesses after the program",
     "proactive": "reclaim flushes alike, whoever wants it",
     "pte_accessible": "asked inside ptep_clear_flush and set_tlb_ubc_flush_pending",

@@ -96,6 +96,9 @@ impl Unroller<'_> {
             Asked::WriteFault => Test::Const(self.fault.is_some_and(|(_, write)| write)),
             Asked::ShouldDeferFlush => Test::Const(self.world.users > 0),
             Asked::MmTlbFlushPending if self.pending_matters() => Test::Above(self.vars.read(Var::FlushPending(0)), 0),
+            Asked::PmdShared => self.table_is_shared(at),
+            Asked::WholePmd | Asked::PageHuge => Test::Const(self.is_huge(at)),
+            Asked::PmdPresent => self.pmd_present(at),
             Asked::MmTlbFlushNested => Test::Above(self.vars.read(Var::FlushPending(0)), 1),
             // No MADV_FREE or KSM runs; nobody gathers; only mprotect changes rights; and what no scenario has: huge pages, zero pages, userfaultfd, shmem, VM_DONTCOPY,
             // fetches, mremap's other ways, populating.
@@ -106,11 +109,9 @@ impl Unroller<'_> {
             | Asked::UffdWp
             | Asked::PageSwapShared
             | Asked::ZeroPage
-            | Asked::PageHuge
             | Asked::PageShmem
             | Asked::VmaDontcopy
             | Asked::VmaHugeAllowed
-            | Asked::WholePmd
             | Asked::ExecFault
             | Asked::HugeFaultFits
             | Asked::PmdIsHuge
@@ -184,6 +185,8 @@ impl Unroller<'_> {
                 Var::Lazyfree(_) => format!("folio_test_lazyfree({})", self.frame_name(at)),
                 Var::Ksm(_) => format!("folio_test_ksm({})", self.frame_name(at)),
                 Var::FlushPending(_) if *above == 0 => "mm_tlb_flush_pending()".to_owned(),
+                Var::Shared(_) => "ptdesc_pmd_is_shared()".to_owned(),
+                Var::Pmd(_) => "pmd_present()".to_owned(),
                 Var::FlushPending(_) => "mm_tlb_flush_nested()".to_owned(),
                 _ => String::new(),
             },

@@ -541,7 +541,7 @@ impl<const W: usize> KernelModel<W> {
                 if field.mask == 0 || known < field.get(state) {
                     continue;
                 }
-                if self.tlb[index][slot].get(state) & !self.walked(state, *page, *frame) != 0 {
+                if self.tlb[index][slot].get(state) & !Self::walked(state, self.entry_now(state, *page), *frame) != 0 {
                     found |= Invariant::GenSound.bit();
                 }
             }

@@ -16,7 +16,7 @@ impl Unroller<'_> {
             let code = &self.kernel.program(program).code;
             code.iter().any(|instr| matches!(instr, Instr::Leaf(leaf) if wanted(leaf)))
         };
-        self.world.threads.iter().filter(|thread| has(thread.program)).count()
+        self.world.threads.iter().filter(|thread| !thread.is_walker && has(thread.program)).count()
     }
 
     /// Whether any thread's program has the condition.
@@ -29,7 +29,8 @@ impl Unroller<'_> {
             }
         }
         let asks = |instr: &Instr| matches!(instr, Instr::BranchUnless { condition, .. } if has(condition, wanted));
-        self.world.threads.iter().any(|thread| self.kernel.program(thread.program).code.iter().any(asks))
+        let mut programs = self.world.threads.iter().filter(|thread| !thread.is_walker);
+        programs.any(|thread| self.kernel.program(thread.program).code.iter().any(asks))
     }
 
     /// Whether anybody can see another's `tlb_flush_pending`.
@@ -54,11 +55,11 @@ impl Unroller<'_> {
     /// `flush_tlb_mm()`.
     pub(super) fn flush_mm(&mut self, text: &str, next: OpIndex) -> OpIndex {
         let all = self.pages_of_mm(0);
-        self.flush_of(Scope::Pages(all), true, Freed::Yes, text, next)
+        self.flush_of(self.with_tables(all), true, Freed::Yes, text, next)
     }
 
     pub(super) fn flush_of(&mut self, scope: Scope, full: bool, freed: Freed, text: &str, next: OpIndex) -> OpIndex {
-        if self.world.users == 0 {
+        if self.world.users == 0 || self.in_other_mm {
             return next;
         }
         if self.batches_invalidations() && scope != Scope::LazyBatch {
@@ -169,7 +170,7 @@ impl Unroller<'_> {
         if !self.pending_matters() {
             return next;
         }
-        let var = self.vars.write(Var::FlushPending(0));
+        let var = self.vars.write(Var::FlushPending(u8::from(self.in_other_mm)));
         let name = if by > 0 { "inc" } else { "dec" };
         let text = format!("{name}_tlb_flush_pending()");
         let kind = if self.world.engine.tlb_flush_pending_is_bool {
@@ -182,7 +183,7 @@ impl Unroller<'_> {
 
     pub(super) fn pte_accessible(&mut self) -> (Test, Class) {
         if self.has_protnone() && self.pending_matters() {
-            let pending = self.vars.read(Var::FlushPending(0));
+            let pending = self.vars.read(Var::FlushPending(u8::from(self.in_other_mm)));
             (Test::PteAccessible { pending }, Class::Visible)
         } else {
             (Test::Pte { mask: pte::PRESENT, value: pte::PRESENT }, Class::Local)
@@ -218,7 +219,8 @@ impl Unroller<'_> {
         let queued = self.read_local(Local::Queued);
         self.by_frame(Var::Refs, false);
         let free = self.op(Kind::FreeQueued, Class::Visible, next, 0, "free_pages_and_swap_cache()".to_owned());
-        self.op(Kind::Branch(Test::Above(queued, 0)), Class::Local, free, next, String::new())
+        let free = self.op(Kind::Branch(Test::Above(queued, 0)), Class::Local, free, next, String::new());
+        self.free_gathered(free)
     }
 
     /// `tlb_finish_mmu()`.
@@ -230,10 +232,18 @@ impl Unroller<'_> {
             return flush;
         }
         let mut nested = flush;
-        for local in [Local::FullMm, Local::FreedTables] {
-            nested = self.set_local(local, 1, nested);
+        if self.has_tables() && self.world.engine.nested_finish_forgets_tables {
+            // The whole range, but of last-level entries only.
+            let range = self.read_local(Local::Range);
+            let all = u64::from(self.pages_of_mm(0));
+            nested = self.op(Kind::SetBits(range, all), Class::Local, nested, 0, String::new());
+            nested = self.set_local(Local::FreedTables, 0, nested);
+        } else {
+            for local in [Local::FullMm, Local::FreedTables] {
+                nested = self.set_local(local, 1, nested);
+            }
         }
-        let pending = self.vars.read(Var::FlushPending(0));
+        let pending = self.vars.read(Var::FlushPending(u8::from(self.in_other_mm)));
         let text = "mm_tlb_flush_nested()".to_owned();
         self.op(Kind::Branch(Test::Above(pending, 1)), Class::Visible, nested, flush, text)
     }
@@ -250,7 +260,7 @@ impl Unroller<'_> {
             return part;
         }
         let nested = self.flush(Scope::Pages(whole), "flush_tlb_range(vma)", done);
-        let pending = self.vars.read(Var::FlushPending(0));
+        let pending = self.vars.read(Var::FlushPending(u8::from(self.in_other_mm)));
         let text = "mm_tlb_flush_nested()".to_owned();
         self.op(Kind::Branch(Test::Above(pending, 1)), Class::Visible, nested, part, text)
     }

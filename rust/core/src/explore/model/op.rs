@@ -2,6 +2,7 @@
 
 use crate::program::{MkWriteRule, ProtSource};
 
+use super::tables::TableStep;
 use super::vars::VarId;
 
 /// An index into the code of a model.
@@ -29,6 +30,8 @@ pub enum Scope {
     Tracked,
     /// The lazy-MMU batch of the CPU on which the thread is.
     LazyBatch,
+    /// These virtual pages, and what CPUs have cached of the tables above them.
+    PagesAndTables(u32),
 }
 
 /// Whether a flush is one of freed tables, which lazy CPUs must hear of too.
@@ -364,6 +367,8 @@ pub enum Kind {
         /// To.
         to: VarId,
     },
+    /// A step on page tables themselves.
+    Table(TableStep),
     /// The system call returns.
     Return(Promise),
 }
@@ -383,4 +388,20 @@ pub struct Op {
     pub text: String,
     /// Whose it is.
     pub thread: u8,
+}
+
+impl Op {
+    /// What can come next.
+    pub fn targets(&self) -> Vec<OpIndex> {
+        match &self.kind {
+            Kind::Done => Vec::new(),
+            Kind::Idle(choices) => choices.iter().map(|(_, _, target)| *target).collect(),
+            Kind::Branch(Test::Const(true)) => vec![self.next],
+            Kind::Branch(_) | Kind::PteSame(_) | Kind::ReadIfMaps(..) | Kind::TestClearDirty(_) | Kind::Choose => {
+                vec![self.next, self.other]
+            }
+            Kind::Table(step) if step.has_two_ends() => vec![self.next, self.other],
+            _ => vec![self.next],
+        }
+    }
 }
