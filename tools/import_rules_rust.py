@@ -27,6 +27,8 @@ ALLOWED: Final[dict[str, frozenset[str]]] = {
     # programs, the machine that gives them their meaning
     "program": _PARTS,
     "machine": _PARTS | {"program"},
+    # address traces through the TLBs of a machine; no page tables, no kernel
+    "tlb_trace": frozenset({"addr", "error", "tlb"}),
     # recordings know nothing of what is done with them
     "trace": frozenset({"addr", "cpumask", "error"}),
     # the two drivers do not know each other

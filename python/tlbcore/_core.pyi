@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 __all__ = [
+    "AddressTrace",
     "CpuMask",
     "Machine",
     "Recording",
@@ -23,6 +24,7 @@ __all__ = [
     "invariants",
     "program_names",
     "replay",
+    "simulate_tlb",
     "step_names",
     "validate_kernel",
 ]
@@ -111,6 +113,24 @@ def replay(
     Ctrl-C ends it with KeyboardInterrupt.
     """
 
+def simulate_tlb(
+    config_json: str,
+    options_json: str,
+    streams: list[
+        tuple[
+            npt.NDArray[np.uint64],
+            npt.NDArray[np.uint64],
+            npt.NDArray[np.uint8],
+            npt.NDArray[np.uint16],
+            npt.NDArray[np.uint64],
+        ]
+    ],
+) -> str:
+    """Runs one stream for each CPU through its TLBs; what each CPU came to, as JSON text.
+
+    A stream is addresses and the columns of its events: place, kind, PCID, address. Ctrl-C ends it.
+    """
+
 def step_names() -> list[str]:
     """The names of all steps, control steps first."""
 
@@ -121,6 +141,42 @@ def validate_kernel(json: str) -> None:
         InputError: The structure is not that of a kernel.
         ProgramError: A step cannot stand where it stands; the message has its path.
     """
+
+@final
+class AddressTrace:
+    """A file with the addresses of a program's accesses."""
+
+    @staticmethod
+    def open(path: str | os.PathLike[str], format: str | None = None) -> AddressTrace:  # noqa: A002  # the usual word
+        """Reads any file that is understood; ``format`` insists on one."""
+
+    @staticmethod
+    def formats() -> list[str]:
+        """The names of the formats."""
+
+    @property
+    def format(self) -> str:
+        """What the file was written in."""
+
+    @property
+    def addresses(self) -> npt.NDArray[np.uint64]:
+        """The addresses, a read-only array of shape (accesses,), in bytes."""
+
+    @property
+    def threads(self) -> npt.NDArray[np.uint32] | None:
+        """The number of the thread of each access, a read-only array; None where the format knows no threads."""
+
+    @property
+    def thread_names(self) -> list[str]:
+        """The threads' own names, by number."""
+
+    @property
+    def nr_instructions(self) -> int:
+        """Instructions in the file beside the accesses."""
+
+    @property
+    def nr_other_lines(self) -> int:
+        """Lines of the file that are neither."""
 
 @final
 class CpuMask:

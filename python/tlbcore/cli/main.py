@@ -50,6 +50,7 @@ COMMANDS: Final[Mapping[str, Command]] = {
     "sweep": Command("tlbcore.cli.sweep", "Replay recordings under kernels on machines: every combination"),
     "check": Command("tlbcore.cli.check", "Try every interleaving of a few operations: safe, or a counterexample"),
     "races": Command("tlbcore.cli.races", "List the documented races, found and mended, or tell the story of one"),
+    "tlb": Command("tlbcore.cli.tlb", "Run address traces through TLBs: hits and misses of each level, page walks"),
     "schemes": Command("tlbcore.cli.schemes", "List the batching schemes, or print what one does step by step"),
     "kernels": Command("tlbcore.cli.kernels", "List the kernels and their switches, or print one"),
     "machines": Command("tlbcore.cli.machines", "List the machines, or print one with the source of each number"),

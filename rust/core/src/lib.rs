@@ -14,5 +14,6 @@ pub mod page_table;
 pub mod program;
 pub mod replay;
 pub mod tlb;
+pub mod tlb_trace;
 pub mod trace;
 mod wide;

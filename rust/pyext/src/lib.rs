@@ -11,6 +11,7 @@ mod machine;
 mod page_table;
 mod program;
 mod replay;
+mod tlb_trace;
 mod trace;
 
 use pyo3::prelude::*;
@@ -36,6 +37,8 @@ mod _core {
     use crate::program::{condition_names, program_names, step_names, validate_kernel};
     #[pymodule_export]
     use crate::replay::{Replay, py_replay};
+    #[pymodule_export]
+    use crate::tlb_trace::{AddressTrace, simulate_tlb};
     #[pymodule_export]
     use crate::trace::Recording;
 

@@ -9,6 +9,7 @@
 
 use std::path::Path;
 
+pub mod address;
 mod attribute;
 pub mod column;
 pub mod events;
