@@ -86,7 +86,7 @@ def kernel_round(kernel: Kernel, nr_pages: int) -> dict[str, float]:
 
 def our_round(table: PageTable, nr_pages: int, repeats: int) -> dict[str, float]:
     """One round of ours; each operation on tables in the state that the kernel's are in."""
-    elsewhere = BASE + (1 << 40) + PAGE
+    elsewhere = BASE - (1 << 40) + PAGE
     times = {"map": 0.0, "protect": 0.0, "unprotect": 0.0, "mkclean": 0.0, "move": 0.0, "clear": 0.0}
     for _ in range(repeats):
         times["map"] += timed(lambda: table.map(BASE, nr_pages, 1000))

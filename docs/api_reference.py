@@ -31,6 +31,7 @@ MODULES: Final = (
     "races",
     "results",
     "plot",
+    "tlb",
     "simulator",
     "process",
     "scheme",

@@ -85,7 +85,7 @@ def schemes() -> dict[str, Scheme]:
         ),
         "madvise_cold": MmuGather(madvise_per_vma=True),
         "mremap": PerTable(unmapping=gather),
-        **dict.fromkeys(("shrink_folio_list", "madvise_pageout", "migrate_pages"), DeferredUnmap()),
+        **dict.fromkeys(("shrink_folio_list", "madvise_pageout", "migrate_pages"), DeferredUnmap(madvise_per_vma=True)),
     }
 
 

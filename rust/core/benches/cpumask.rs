@@ -14,17 +14,24 @@ use tlbcore::cpumask::{CpuId, CpuMask, CpuMaskArray};
 const NR_CPUS: u32 = 8192;
 const ROUNDS: usize = 41;
 const CALLS: u32 = 20_000;
-/// Accumulators, so that the loop waits for loads only.
-const LANES: usize = 64;
+/// Words of a register of AVX-512, and how many registers take turns, so that the loop waits for loads only.
+const LANES: usize = 8;
+const REGISTERS: usize = 4;
 
 #[inline(always)]
 #[expect(clippy::inline_always, reason = "compiled into each form")]
 fn read_words(a: &[u64], b: &[u64]) -> u64 {
-    let mut any = [0; LANES];
-    for part in a.chunks_exact(LANES).chain(b.chunks_exact(LANES)) {
-        any.iter_mut().zip(part).for_each(|(any, word)| *any |= word);
+    let mut any = [[0; LANES]; REGISTERS];
+    for words in [a, b] {
+        for part in words.as_chunks::<LANES>().0.as_chunks::<REGISTERS>().0 {
+            for register in 0..REGISTERS {
+                for lane in 0..LANES {
+                    any[register][lane] |= part[register][lane];
+                }
+            }
+        }
     }
-    any.iter().fold(0, |all, word| all | word)
+    any.iter().flatten().fold(0, |all, word| all | word)
 }
 
 #[cfg(target_arch = "x86_64")]

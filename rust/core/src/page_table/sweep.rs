@@ -27,36 +27,29 @@ pub(super) struct Swept {
     pub nr_used: u64,
 }
 
-/// Each lane of a register goes its own way, so all of it is counted in words.
+/// Each lane of a register goes its own way, so all of it is counted in words; and in locals, since the compiler does not
+/// put the fields of a structure into lanes.
 #[inline(always)]
 #[expect(clippy::inline_always, reason = "it has to be compiled into each of the forms")]
 fn sweep(entries: &mut [Pte], change: impl Fn(u64, u64) -> u64) -> Swept {
-    let mut swept = Swept {
-        nr_present: 0,
-        nr_dirty: 0,
-        nr_young: 0,
-        nr_changed: 0,
-        first_changed: u64::MAX,
-        end_changed: 0,
-        nr_were_used: 0,
-        nr_used: 0,
-    };
-    for (at, entry) in (0_u64..).zip(entries) {
-        let old = entry.0;
+    let (mut nr_present, mut nr_dirty, mut nr_young, mut nr_changed) = (0, 0, 0, 0);
+    let (mut first_changed, mut end_changed, mut nr_were_used, mut nr_used) = (u64::MAX, 0, 0, 0);
+    for (at, entry) in entries.iter_mut().enumerate() {
+        let (at, old) = (at as u64, entry.0);
         let new = change(at, old);
         entry.0 = new;
         let is_present = (old >> PRESENT.trailing_zeros() | old >> PROTNONE.trailing_zeros()) & 1;
         let is_changed = u64::from(old != new);
-        swept.nr_present += is_present;
-        swept.nr_dirty += is_present & old >> DIRTY.trailing_zeros();
-        swept.nr_young += is_present & old >> ACCESSED.trailing_zeros();
-        swept.nr_changed += is_changed;
-        swept.first_changed = swept.first_changed.min(at | is_changed.wrapping_sub(1));
-        swept.end_changed = swept.end_changed.max((at + 1) & is_changed.wrapping_neg());
-        swept.nr_were_used += u64::from(old != 0);
-        swept.nr_used += u64::from(new != 0);
+        nr_present += is_present;
+        nr_dirty += is_present & old >> DIRTY.trailing_zeros();
+        nr_young += is_present & old >> ACCESSED.trailing_zeros();
+        nr_changed += is_changed;
+        first_changed = first_changed.min(at | is_changed.wrapping_sub(1));
+        end_changed = end_changed.max((at + 1) & is_changed.wrapping_neg());
+        nr_were_used += u64::from(old != 0);
+        nr_used += u64::from(new != 0);
     }
-    swept
+    Swept { nr_present, nr_dirty, nr_young, nr_changed, first_changed, end_changed, nr_were_used, nr_used }
 }
 
 /// `new` where the entry is present, else the entry as it is.
