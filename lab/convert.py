@@ -242,6 +242,8 @@ class Converter:
         matched = _SWITCH.match(line.text)
         if matched is None:
             return
+        # A flush that comes now is that of the switch, not of a request that found nothing to do.
+        self._flushing.pop(line.cpu, None)
         prev, next_ = self._actor(int(matched[2]), matched[1]), self._actor(int(matched[5]), matched[4])
         self._switched[line.cpu] = self._add(
             {"t": head["t"], "c": line.cpu}, "sw", prev=prev, state=matched[3], next=next_

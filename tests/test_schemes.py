@@ -175,6 +175,7 @@ def test_show_prints_munmap_as_the_kernel_has_it(spelling: str, capsys: pytest.C
         " * delay_rmap = True",
         " * madvise_per_vma = False",
         " * huge_mkwrite = True",
+        " * clean_mkwrite = True",
         " */",
     ]
 

@@ -154,6 +154,36 @@ def test_clear_refs(lab: Simulator) -> None:  # lab rule 8
     assert [text.split()[:2] for text in brief(lab)] == [["clear_refs", "all"]]
 
 
+@pytest.mark.parametrize(
+    ("kernel", "expected"), [("linux-6.1", ([], 4)), ("linux-6.18", (["mprotect 0:4"], 0))]
+)  # 7ea7e333842e, v6.2
+def test_clean_pages_become_writable_by_mprotect_since_6_2(
+    backend: str, kernel: str, expected: tuple[list[str], int]
+) -> None:
+    sim = Simulator(LAB, kernel, backend=backend)
+    process = sim.process()
+    process.mmap(8 * PAGE, addr=BASE)
+    process.touch(BASE, 4, write=True)
+    process.madvise(BASE, 8 * PAGE, "free")
+    process.mprotect(BASE, 8 * PAGE, "r")
+    sim.clear()
+    process.mprotect(BASE, 8 * PAGE, "rw")
+    flushes, before = brief(sim), sim.counters["nr_faults"]
+    process.touch(BASE, 4, write=True)
+    assert (flushes, sim.counters["nr_faults"] - before) == expected
+
+
+def test_pageout_has_a_gather_for_each_area(backend: str) -> None:  # mm/madvise.c:madvise_pageout (v6.18.2)
+    for kernel in ("linux-6.1", "linux-6.18"):
+        sim = Simulator(LAB, kernel, backend=backend)
+        process = sim.process()
+        process.mmap(8 * PAGE, addr=BASE)
+        process.mprotect(BASE + 2 * PAGE, 2 * PAGE, "r")
+        before = sim.counters["nr_gathers"]
+        process.madvise(BASE, 8 * PAGE, "pageout")
+        assert sim.counters["nr_gathers"] - before == 3
+
+
 def test_reclaim_on_one_cpu_flushes_each_page(lab: Simulator) -> None:  # lab rule 10
     process = lab.process()
     process.mmap(8 * PAGE, addr=BASE)

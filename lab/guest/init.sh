@@ -73,7 +73,7 @@ set_up_trace() {
   enable raw_syscalls/sys_exit 'comm == "tlbw"'
   enable exceptions/page_fault_user 'comm == "tlbw"'
   enable sched/sched_process_exit 'comm == "tlbw"'
-  enable sched/sched_switch 'prev_comm == "tlbw" || next_comm == "tlbw"'
+  enable sched/sched_switch # of all tasks: an idle CPU that runs another program leaves the mask
 }
 
 setting() { # NAME FILE

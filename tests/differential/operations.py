@@ -151,7 +151,7 @@ WEIGHTS = {
     "numa_hint": 3,
     "ksm_merge": 3,
     "wp_shared_mapping_range": 2,
-    "collapse": 4,
+    "collapse": 3,
     "advance_time": 2,
     "run": 4,
 }

@@ -99,7 +99,7 @@ def lazy_mmu_constants(arch: str) -> dict[str, Sourced]:
 
 def legacy_schemes() -> dict[str, Scheme]:
     """The schemes of 5.10, by operation."""
-    gather = MmuGather(delay_rmap=False, huge_mkwrite=False, madvise_per_vma=True)
+    gather = MmuGather(delay_rmap=False, huge_mkwrite=False, clean_mkwrite=False, madvise_per_vma=True)
     pending = TlbFlushPending()
     deferred = DeferredUnmap(batch_migration=False, madvise_per_vma=True, pageout_clears_young=True)
     at_once = Synchronous(collapse_syncs_walkers=False, retracts_under_mmap_lock=True)
@@ -112,7 +112,9 @@ def legacy_schemes() -> dict[str, Scheme]:
         "madvise_free": gather,
         "madvise_cold": gather,
         "madvise_pageout": deferred,
-        "clear_refs_soft_dirty": ForgetfulGather(delay_rmap=False, huge_mkwrite=False, madvise_per_vma=True),
+        "clear_refs_soft_dirty": ForgetfulGather(
+            delay_rmap=False, huge_mkwrite=False, clean_mkwrite=False, madvise_per_vma=True
+        ),
         "fork": at_once,
         "exit_mmap": gather,
         "fault": at_once,

@@ -74,7 +74,7 @@ PROGRAMS: dict[str, str] = {
 
 def schemes() -> dict[str, Scheme]:
     """The schemes of 6.1, by operation."""
-    gather = MmuGather(delay_rmap=False, huge_mkwrite=False, madvise_per_vma=True)
+    gather = MmuGather(delay_rmap=False, huge_mkwrite=False, clean_mkwrite=False, madvise_per_vma=True)
     pending = TlbFlushPending()
     deferred = DeferredUnmap(batch_migration=False, madvise_per_vma=True, pageout_clears_young=True)
     return linux_5_10.legacy_schemes() | {

@@ -99,11 +99,14 @@ class MmuGather(Scheme):
     madvise_per_vma: bool = False
     #: mprotect may make huge entries writable (`can_change_pmd_writable`, in v6.2).
     huge_mkwrite: bool = True
+    #: mprotect may make clean entries of exclusive anonymous pages writable, too (in v6.2).
+    clean_mkwrite: bool = True
     where: ClassVar[str] = "munmap, MADV_DONTNEED, exit; mprotect since Linux kernel commit 4a18419f71cd (in v5.19)"
     sources: ClassVar[Mapping[str, str]] = {
         "delay_rmap": "commit 5df397dec7c4 (v6.2)",
         "madvise_per_vma": "mm/madvise.c:madvise_batch_tlb_flush (v6.16): one gather for DONTNEED and FREE",
         "huge_mkwrite": "mm/huge_memory.c:can_change_pmd_writable (v6.2)",
+        "clean_mkwrite": "commit 7ea7e333842e (v6.2): allow clean exclusive anon pages to be writable",
     }
 
     # What a successor may do otherwise: how a gather opens and ends, what a table's walk begins with, what is recorded.
@@ -310,6 +313,7 @@ class MmuGather(Scheme):
 
     def change_protection(self) -> Block:
         """`mprotect_fixup()`: the VMA, then `change_pte_range()` for each table (mm/mprotect.c)."""
+        mkwrite = pte_mkwrite("can_change_pte_writable")
         return [
             when(
                 prot_changed,
@@ -320,7 +324,7 @@ class MmuGather(Scheme):
                         for_each_pte(
                             ptep_get_and_clear(),
                             pte_modify(),
-                            pte_mkwrite("can_change_pte_writable"),
+                            mkwrite if self.clean_mkwrite else when(dirty, mkwrite),
                             set_pte_at(),
                             when(self.needs_flush, self.record(tlb_flush_pte_range())),
                         ),
@@ -329,7 +333,7 @@ class MmuGather(Scheme):
                     on_huge_pmd=self._huge(
                         pmdp_invalidate_ad(),
                         pte_modify(),
-                        pte_mkwrite("can_change_pte_writable") if self.huge_mkwrite else [],
+                        mkwrite if self.huge_mkwrite else [],
                         set_pmd_at(),
                         when(self.needs_flush, self.record(tlb_flush_pmd_range())),
                     ),

@@ -78,10 +78,16 @@ class Kind:
 
 
 def _flushed(case: Case) -> tuple[int, int] | None:
-    """When and on which CPU the case's last recorded request was made."""
+    """When and on which CPU the case's last recorded request was made.
+
+    That is the time of its first record: of the sending, if others were told.
+    """
     flush = case.timeline.flush
     rows = case.flush_records[np.isin(flush["reason"][case.flush_records], ASKED)]
-    return (int(flush["time_ns"][rows[-1]]), int(flush["cpu"][rows[-1]])) if len(rows) else None
+    if not len(rows):
+        return None
+    first = rows[flush["request"][rows] == flush["request"][rows[-1]]][0]
+    return int(flush["time_ns"][first]), int(flush["cpu"][first])
 
 
 def _request_order(case: Case, evidence: Evidence) -> bool:

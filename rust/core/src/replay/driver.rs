@@ -154,6 +154,13 @@ impl Measured {
     }
 }
 
+impl Measured {
+    /// Whether a call had to wait for others, and takes effect when it was woken.
+    pub(super) fn has_woken_calls(&self) -> bool {
+        self.nesting.last_woken_ns() > 0
+    }
+}
+
 impl Replayed {
     /// Calls that take effect late, and operations that others overtake, are booked late: not so in a result.
     pub(super) fn put_in_order(&mut self) {

@@ -39,6 +39,10 @@ pub fn replay_parallel(
         return run(recording, kernel, config, follow_masks, (keep, false), stop).map(|(replayed, _)| replayed);
     }
     let measured = Measured::of(recording, config, follow_masks);
+    if measured.has_woken_calls() {
+        // When such a call takes effect hangs on the next event of anybody.
+        return run(recording, kernel, config, follow_masks, (keep, false), stop).map(|(replayed, _)| replayed);
+    }
     let mut order: Vec<usize> = (0..nr_groups).collect();
     order.sort_by_key(|&at| std::cmp::Reverse(groups.nr_events[at])); // the longest first
     let (next, is_stopped) = (AtomicUsize::new(0), AtomicBool::new(false));

@@ -54,10 +54,16 @@ impl Key {
     }
 }
 
-/// All of a key but the page number.
+/// A key without its page number.
 #[inline]
 pub(super) const fn context(pcid: u16, size: PageSize) -> u64 {
     VALID | (size as u64) << SIZE_SHIFT | (pcid as u64) << NUMBER_BITS
+}
+
+/// All of a key but the page number.
+#[inline]
+pub(super) const fn context_of(key: u64) -> u64 {
+    key >> NUMBER_BITS
 }
 
 #[cfg(test)]

@@ -100,10 +100,13 @@ impl FastCpu {
         } else if let Some(size) = self.pages.only() {
             self.walker.walk_many(self.walks.len() as u64, size, &mut self.counts);
         } else {
-            for size in PageSize::ALL {
-                let nr_walks = self.walks.iter().filter(|&&key| Key(key).size() == size).count();
+            let mut by_size = [0; 3];
+            for &key in &self.walks {
+                by_size[Key(key).size_index()] += 1;
+            }
+            for (size, nr_walks) in PageSize::ALL.into_iter().zip(by_size) {
                 if nr_walks > 0 {
-                    self.walker.walk_many(nr_walks as u64, size, &mut self.counts);
+                    self.walker.walk_many(nr_walks, size, &mut self.counts);
                 }
             }
         }

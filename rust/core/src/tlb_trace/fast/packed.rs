@@ -3,6 +3,7 @@
 //! Where the CPU has no AVX-512, [`is_available`] says no and nothing else here is called.
 
 use super::dense::Misses;
+use super::key::Key;
 
 /// Whether this CPU can.
 #[cfg(target_arch = "x86_64")]
@@ -70,20 +71,39 @@ pub(super) fn keep_if(words: &[u64], kept: &mut Vec<u64>, shift: u32, mask: u64,
     kept.extend(words.iter().copied().filter(|word| word >> shift & mask == wanted));
 }
 
-/// Accesses to sets of up to 16 packed keys under LRU; `split` gives the set and the packed key of each. What misses goes
-/// to `misses`.
+/// How a key becomes a set and a packed key.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Packing<'a> {
+    /// The set of the first line.
+    pub(super) first_set: usize,
+    /// log2 of the sets of the whole array.
+    pub(super) set_bits: u32,
+    /// The contexts of the keys, and each where packed keys have it; not empty.
+    pub(super) bases: &'a [(u64, u32)],
+}
+
+impl Packing<'_> {
+    #[inline]
+    const fn place(&self, key: u64) -> (usize, u32) {
+        let number = Key(key).number();
+        let set = number as usize & ((1 << self.set_bits) - 1);
+        (set - self.first_set, (number >> self.set_bits) as u32)
+    }
+}
+
+/// Accesses to sets of up to 16 packed keys under LRU. What misses goes to `misses`.
 pub(super) fn access_lines(
     lines: &mut [Line],
     ways: usize,
     keys: &[u64],
-    split: impl Fn(u64) -> (usize, u32),
+    packing: Packing<'_>,
     misses: &mut Misses<'_>,
 ) {
     assert!(is_available() && (1..=LINE_WAYS).contains(&ways), "asked for on a CPU that cannot, or for {ways} ways");
     #[cfg(target_arch = "x86_64")]
     // SAFETY: the CPU has the features.
     unsafe {
-        x86::access_lines(lines, ways, keys, split, misses);
+        x86::access_lines(lines, ways, keys, packing, misses);
     }
 }
 
@@ -106,7 +126,8 @@ mod x86 {
     };
 
     use super::super::dense::Misses;
-    use super::{COMPRESSED_AT_ONCE, LINE_WAYS, Line};
+    use super::super::key::context_of;
+    use super::{COMPRESSED_AT_ONCE, LINE_WAYS, Line, Packing};
 
     /// From the front up to the key found, or up to the last way if none was: the slots that shift back by one.
     const fn slots_to_shift(hits: u32, ways: usize) -> u32 {
@@ -206,23 +227,41 @@ mod x86 {
         lines: &mut [Line],
         ways: usize,
         keys: &[u64],
-        split: impl Fn(u64) -> (usize, u32),
+        packing: Packing<'_>,
         misses: &mut Misses<'_>,
     ) {
         debug_assert!(ways <= LINE_WAYS);
-        for &key in keys {
-            let (set, packed) = split(key);
-            let line = &mut lines[set];
-            let packed = _mm512_set1_epi32(packed.cast_signed());
-            // SAFETY: a line is 64 aligned bytes.
-            unsafe {
-                let old = _mm512_load_si512(line.0.as_ptr().cast());
-                let hits = u32::from(_mm512_cmpeq_epi32_mask(old, packed));
-                let mut new = _mm512_mask_alignr_epi32::<15>(old, slots_to_shift(hits, ways) as u16, old, packed);
-                asm!("/* {0} */", inlateout(zmm_reg) new, options(pure, nomem, nostack, preserves_flags));
-                _mm512_store_si512(line.0.as_mut_ptr().cast(), new);
+        let Some((&(_, base), others)) = packing.bases.split_first() else { return };
+        if others.is_empty() {
+            for &key in keys {
+                let (set, page) = packing.place(key);
+                let hits = touch_line(&mut lines[set], ways, base | page);
                 misses.put(key, hits == 0);
             }
+        } else {
+            for &key in keys {
+                let (set, page) = packing.place(key);
+                let mut base = base;
+                for &(context, other) in others {
+                    base = std::hint::select_unpredictable(context == context_of(key), other, base);
+                }
+                let hits = touch_line(&mut lines[set], ways, base | page);
+                misses.put(key, hits == 0);
+            }
+        }
+    }
+
+    #[target_feature(enable = "avx512f,avx512vl,bmi1")]
+    fn touch_line(line: &mut Line, ways: usize, packed: u32) -> u32 {
+        let packed = _mm512_set1_epi32(packed.cast_signed());
+        // SAFETY: a line is 64 aligned bytes.
+        unsafe {
+            let old = _mm512_load_si512(line.0.as_ptr().cast());
+            let hits = u32::from(_mm512_cmpeq_epi32_mask(old, packed));
+            let mut new = _mm512_mask_alignr_epi32::<15>(old, slots_to_shift(hits, ways) as u16, old, packed);
+            asm!("/* {0} */", inlateout(zmm_reg) new, options(pure, nomem, nostack, preserves_flags));
+            _mm512_store_si512(line.0.as_mut_ptr().cast(), new);
+            hits
         }
     }
 }

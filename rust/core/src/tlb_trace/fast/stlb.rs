@@ -7,9 +7,9 @@
 use smallvec::SmallVec;
 
 use super::dense::Misses;
-use super::key::{EMPTY, Key, NUMBER_BITS, context};
+use super::key::{EMPTY, Key, NUMBER_BITS, context, context_of};
 use super::ordered::Ordered;
-use super::packed::{self, LINE_WAYS, Line};
+use super::packed::{self, LINE_WAYS, Line, Packing};
 use crate::addr::PageSize;
 use crate::tlb::{ArrayGeometry, Replacement, TlbGeometry};
 
@@ -202,6 +202,7 @@ pub(super) struct Slice<'a> {
     /// Sets of the whole array.
     nr_sets: usize,
     set_bits: u32,
+    context: u64,
     /// The context, where packed keys have it.
     base: u32,
     ways: usize,
@@ -218,15 +219,12 @@ impl Slice<'_> {
 
     /// Accesses in order, all of sets that it has.
     pub(super) fn access(&mut self, keys: &[u64]) {
-        let (first, set_bits, base, mask) = (self.first, self.set_bits, self.base, self.nr_sets - 1);
+        let bases = [(self.context, self.base)];
+        let packing = Packing { first_set: self.first, set_bits: self.set_bits, bases: &bases };
         for keys in keys.chunks(SLICE_BLOCK) {
             self.scratch.clear();
             let mut out = Misses::behind(&mut self.scratch, keys.len());
-            let split = |key| {
-                let number = Key(key).number();
-                ((number as usize & mask) - first, base | (number >> set_bits) as u32)
-            };
-            packed::access_lines(self.lines, self.ways, keys, split, &mut out);
+            packed::access_lines(self.lines, self.ways, keys, packing, &mut out);
             out.keep();
             self.nr_misses += self.scratch.len() as u64;
         }
@@ -247,11 +245,6 @@ struct Packed {
     set_bits: u32,
     /// The context (page size and PCID) of each number.
     contexts: Vec<u64>,
-}
-
-/// All of a key but the page number.
-const fn context_of(key: u64) -> u64 {
-    key >> NUMBER_BITS
 }
 
 impl Packed {
@@ -298,6 +291,7 @@ impl Packed {
                     first: first - nr_mine,
                     nr_sets,
                     set_bits,
+                    context,
                     base,
                     ways,
                     nr_misses: 0,
@@ -337,13 +331,14 @@ impl Packed {
         let mut bases: SmallVec<[(u64, u32); 4]> = SmallVec::new();
         let mut can_pack = |key: u64| {
             let context = context_of(key);
-            if Key(key).number() >> PACKED_NUMBER_BITS != 0 || !held[Key(key).size_index()] {
+            if Key(key).number() >> PACKED_NUMBER_BITS != 0 {
                 return false;
             }
-            if bases.iter().any(|&(other, _)| other == context) {
+            // Which of them it is, nobody could predict.
+            if bases.iter().map(|&(other, _)| u32::from(other == context)).sum::<u32>() > 0 {
                 return true;
             }
-            let number = self.number(context);
+            let number = if held[Key(key).size_index()] { self.number(context) } else { None };
             bases.extend(number.map(|number| (context, number << self.page_bits())));
             number.is_some()
         };
@@ -353,24 +348,12 @@ impl Packed {
         } else {
             keys.iter().take_while(|&&key| can_pack(key)).count()
         };
-        let Some((&(_, base), others)) = bases.split_first() else { return 0 };
-        let (set_bits, mask, ways) = (self.set_bits, self.lines.len() - 1, self.geometry.ways as usize);
-        let mut out = Misses::behind(misses, done);
-        let place = |number: u64| (number as usize & mask, (number >> set_bits) as u32);
-        if others.is_empty() {
-            let split = |key| {
-                let (set, page) = place(Key(key).number());
-                (set, base | page)
-            };
-            packed::access_lines(&mut self.lines, ways, &keys[..done], split, &mut out);
-        } else {
-            let split = |key| {
-                let (set, page) = place(Key(key).number());
-                let choose = |base, &(context, other)| if context == context_of(key) { other } else { base };
-                (set, others.iter().fold(base, choose) | page)
-            };
-            packed::access_lines(&mut self.lines, ways, &keys[..done], split, &mut out);
+        if bases.is_empty() {
+            return 0;
         }
+        let mut out = Misses::behind(misses, done);
+        let packing = Packing { first_set: 0, set_bits: self.set_bits, bases: &bases };
+        packed::access_lines(&mut self.lines, self.geometry.ways as usize, &keys[..done], packing, &mut out);
         out.keep();
         done
     }
