@@ -65,3 +65,11 @@ def test_no_reduction_loses_or_invents_a_state(seed: int) -> None:
 def test_faults_beside_generations_are_refused() -> None:
     with pytest.raises(InputError, match="found faults beside generations"):
         tlbcore.check("linux-6.18", ["munmap"], faults=1, engine={"generations": True})
+
+
+@pytest.mark.parametrize("mode", [{"generations": True}, {"by_active_mm": True}, {"tlbi": True}], ids="+".join)
+def test_page_tables_as_objects_go_with_plain_requests_only(mode: dict[str, bool]) -> None:
+    with pytest.raises(InputError, match="found whole_tables beside generations"):
+        tlbcore.check("linux-6.18", ["munmap"], engine=mode, whole_tables=True)
+    with pytest.raises(InputError, match="found whole_tables with lazy_mmu per_pte"):
+        tlbcore.check("linux-6.18:lazy_mmu=powerpc-hash", ["munmap"], whole_tables=True)
