@@ -46,9 +46,11 @@ from tlbcore.races import (
     r19,
     r21,
     r22,
+    r23,
     r24,
     r26,
     r27,
+    r28,
     r30,
     r32,
     r33,
@@ -87,9 +89,11 @@ _MODULES = (
         r19,
         r21,
         r22,
+        r23,
         r24,
         r26,
         r27,
+        r28,
         r30,
         r32,
         r33,
@@ -139,7 +143,7 @@ def matching(name: str) -> list[Race | Uncovered]:
 
 def _short(name: str) -> str:
     """A short name as it is written here: `r4` is R04."""
-    found = re.fullmatch(r"([RM])0*(\d+)([ab]?)", name.strip(), re.IGNORECASE)
+    found = re.fullmatch(r"([RM])0*(\d+)([a-c]?)", name.strip(), re.IGNORECASE)
     if not found:
         return name
     letter, digits = found[1].upper(), found[2]

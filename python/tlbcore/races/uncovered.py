@@ -26,27 +26,7 @@ class Uncovered:
     cve: str = ""
 
 
-_LAZY = "it needs lazy CPUs and page tables that are freed in one scenario, and the model has but the one or the other"
-
 _ROWS = (
-    (
-        "R23",
-        "x86/mm: Flush more aggressively in lazy TLB mode",
-        "b956575bed91",
-        "v4.14",
-        "HW",
-        "I6",
-        _LAZY,
-    ),
-    (
-        "R28",
-        "x86/mm: Fix flush_tlb_range() when used for zapping normal PMDs",
-        "3ef938c35035",
-        "v6.15",
-        "HW",
-        "I6",
-        _LAZY,
-    ),
     (
         "R29",
         "INVLPGB is disabled with page-table isolation: overrun of the bitmap of ASIDs",

@@ -250,6 +250,16 @@ impl<const W: usize> KernelModel<W> {
         }
     }
 
+    /// A table is taken out of the tree: all rights of what it maps are.
+    pub(super) fn note_unlinked(&self, state: &mut [u64; W], region: u8) {
+        let Some(engine) = &self.engine else { return };
+        for page in self.blueprint.world.pages_of_table(region).iter().map(|page| usize::from(*page)) {
+            if engine.page_gen[page].mask != 0 && pte::is_present(self.entry_now(state, page as u8).get(state)) {
+                engine.page_gen[page].set(state, engine.uncovered(page));
+            }
+        }
+    }
+
     /// The steps of those who flush.
     pub(super) fn exec_engine(&self, state: &mut [u64; W], thread: &ThreadFields, op: &Op) -> Option<OpIndex> {
         let Some(engine) = &self.engine else { return Some(op.next) };
@@ -300,9 +310,10 @@ impl<const W: usize> KernelModel<W> {
                     Freed::Gather => thread.freed_tables.get(state) != 0,
                 };
                 let loaded = fields.loaded.get(state);
-                let wanted = frees
+                let is_lazy = fields.lazy.get(state) != 0;
+                let wanted = frees && !(is_lazy && engine.spec.lazy_is_never_asked)
                     || engine.spec.by_active_mm
-                    || fields.lazy.get(state) == 0 && (!engine.asks_loaded_mm || *of_batch || loaded != OTHER);
+                    || !is_lazy && (!engine.asks_loaded_mm || *of_batch || loaded != OTHER);
                 if *of_batch {
                     thread.batch_mask[usize::from(*cpu)].set(state, 0);
                 }
@@ -414,6 +425,7 @@ impl<const W: usize> KernelModel<W> {
     fn flush_slot(&self, state: &mut [u64; W], index: usize, cpu: &CpuFields) {
         if cpu.tlb_gen.get(state) < cpu.note.get(state) {
             self.drop_entries(state, index, u32::MAX);
+            self.drop_all_cached(state, index);
         }
         let note = cpu.note.get(state);
         cpu.tlb_gen.set(state, note);
@@ -516,8 +528,14 @@ impl<const W: usize> KernelModel<W> {
         let (known, note) = (cpu.tlb_gen.get(state), cpu.note.get(state));
         let requested = if of_batch { 0 } else { thread.flush_gen.get(state) };
         let is_part = !full && thread.full_mm.get(state) == 0 && requested == known + 1 && requested == note;
-        let covered = if is_part { Self::covered(state, thread, scope) } else { u32::MAX };
-        self.drop_entries(state, index, covered);
+        if is_part {
+            let covered = Self::covered(state, thread, scope);
+            self.drop_entries(state, index, covered);
+            self.drop_cached(state, index, thread, scope);
+        } else {
+            self.drop_entries(state, index, u32::MAX);
+            self.drop_all_cached(state, index);
+        }
         cpu.tlb_gen.set(state, note);
         if full && engine.spec.clears_batched_late && cpu.batched.get(state) != 0 {
             return step + 1;

@@ -137,8 +137,8 @@ pub(super) struct Tables<const W: usize> {
     upper: Vec<(u8, u8)>,
     /// By CPU, in the order of `upper`.
     psc: Vec<Vec<Field>>,
-    /// By table: what CPUs have cached of the way to it.
-    psc_mask: Vec<[u64; W]>,
+    /// By CPU and table: what it has cached of the way to it.
+    psc_masks: Vec<Vec<[u64; W]>>,
 }
 
 impl<const W: usize> Tables<W> {
@@ -210,13 +210,11 @@ impl Blueprint {
         let psc: Vec<Vec<Field>> = (0..world.users)
             .map(|cpu| (0..upper.len() as u8).map(|number| self.place_of(Var::Psc(cpu, number))).collect())
             .collect();
-        let mask_of = |table: u8| {
+        let mask_of = |fields: &[Field], table: u8| {
             let mut mask = [0; W];
-            for fields in &psc {
-                for ((_, to), field) in upper.iter().zip(fields) {
-                    if *to == table {
-                        field.set(&mut mask, 1);
-                    }
+            for ((_, to), field) in upper.iter().zip(fields) {
+                if *to == table {
+                    field.set(&mut mask, 1);
                 }
             }
             mask
@@ -241,7 +239,7 @@ impl Blueprint {
             cells: (0..world.pages.len() as u8)
                 .map(|page| tables.clone().map(|table| cell(page, table)).collect())
                 .collect(),
-            psc_mask: tables.clone().map(mask_of).collect(),
+            psc_masks: psc.iter().map(|fields| tables.clone().map(|table| mask_of(fields, table)).collect()).collect(),
             upper,
             psc,
         }

@@ -128,6 +128,7 @@ impl<const W: usize> KernelModel<W> {
                     // A none entry names page 0 of memory, which becomes a page table.
                     self.saw(state, Invariant::NoStaleTable);
                 }
+                self.note_unlinked(state, *from);
                 old.set(state, 0);
                 new.set(state, table);
                 self.visit_region(state, thread, *from);
@@ -140,10 +141,12 @@ impl<const W: usize> KernelModel<W> {
                 if *only_empty && (0..tables.region.len()).any(is_used) {
                     return Some(op.other);
                 }
+                self.note_unlinked(state, *region);
                 thread.aside.set(state, pmd.get(state));
                 pmd.set(state, 0);
             }
             TableStep::Unhook(region) => {
+                self.note_unlinked(state, *region);
                 tables.pmd[usize::from(*region)].set(state, 0);
                 self.visit_region(state, thread, *region);
             }
@@ -233,7 +236,10 @@ impl<const W: usize> KernelModel<W> {
         if self.threads.iter().any(|thread| thread.is_walker && is_reused(thread.walk.get(state))) {
             return true;
         }
-        let freed = self.tables.freed.iter().zip(&self.tables.psc_mask);
-        freed.into_iter().any(|(freed, mask)| freed.get(state) != 0 && meets(state, mask))
+        let freed = self.tables.freed.iter().enumerate().filter(|(_, freed)| freed.get(state) != 0);
+        freed.into_iter().any(|(table, _)| {
+            let by_cpu = self.tables.psc_masks.iter().enumerate();
+            by_cpu.into_iter().any(|(cpu, masks)| meets(state, &masks[table]) && self.can_walk(state, cpu))
+        })
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::error::Result;
 use crate::explore::model::leaf::Here;
-use crate::explore::model::op::{Class, Kind, OpIndex, PageRef, Scope, Test};
+use crate::explore::model::op::{Class, Freed, Kind, OpIndex, PageRef, Scope, Test};
 use crate::explore::model::unroll::{At, Unroller};
 use crate::explore::model::vars::{Local, Var, VarId};
 use crate::explore::scenario::Kind as Content;
@@ -176,7 +176,8 @@ impl Unroller<'_> {
         self.read_local(Local::Aside);
         let pages = self.world.pages_of_table(region).iter().fold(0, |mask, page| mask | 1 << page);
         let text = format!("pmdp_collapse_flush({})", self.table_text(region));
-        let flush = self.flush(self.with_tables(pages), &text, next);
+        let freed = if self.kernel.constants.flush_tlb_range_freed_tables { Freed::Yes } else { Freed::No };
+        let flush = self.flush_of(self.with_tables(pages), false, freed, &text, next);
         let only_empty = at.r.vma.is_some_and(|vma| self.world.vmas[usize::from(vma)].kind == Content::File);
         let step = TableStep::Detach { region, only_empty };
         Ok(self.table(step, Class::Visible, flush, next, text))

@@ -41,7 +41,8 @@ impl<const W: usize> KernelModel<W> {
         let all = self.tables.upper.iter().zip(self.tables.psc.get(cpu).into_iter().flatten()).enumerate();
         let can =
             move |(region, table): (u8, u8)| self.tables.pmd[usize::from(region)].get(state) == u64::from(table) + 1;
-        all.filter(move |(_, (upper, cached))| cached.get(state) == 0 && can(**upper))
+        let walks = self.can_walk(state, cpu);
+        all.filter(move |(_, (upper, cached))| walks && cached.get(state) == 0 && can(**upper))
             .map(|(number, (_, cached))| (number, *cached))
     }
 
@@ -53,6 +54,13 @@ impl<const W: usize> KernelModel<W> {
     ) -> impl Iterator<Item = (usize, Field)> + 'a {
         let all = self.tables.psc.get(cpu).into_iter().flatten().copied().enumerate();
         all.filter(move |(_, cached)| cached.get(state) != 0)
+    }
+
+    /// A CPU drops all that it has cached of the way to tables.
+    pub(in crate::explore::model) fn drop_all_cached(&self, state: &mut [u64; W], cpu: usize) {
+        for cached in self.tables.psc.get(cpu).into_iter().flatten() {
+            cached.set(state, 0);
+        }
     }
 
     /// A flush on a CPU drops what it has cached of the way to the pages covered, if it is one for tables too.
