@@ -27,8 +27,6 @@ def is_hunted(race: Race) -> bool:
         and not special
         and not race.scenario.get("shared_tables")
         and race.invariant != "I10"
-        # Of R18's operations the model first finds I5 (collapse does not look at references in it), and looks no further.
-        and race.id != "R18"
     )
 
 

@@ -127,6 +127,9 @@ class Scenario:
     without: tuple[str, ...] = ()
 
 
+#: Operations that work on a whole page table, whatever range they are asked for.
+OF_WHOLE_TABLE = ("collapse_huge_page",)
+
 #: A page of anonymous memory that stays writable although somebody else refers to it, as a pin does: the second
 #: mapping is the reference, so no operation and no fault may come by it.
 _REFERENCED = "one more reference"
@@ -170,7 +173,7 @@ def scenarios(chosen: Sequence[Operation], kind: str, size: Size) -> list[Scenar
         # A page that no operation comes by may still be another mapping of one that is.
         untouched = set(whole).difference(*real)
         if layout == _REFERENCED:
-            if any(span != (0,) for span in ranges):
+            if any(span != (0,) for span in ranges) or any(operation.program in OF_WHOLE_TABLE for operation in chosen):
                 continue
         elif untouched and (layout != "mapped twice" or untouched - {nr_pages - 1}):
             continue

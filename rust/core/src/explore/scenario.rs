@@ -534,6 +534,19 @@ impl World {
         (to != table && self.pages_of_table(to) == targets).then_some(to)
     }
 
+    /// The first page that the VMA of a page has in its table: what leaves the reverse map together.
+    pub fn part_of(&self, page: u8) -> u8 {
+        let info = &self.pages[usize::from(page)];
+        let is_there = |other: &u8| self.pages[usize::from(*other)].vma == info.vma;
+        self.pages_of_table(info.table).into_iter().find(is_there).unwrap_or(page)
+    }
+
+    /// The first page that a VMA has in each of its tables.
+    pub fn parts_of_vma(&self, vma: u8) -> Vec<u8> {
+        let pages = (0..self.pages.len() as u8).filter(|page| self.pages[usize::from(*page)].vma == vma);
+        pages.filter(|page| self.part_of(*page) == *page).collect()
+    }
+
     /// Some thread moves a whole table there.
     fn is_moved_to(&self, table: u8) -> bool {
         let tables = 0..self.tables.len() as u8;

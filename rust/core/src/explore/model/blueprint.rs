@@ -612,7 +612,8 @@ fn declare(world: &World, slots: &[(u8, u8)], can_be_freed: &[bool], checked: u3
         if asks(Invariant::RmapLife) {
             vars.read(Var::Mapcount(frame));
             if world.whole_tables {
-                (0..world.vmas.len() as u8).for_each(|vma| _ = vars.read(Var::Unlinked(vma)));
+                let parts = (0..world.vmas.len() as u8).flat_map(|vma| world.parts_of_vma(vma));
+                parts.for_each(|part| _ = vars.read(Var::Unlinked(part)));
             }
         }
         let copies = world.frames.iter().any(|frame| frame.is_spare)

@@ -661,9 +661,9 @@ impl<const W: usize> KernelModel<W> {
 
     /// The reverse map of an anonymous page is changed by way of its VMA's anon_vma, which `unlink_anon_vmas()` may have freed.
     fn use_anon_vma(&self, state: &mut [u64; W], page: u8, frame: u8) {
-        let vma = self.blueprint.world.pages[usize::from(page)].vma;
+        let part = self.blueprint.world.part_of(page);
         let is_anon = self.frames[usize::from(frame)].content == Content::Anon;
-        if is_anon && self.blueprint.place_of(super::vars::Var::Unlinked(vma)).get(state) != 0 {
+        if is_anon && self.blueprint.place_of(super::vars::Var::Unlinked(part)).get(state) != 0 {
             self.saw(state, Invariant::RmapLife);
         }
     }

@@ -798,8 +798,7 @@ impl Unroller<'_> {
                     let text = format!("{}({})", leaf.name(), self.page_text(page));
                     next = self.op(Kind::Set(var, 0), Class::Visible, next, 0, text);
                     if self.has_tables() && leaf == Leaf::MmapRegion {
-                        let vma = self.world.pages[usize::from(page)].vma;
-                        let linked = self.vars.write(Var::Unlinked(vma));
+                        let linked = self.vars.write(Var::Unlinked(self.world.part_of(page)));
                         next = self.op(Kind::Set(linked, 0), Class::Visible, next, 0, "vma_link()".to_owned());
                     }
                 }

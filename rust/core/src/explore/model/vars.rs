@@ -183,7 +183,8 @@ pub enum Var {
     Shared(u8),
     /// A paging-structure entry, by CPU and number: an upper entry that it has cached.
     Psc(u8, u8),
-    /// The VMA is out of the reverse map (`unlink_file_vma()`, `unlink_anon_vmas()`).
+    /// The part of a VMA that begins with this virtual page (`World::part_of`) is out of the reverse map (`unlink_file_vma()`,
+    /// `unlink_anon_vmas()`).
     Unlinked(u8),
     /// A register of a thread.
     Thread(u8, Local),

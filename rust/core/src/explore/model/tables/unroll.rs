@@ -53,16 +53,21 @@ impl Unroller<'_> {
         };
         let locks: Vec<VarId> =
             (0..self.world.tables.len() as u8).map(|table| self.vars.read(Var::Ptl(table))).collect();
-        let unlinked = self.unlinked(before);
+        let unlinked = self.unlinked(before, region);
         let step = TableStep::MapLock { region, locks, unlinked };
         Ok(self.table(step, Class::Visible, next, other, "pte_offset_map_lock()".to_owned()))
     }
 
-    /// Whether the VMA is out of the reverse map, for those who come by it.
-    fn unlinked(&mut self, at: &At) -> Option<VarId> {
+    /// Whether what the VMA has in these 2 MiB is out of the reverse map, for those who come by it.
+    fn unlinked(&mut self, at: &At, region: u8) -> Option<VarId> {
         let retracts = self.spec().program == ProgramName::CollapseHugePage;
         let vma = at.r.vma.filter(|_| at.in_rmap_walk() || retracts)?;
-        Some(self.vars.read(Var::Unlinked(vma)))
+        let part = self
+            .world
+            .parts_of_vma(vma)
+            .into_iter()
+            .find(|page| self.world.pages[usize::from(*page)].table == region)?;
+        Some(self.vars.read(Var::Unlinked(part)))
     }
 
     /// Drops the lock of the table that is mapped.
@@ -114,28 +119,35 @@ impl Unroller<'_> {
             next = self.remove_table(*region, pages[0], next);
             let mut vmas: Vec<u8> = pages.iter().map(|page| self.world.pages[usize::from(*page)].vma).collect();
             vmas.dedup();
-            // A VMA that reaches over several tables leaves with the first.
-            let earlier = |vma: &u8| {
-                let of = |region: &u8| self.world.pages_of_table(*region);
-                let mut before = regions[..index].iter().flat_map(of);
-                before.any(|page| self.world.pages[usize::from(page)].vma == *vma)
+            // A VMA that reaches over several tables leaves with the first; of one that is split, the part that goes.
+            let parts = |vma: u8| {
+                let mut parts = self.world.parts_of_vma(vma);
+                parts.retain(|page| regions.contains(&self.world.pages[usize::from(*page)].table));
+                parts
             };
-            vmas.retain(|vma| !earlier(vma));
-            for vma in vmas.into_iter().rev() {
-                next = self.unlink(vma, next);
+            let is_first = |part: &u8| !regions[..index].contains(&self.world.pages[usize::from(*part)].table);
+            let leaving: Vec<Vec<u8>> =
+                vmas.into_iter().map(parts).filter(|parts| parts.iter().all(is_first)).collect();
+            for parts in leaving.into_iter().rev() {
+                next = self.unlink(&parts, next);
             }
         }
         next
     }
 
     /// `unlink_file_vma()`, `unlink_anon_vmas()`.
-    fn unlink(&mut self, vma: u8, next: OpIndex) -> OpIndex {
+    fn unlink(&mut self, parts: &[u8], mut next: OpIndex) -> OpIndex {
         let (readers, writer) = (self.vars.read(Var::RmapReaders), self.vars.read(Var::RmapWriter));
-        let unlinked = self.vars.write(Var::Unlinked(vma));
+        let vma = self.world.pages[usize::from(parts[0])].vma;
         let is_file = self.world.vmas[usize::from(vma)].kind == Content::File;
         let name = if is_file { "unlink_file_vma()" } else { "unlink_anon_vmas()" };
-        let next = self.op(Kind::Set(writer, 0), Class::Urgent, next, 0, format!("{name}: unlock"));
-        let next = self.op(Kind::Set(unlinked, 1), Class::Visible, next, 0, name.to_owned());
+        next = self.op(Kind::Set(writer, 0), Class::Urgent, next, 0, format!("{name}: unlock"));
+        for (index, part) in parts.iter().enumerate().rev() {
+            let unlinked = self.vars.write(Var::Unlinked(*part));
+            // One store of the kernel: nobody comes between its parts.
+            let class = if index == 0 { Class::Visible } else { Class::Urgent };
+            next = self.op(Kind::Set(unlinked, 1), class, next, 0, name.to_owned());
+        }
         self.op(Kind::AcquireWrite { readers, writer }, Class::Visible, next, 0, format!("{name}: lock"))
     }
 
