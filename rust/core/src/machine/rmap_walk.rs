@@ -6,13 +6,14 @@
 //! ends when nobody maps the page any more. Among areas with the same first index the tree has the order in which they
 //! came in; the order of address spaces stands for it here.
 
-use crate::addr::{PAGE_SIZE, Pfn, VirtAddr};
+use crate::addr::{PAGE_SIZE, Pfn, VaRange, VirtAddr};
 use crate::flush::MmId;
+use crate::page_table::TableCursor;
 
-use super::Machine;
 use super::pages::{HUGE_PAGES, PageKind, Pages};
 use super::rmap::Mapping;
 use super::vma::Vma;
+use super::{Machine, Mm};
 
 /// One area that a walk of the reverse map visits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -104,17 +105,39 @@ impl Machine {
         let mut pages = Vec::new();
         let Some(vma) = self.vma_at(mm, addr).copied() else { return pages };
         let index = vma.index_of(addr);
-        let places = self.live_mms().flat_map(|(id, mm)| {
-            let holds = move |other: &&Vma| other.file == vma.file;
-            mm.vmas.iter().filter(holds).filter_map(move |other| {
-                let at = VirtAddr(other.start.0 + index.checked_sub(other.pgoff)? * PAGE_SIZE);
-                other.range().contains(at).then_some((id, at))
-            })
+        let places = self.areas_like(&vma).filter_map(|(id, _, other)| {
+            let at = VirtAddr(other.start.0 + index.checked_sub(other.pgoff)? * PAGE_SIZE);
+            other.range().contains(at).then_some((id, at))
         });
         for (mm, addr) in [(mm, addr)].into_iter().chain(places) {
             pages.extend(self.page_at(mm, addr).filter(|pfn| !pages.contains(pfn)));
         }
         pages
+    }
+
+    /// The areas that hold the same file, or memory that was there when the process forked.
+    fn areas_like(&self, vma: &Vma) -> impl Iterator<Item = (MmId, &Mm, &Vma)> {
+        let file = vma.file;
+        self.live_mms().flat_map(move |(id, mm)| {
+            mm.vmas.iter().filter(move |other| other.file == file).map(move |other| (id, mm, other))
+        })
+    }
+
+    /// The first address, from this one on in its area, for which [`Machine::pages_like`] could find a page: some area like it
+    /// has a page table there.
+    pub fn next_like(&self, mm: MmId, addr: VirtAddr) -> Option<VirtAddr> {
+        let vma = self.vma_at(mm, addr).copied()?;
+        let (first, end) = (vma.index_of(addr), vma.index_of(vma.end));
+        let next = self.areas_like(&vma).filter_map(|(_, mm, other)| {
+            let (from, to) = (first.max(other.pgoff), end.min(other.index_of(other.end)));
+            if from >= to {
+                return None;
+            }
+            let at = |index: u64| VirtAddr(other.start.0 + (index - other.pgoff) * PAGE_SIZE);
+            let mut cursor = TableCursor::new(mm.root, VaRange::new(at(from), at(to)));
+            cursor.next(&self.tables).map(|visit| other.index_of(visit.range().start))
+        });
+        next.min().map(|index| VirtAddr(vma.start.0 + (index - vma.pgoff) * PAGE_SIZE))
     }
 
     /// The page mapped at an address; not a zero page.

@@ -123,11 +123,12 @@ impl Driver<'_> {
         found: &mut Found,
     ) -> Result<usize> {
         let told = seen.iter().find_map(|place| *place);
-        while let Some((mm, addr)) = *guess {
-            if self.machine.vma_at(mm, addr).is_none() {
+        while let Some((mm, from)) = *guess {
+            // Areas can be as large as an address space, and are mostly empty then.
+            let Some(addr) = self.machine.next_like(mm, from) else {
                 *guess = None;
                 break;
-            }
+            };
             *guess = Some((mm, VirtAddr(addr.0 + PAGE_SIZE)));
             if told == Some((mm, addr)) {
                 continue;
