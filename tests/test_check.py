@@ -34,13 +34,27 @@ STEPS = {
     "R13": 24,
     "R14a": 24,
     "R14b": 6,
+    "R16": 23,
+    "R17": 5,
+    "R18": 15,
+    "R19": 26,
+    "R21": 17,
+    "R22": 8,
     "R27": 21,
+    "R30": 12,
+    "R34": 15,
     "R35": 7,
+    "R37": 19,
     "M2": 7,
     "M3": 5,
     "M4": 11,
+    "M7": 11,
     "M8": 28,
+    "M11": 15,
 }
+
+#: Scenarios too large for an audit with so many user CPUs.
+TOO_LARGE = (("R21", 2),)
 
 #: Every set of reductions that is worth its own audit.
 REDUCTIONS = (
@@ -64,8 +78,11 @@ def audit(
     pages = scenario["pages"]
     specs = [{"kind": scenario.get("kind", "file")}] * pages if isinstance(pages, int) else pages
     threads = [{"operation": item} if isinstance(item, str) else item for item in scenario["operations"]]
-    text = json.dumps({"users": users, "pages": specs, "threads": threads, "engine": dict(engine)})
-    options = {"invariants": [*DEFAULT_INVARIANTS, "I12"], "reductions": reductions, "states": 2_000_000}
+    whole = scenario.get("whole_tables", False)
+    given = {"users": users, "pages": specs, "threads": threads, "engine": dict(engine), "whole_tables": whole}
+    given["shared_tables"] = scenario.get("shared_tables", False)
+    text = json.dumps(given)
+    options = {"invariants": [*DEFAULT_INVARIANTS, "I6", "I10", "I12"], "reductions": reductions, "states": 2_000_000}
     return _core.explore_audit(kernel.to_json(), text, json.dumps(options))
 
 
@@ -86,6 +103,8 @@ def test_a_race_is_found_by_a_shortest_path_and_its_mend_is_proven(race: Race) -
 )
 @pytest.mark.parametrize("users", [1, 2])
 def test_no_reduction_loses_or_invents_a_state(race: Race, users: int) -> None:
+    if (race.id, users) in TOO_LARGE:
+        pytest.skip("more than a million plain states")
     for kernel, engine in ((race.buggy, race.buggy_engine), (race.fixed, {})):
         for reductions in REDUCTIONS:
             _, _, undominated, unreachable, agree = audit(kernel, race.scenario, reductions, users, engine)
@@ -101,10 +120,10 @@ def test_a_mend_holds_with_more_cpus(race: Race) -> None:
 
 def test_each_invariant_can_be_violated() -> None:
     violated = {race.invariant for race in races.RACES.values()}
-    assert violated == {"I1", "I2", "I3", "I4", "I5"}
+    assert violated == {"I1", "I2", "I3", "I4", "I5", "I6", "I10"}
     early = tlbcore.check("linux-5.10", ["madvise_dontneed", "page_mkclean"], invariants=["I10"])
     assert early.violated == ("I10",)
-    assert set(INVARIANTS) == violated | {"I10", "I12"}
+    assert set(INVARIANTS) == violated | {"I12"}
 
 
 def test_a_verdict_says_what_it_is_worth() -> None:
@@ -140,7 +159,8 @@ def test_faults_beside_operations_are_safe() -> None:
         ({"operations": ["munmap"], "users": 9}, "found 9 users"),
         ({"operations": ["munmap"], "pages": 0}, "found 0 pages"),
         ({"operations": [{"operation": "munmap", "first": 1}]}, r"pages 1\.\.1"),
-        ({"operations": ["collapse_huge_page"]}, "huge entries are not modelled"),
+        ({"operations": ["collapse_huge_page"]}, "expected a scenario with whole_tables"),
+        ({"operations": ["gup_fast"]}, "expected a scenario with whole_tables"),
         ({"operations": ["munmap"], "invariants": ["I99"]}, "found invariant 'I99'"),
         ({"operations": ["munmap"], "reductions": ["luck"]}, 'found "luck"'),
         ({"operations": "munmap"}, "found the text 'munmap'"),

@@ -47,9 +47,9 @@ CHANGES = {
     "clear_refs_gather": ["c4_clearrefs_spin1sleep1"],
     "light_gather": ["java_g1", "c4_mprotect_alone"],
     "pending": ["c4_mix_par_11"],
+    "reclaim_cpumask": ["m4_random_memcg_302"],
 }
 CHANGES_NOTHING = {
-    "reclaim_cpumask": "it spares flushes of what races with reclaim; in a replay reclaim has always flushed by then",
     "dirty_helpers_gather": "wp_shared_mapping_range is an operation of graphics drivers, which no recording has",
 }
 

@@ -202,7 +202,7 @@ def test_show_has_constants_schemes_and_programs(capsys: pytest.CaptureFixture[s
     assert ceiling.endswith("  arch/x86/mm/tlb.c:tlb_single_page_flush_ceiling (v6.18.2)")
     migrate = next(line for line in lines if line.startswith("  migrate_pages            DeferredUnmap  "))
     assert migrate.endswith("  commit 7e12beb8ca2a (v6.3); mm/migrate.c:migrate_pages_batch (v6.18.2)")
-    batch = next(line for line in lines if line.startswith("  DeferredUnmap.batch_migration       true "))
+    batch = next(line for line in lines if line.split()[:2] == ["DeferredUnmap.batch_migration", "true"])
     assert batch.endswith("  commit 7e12beb8ca2a (v6.3)")
     assert main(["kernels", "show", "linux-6.18", "--operation", "fork"]) == 0
     lines = capsys.readouterr().out.splitlines()

@@ -42,6 +42,7 @@ engine gen_zero_is_old
   p0: file, dirty, table 0, vma 0;
   p1: file, none, table 1, vma 0, frame 0;
   spare frames 1;
+  whole tables;
 }
 
  P0                    | P1                   | P2     | P3   ;
@@ -76,6 +77,8 @@ def explicit(scenario: Mapping[str, Any]) -> dict[str, Any]:
         "threads": threads,
         "faults": scenario.get("faults", 0),
         "spare_frames": scenario.get("spare_frames"),
+        "whole_tables": scenario.get("whole_tables", False),
+        "shared_tables": scenario.get("shared_tables", False),
     }
 
 
@@ -109,7 +112,7 @@ def test_everything_that_can_be_said_is_read() -> None:
     assert litmus.schemes == (("munmap", SchemeCall("MmuGather", (("delay_rmap", False),))),)
     assert litmus.pages[1] == Page("file", "none", 1, 0, 0)
     assert litmus.threads[0] == Call("mremap", 0, 1, ("write",))
-    assert (litmus.faults, litmus.users, litmus.spare_frames) == (1, 1, 1)
+    assert (litmus.faults, litmus.users, litmus.spare_frames, litmus.whole_tables) == (1, 1, 1, True)
     assert litmus.exists == ("I4", "I10")
 
 
@@ -125,20 +128,20 @@ def test_everything_that_can_be_said_is_read() -> None:
         ("p0: file, ", "p0: ", "f:13: found dirty, table 0, vma 0, expected file or anon"),
         ("table 1", "table 999", "f:14: found 999, expected table, a number"),
         ("spare frames 1", "TLB2: p0", "f:15: found TLB2: p0, expected no TLB entry"),
-        ("| P3   ;", "| P4   ;", "f:18: found P0 | P1 | P2 | P4, expected P0 | P1 ... in order"),
-        ("p0..p1, write", "p0..p2", "f:19: found P0: p0..p2, expected pages within p0..p1"),
-        ("| faults | user", "| user | faults", "f:19: found P3: faults after user, expected operations, then"),
-        ("| faults |", "| store p0 |", "f:19: found P2: store p0, expected user: a CPU that loads and stores"),
-        ("| faults |", "| r0 = load p0 |", "f:19: found P2: r0 = load p0, expected user"),
-        ("| faults | user", "| faults", "f:19: found 3 columns, expected 4"),
+        ("| P3   ;", "| P4   ;", "f:19: found P0 | P1 | P2 | P4, expected P0 | P1 ... in order"),
+        ("p0..p1, write", "p0..p2", "f:20: found P0: p0..p2, expected pages within p0..p1"),
+        ("| faults | user", "| user | faults", "f:20: found P3: faults after user, expected operations, then"),
+        ("| faults |", "| store p0 |", "f:20: found P2: store p0, expected user: a CPU that loads and stores"),
+        ("| faults |", "| r0 = load p0 |", "f:20: found P2: r0 = load p0, expected user"),
+        ("| faults | user", "| faults", "f:20: found 3 columns, expected 4"),
         (
             "| user ;",
             "| user ;\n fork(p0..p0) | | | ;",
-            "f:20: found fork(p0..p0) | | | ;, expected one row",
+            "f:21: found fork(p0..p0) | | | ;, expected one row",
         ),
-        ("I4 \\/ I10", "I4 /\\ I10", "f:21: found exists (I4 /\\ I10), expected exists (I1 \\/ I2 ...)"),
-        ("exists (I4", "exists (0:r0=1", "f:21: found exists (0:r0=1"),
-        ("Sometimes", "Always", "f:22: found Result: Always, expected Result: Sometimes or Result: Never"),
+        ("I4 \\/ I10", "I4 /\\ I10", "f:22: found exists (I4 /\\ I10), expected exists (I1 \\/ I2 ...)"),
+        ("exists (I4", "exists (0:r0=1", "f:22: found exists (0:r0=1"),
+        ("Sometimes", "Always", "f:23: found Result: Always, expected Result: Sometimes or Result: Never"),
         ("Result: Sometimes", "", "found the end of the file, expected Result: Sometimes"),
     ],
 )
@@ -186,7 +189,16 @@ def litmuses(draw: st.DrawFn) -> Litmus:
     """Any litmus file that can be written."""
     pages = draw(
         st.lists(
-            st.builds(Page, st.sampled_from(KINDS), st.sampled_from(MAPPED), SMALL, SMALL, st.none() | SMALL),
+            st.builds(
+                Page,
+                st.sampled_from(KINDS),
+                st.sampled_from(MAPPED),
+                SMALL,
+                SMALL,
+                st.none() | SMALL,
+                st.booleans(),
+                st.booleans(),
+            ),
             min_size=1,
             max_size=4,
         )
@@ -207,6 +219,8 @@ def litmuses(draw: st.DrawFn) -> Litmus:
         engine=tuple(draw(st.lists(NAMES, max_size=2, unique=True))),
         pages=tuple(pages),
         spare_frames=draw(st.none() | SMALL),
+        whole_tables=draw(st.booleans()),
+        shared_tables=draw(st.booleans()),
         threads=tuple(draw(st.lists(calls, min_size=1, max_size=3))),
         faults=draw(st.integers(0, 2)),
         users=draw(st.integers(0, 3)),

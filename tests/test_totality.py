@@ -28,8 +28,11 @@ DOCS = Path(__file__).parents[1] / "docs"
 
 UNUSED_STEPS = {
     "clear_young_dirty": "for schemes of one's own: the kernels' MADV_FREE takes the entry out and writes it back",
+    "ptdesc_pmd_pts_dec": "of hugetlb: no kernel has its operations here, the races R16, R17 and R37 do",
     "ptep_clear_young": "for schemes of one's own: no modelled operation has a program that ages entries",
+    "pud_clear": "as ptdesc_pmd_pts_dec",
     "select_range_at": "only a program that is run by hand changes its arguments",
+    "tlb_flush_pud_range": "as ptdesc_pmd_pts_dec",
 }
 UNUSED_CONDITIONS = {
     "delay_rmap": "what a kernel decides at the entry is known where the entry is handled",
@@ -37,6 +40,7 @@ UNUSED_CONDITIONS = {
     "migration": "no other operation runs while pages migrate",
     "mm_tlb_flush_nested": "asked inside flush_tlb_tracked_range and tlb_finish_mmu",
     "page_huge": "huge entries have blocks of their own",
+    "pmd_shared": "of hugetlb, as the steps ptdesc_pmd_pts_dec and pud_clear",
     "populates": "populating is done by accesses after the program",
     "proactive": "reclaim flushes alike, whoever wants it",
     "pte_accessible": "asked inside ptep_clear_flush and set_tlb_ubc_flush_pending",

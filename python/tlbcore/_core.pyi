@@ -8,7 +8,10 @@ import numpy.typing as npt
 __all__ = [
     "AddressTrace",
     "CpuMask",
+    "CpuMaskArray",
     "Machine",
+    "PageTable",
+    "RangeSummary",
     "Recording",
     "Replay",
     "__version__",

@@ -36,6 +36,9 @@ INVARIANTS: dict[str, str] = {name: says for name, _, says in _core.invariants()
 #: What `check` looks for unless told.
 DEFAULT_INVARIANTS = ("I1", "I2", "I3", "I4", "I5")
 
+#: What it looks for as well where page tables are objects (`whole_tables`).
+TABLE_INVARIANTS = ("I6",)
+
 #: Reductions that keep shortest counterexamples; each can be switched off.
 DEFAULT_REDUCTIONS = ("saturate", "urgent", "symmetry", "dead")
 
@@ -173,7 +176,7 @@ class Verdict(Result):
 
 
 #: What a kernel thread can run: a program of the kernel, or one that is made of some.
-_KNOWN = (*OPERATIONS, "truncate")
+_KNOWN = (*OPERATIONS, "truncate", "gup_fast")
 
 
 def _threads(operations: Sequence[str | Mapping[str, object]]) -> list[dict[str, object]]:
@@ -200,7 +203,9 @@ def check(  # noqa: PLR0913  # what to run, on what, how far
     faults: int = 0,
     spare_frames: int | None = None,
     engine: Mapping[str, bool] | None = None,
-    invariants: Sequence[str] = DEFAULT_INVARIANTS,
+    whole_tables: bool = False,
+    shared_tables: bool = False,
+    invariants: Sequence[str] | None = None,
     reductions: Sequence[str] = DEFAULT_REDUCTIONS,
     states: int | None = None,
     seconds: float | None = None,
@@ -219,12 +224,16 @@ def check(  # noqa: PLR0913  # what to run, on what, how far
             (its pages), `write`, `other_table`.
         users: CPUs that load and store at will.
         pages: So many pages of one VMA in one page table, or one dictionary for each: `kind` (file, anon), `table`,
-            `vma`, `mapped` (none, read, write, dirty), `frame`.
+            `vma`, `mapped` (none, read, write, dirty), `frame`, `huge` (alone in its table), `exec`.
         kind: What `pages` hold, if it is a number.
         faults: Threads that take a page fault wherever the hardware would raise one, again and again.
         spare_frames: Page frames that can be allocated.
-        engine: Bugs of the flush engine that it once had: `gen_zero_is_old`, `tlb_flush_pending_is_bool`.
-        invariants: What to look for, by short names.
+        engine: Bugs that no scheme expresses, each a name and true: of the flush engine `gen_zero_is_old`,
+            `tlb_flush_pending_is_bool`; of the gather `nested_finish_forgets_tables`, `lone_table_freed_unflushed`,
+            `table_flush_trusts_last_vma`.
+        whole_tables: The pages are all that their page tables hold: tables are freed, and move, as a whole.
+        shared_tables: Another process maps all pages by the same tables, as hugetlb does; with `whole_tables`.
+        invariants: What to look for, by short names; without: I1 to I5, and I6 with `whole_tables`.
         reductions: Of `saturate`, `urgent`, `symmetry`, `dead`: each keeps verdicts and shortest counterexamples.
         states: At most so many states.
         seconds: At most so much wall time.
@@ -249,7 +258,11 @@ def check(  # noqa: PLR0913  # what to run, on what, how far
         "faults": faults,
         "spare_frames": spare_frames,
         "engine": dict(engine or {}),
+        "whole_tables": whole_tables,
+        "shared_tables": shared_tables,
     }
+    if invariants is None:
+        invariants = (*DEFAULT_INVARIANTS, *(TABLE_INVARIANTS if whole_tables else ()))
     options = {
         "invariants": [find("invariant", name, INVARIANTS) for name in invariants],
         "reductions": list(reductions),

@@ -3,7 +3,7 @@
 >>> import tlbcore
 >>> verdict = tlbcore.check("linux-5.10", ["madvise_dontneed", "page_mkclean"])
 >>> again = repeat(verdict.finding)
->>> again.violated == verdict.violated and again.counterexample == verdict.counterexample
+>>> again.violated == verdict.violated and again.path == verdict.path
 True
 """
 

@@ -34,6 +34,7 @@ Value: TypeAlias = bool | int | str
 RESULTS: Final = ("Sometimes", "Never")
 KINDS: Final = ("file", "anon")
 MAPPED: Final = ("none", "read", "write", "dirty")
+PAGE_FLAGS: Final = ("huge", "exec")
 FLAGS: Final = ("write", "other_table")
 #: What a CPU without an operation does: whatever it likes.
 USER, FAULTS = "user", "faults"
@@ -68,11 +69,16 @@ class Page:
     vma: int = 0
     #: The page frame; None: one of its own.
     frame: int | None = None
+    #: One huge page, alone in its table.
+    huge: bool = False
+    #: Executable.
+    exec: bool = False
 
     def __str__(self) -> str:
         """As in a file."""
         text = f"{self.kind}, {self.mapped}, table {self.table}, vma {self.vma}"
-        return text if self.frame is None else f"{text}, frame {self.frame}"
+        text = text if self.frame is None else f"{text}, frame {self.frame}"
+        return "".join([text, *(f", {word}" for word in PAGE_FLAGS if getattr(self, word))])
 
 
 @dataclass(frozen=True)
@@ -104,6 +110,10 @@ class Litmus:
     engine: tuple[str, ...]
     pages: tuple[Page, ...]
     spare_frames: int | None
+    #: Page tables are freed, and move, as a whole.
+    whole_tables: bool
+    #: Another process maps the pages by the same tables.
+    shared_tables: bool
     #: CPUs with an operation, then those that take faults, then those of the user.
     threads: tuple[Call, ...]
     faults: int
@@ -133,6 +143,8 @@ class Litmus:
         lines += [f"engine {name}" for name in self.engine]
         lines += ["", "{", *(f"  p{number}: {page};" for number, page in enumerate(self.pages))]
         lines += [] if self.spare_frames is None else [f"  spare frames {self.spare_frames};"]
+        lines += ["  whole tables;"] if self.whole_tables else []
+        lines += ["  shared tables;"] if self.shared_tables else []
         programs = [*map(str, self.threads), *[FAULTS] * self.faults, *[USER] * self.users]
         widths = [max(len(program), len(f"P{number}")) for number, program in enumerate(programs)]
         rows = ([f"P{number}" for number in range(len(programs))], programs)
@@ -281,6 +293,8 @@ def _kernel(reader: _Reader) -> Litmus:
         engine=tuple(dict.fromkeys(engine)),
         pages=(),
         spare_frames=None,
+        whole_tables=False,
+        shared_tables=False,
         threads=(),
         faults=0,
         users=0,
@@ -306,6 +320,7 @@ def _state(reader: _Reader, litmus: Litmus) -> Litmus:
     first = True
     pages: list[Page] = []
     spare_frames = None
+    tables: set[str] = set()
     while True:
         line = reader.next("} after the pages")
         inside += (line.removeprefix("{") if first else line) + " "
@@ -315,6 +330,8 @@ def _state(reader: _Reader, litmus: Litmus) -> Litmus:
         for statement in map(str.strip, statements):
             if found := re.fullmatch(r"spare\s+frames\s+(\S+)", statement):
                 spare_frames = reader.number(found[1], "spare frames")
+            elif found := re.fullmatch(r"(whole|shared)\s+tables", statement):
+                tables.add(found[1])
             else:
                 pages.append(_page(reader, statement, len(pages)))
         if end:
@@ -325,7 +342,13 @@ def _state(reader: _Reader, litmus: Litmus) -> Litmus:
         reader.bad(after, "nothing after }")
     if not pages:
         reader.bad("no page", "p0: KIND;")
-    return replace(litmus, pages=tuple(pages), spare_frames=spare_frames)
+    return replace(
+        litmus,
+        pages=tuple(pages),
+        spare_frames=spare_frames,
+        whole_tables="whole" in tables,
+        shared_tables="shared" in tables,
+    )
 
 
 def _page(reader: _Reader, statement: str, number: int) -> Page:
@@ -333,24 +356,25 @@ def _page(reader: _Reader, statement: str, number: int) -> Page:
     if found is None and "TLB" in statement.upper():
         reader.bad(statement, "no TLB entry: TLBs are empty at the start, and hardware fills them at any time")
     if found is None:
-        reader.bad(statement or ";", f"p{number}: KIND, ENTRY, table N, vma N, frame N; or spare frames N;")
+        reader.bad(
+            statement or ";", f"p{number}: KIND, ENTRY, table N, vma N, frame N; spare frames N; or whole tables;"
+        )
     if found[1] != str(number):
         reader.bad(f"p{found[1]}", f"p{number}: pages are numbered in order")
     text = found[2]
-    given: dict[str, str | int] = {}
+    given: dict[str, str | int | bool] = {}
+    words_of = {**dict.fromkeys(KINDS, "kind"), **dict.fromkeys(MAPPED, "mapped"), **{w: w for w in PAGE_FLAGS}}
     for part in map(str.strip, text.split(",")):
         words = part.split()
-        if part in KINDS:
-            key, value = "kind", part
-        elif part in MAPPED:
-            key, value = "mapped", part
+        if part in words_of:
+            key, value = words_of[part], part
         elif len(words) == 2 and words[0] in ("table", "vma", "frame"):  # noqa: PLR2004  # a word and its number
             key, value = words[0], ""
         else:
-            reader.bad(part or "nothing", f"{', '.join((*KINDS, *MAPPED))}, table N, vma N or frame N")
+            reader.bad(part or "nothing", f"{', '.join((*KINDS, *MAPPED, *PAGE_FLAGS))}, table N, vma N or frame N")
         if key in given:
             reader.bad(f"a second {key}", "one")
-        given[key] = value or reader.number(words[1], key)
+        given[key] = key in PAGE_FLAGS or value or reader.number(words[1], key)
     if "kind" not in given:
         reader.bad(text, "file or anon for each page")
     return replace(Page(), **given)  # type: ignore[arg-type]  # each key has its type above

@@ -149,12 +149,14 @@ def scenario_of(litmus: Litmus) -> dict[str, Any]:
         ],
         "users": litmus.users,
         "pages": [
-            {key: value for key, value in dataclasses.asdict(page).items() if value is not None}
+            {key: value for key, value in dataclasses.asdict(page).items() if value is not None and value is not False}
             for page in litmus.pages
         ],
         "faults": litmus.faults,
         "spare_frames": litmus.spare_frames,
         "engine": dict.fromkeys(litmus.engine, True),
+        "whole_tables": litmus.whole_tables,
+        "shared_tables": litmus.shared_tables,
     }
 
 

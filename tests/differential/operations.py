@@ -71,6 +71,29 @@ PROGRAMS: list[list[dict[str, Any]]] = [
     for programs in [cast("dict[str, Any]", kernels.get(family).resolve()["programs"])]
     for name in RUNNABLE
 ]
+#: What hugetlb does with a table that another process has too, and collapse at the end: no program by hand of a kernel has it.
+UNSHARED: list[dict[str, Any]] = [
+    {"step": "lock", "lock": "mmap_lock", "mode": "read"},
+    {"step": "tlb_gather_mmu"},
+    {
+        "step": "for_each_vma",
+        "body": [
+            {
+                "step": "for_each_table",
+                "body": [
+                    {"step": "lock", "lock": "ptl", "mode": "write"},
+                    *({"step": name} for name in ("pud_clear", "ptdesc_pmd_pts_dec", "tlb_flush_pud_range")),
+                    {"step": "unlock", "lock": "ptl"},
+                ],
+                "on_huge_pmd": [],
+            },
+        ],
+    },
+    {"step": "tlb_finish_mmu"},
+    {"step": "tlb_remove_table_sync_one"},
+    {"step": "pte_free_defer"},
+    {"step": "unlock", "lock": "mmap_lock"},
+]
 #: What no kernel asks, or asks only elsewhere, is asked of each entry in a program by hand.
 QUESTIONS = [
     "migration",
@@ -91,6 +114,8 @@ QUESTIONS = [
     "pte_demoted",
     "young",
     "pmd_is_huge",
+    "pmd_present",
+    "pmd_shared",
 ]
 CHANGES = ("ptep_clear_young", "clear_young_dirty", "ptep_set_wrprotect")
 
@@ -290,6 +315,8 @@ class Generator:
         """A program by hand: one of any kernel's, or a walk that asks and changes."""
         addr, length = self.span(mm)
         steps = self.walk(mm) if self.rng.random() < 0.4 else self.rng.choice(PROGRAMS)
+        if self.rng.random() < 0.1:
+            steps = UNSHARED
         if self.rng.random() < 0.2:  # as if another operation of the same mm were under way
             steps = [{"step": "inc_tlb_flush_pending"}, *steps, {"step": "dec_tlb_flush_pending"}]
         return {"addr": addr, "len": length, "prot": self.rng.choice([None, 0, 1, 3, 3, 7]), "steps": steps}

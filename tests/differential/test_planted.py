@@ -83,7 +83,9 @@ PLANTED = {
     "deferred flush not noted": Planted(
         instead("set_tlb_ubc_flush_pending", nothing), r"flushes.*|tlb_events.*|state.*"
     ),
-    "outstanding flush ignored": Planted(instead("flush_tlb_batched_pending", nothing), r"flushes\[\d+\].*|state.*"),
+    "outstanding flush ignored": Planted(
+        instead("flush_tlb_batched_pending", nothing), r"flushes\[\d+\].*|state.*|counters\.nr_batched_pending_flushes"
+    ),
     "dirty page lost": Planted(instead("set_page_dirty", nothing), r"state\.pages\[\d+\]\.dirty"),
     "wrong mapping removed": Planted(instead("page_remove_rmap", another_mapping), r"state\.pages.*|result|flushes.*"),
     "soft-dirty kept": Planted(instead("pte_clear_soft_dirty", nothing), r"state\.mms\[\d+\]\.ptes.*|flushes.*"),

@@ -66,6 +66,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--each-switch", action="store_true", help="hunt: with each switch of the kernel alone, and with all"
     )
+    parser.add_argument(
+        "--whole-tables", action="store_true", help="page tables are freed, moved and cached; GUP-fast is an operation"
+    )
     check_trace.add_arguments(parser)
     parser.add_argument("--no-traces", action="store_true", help="hunt: do not print the traces")
     parser.add_argument("--workers", type=int, metavar="N", help="hunt: so many threads (as many as CPUs)")
@@ -170,7 +173,8 @@ def run_one(args: argparse.Namespace) -> int:
             pages=MOST_PAGES if args.pages is None else args.pages,
             kind=args.kind or "file",
             faults=args.faults or 0,
-            invariants=args.invariant or DEFAULT_INVARIANTS,
+            whole_tables=args.whole_tables,
+            invariants=args.invariant,
             reductions=[name for name in DEFAULT_REDUCTIONS if name not in args.without],
             states=args.states,
             seconds=args.seconds,
@@ -213,6 +217,7 @@ def run_hunt(args: argparse.Namespace) -> int:
         "operations": args.op,
         "kinds": args.kind and (args.kind,),
         "workers": args.workers,
+        "whole_tables": args.whole_tables or None,
     }
     options = {name: value for name, value in given.items() if value is not None}
     threads = 3 if args.triples else 2

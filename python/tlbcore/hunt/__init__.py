@@ -20,7 +20,7 @@ from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 from tlbcore import kernels
-from tlbcore.check import DEFAULT_INVARIANTS, INVARIANTS, Verdict, check
+from tlbcore.check import DEFAULT_INVARIANTS, INVARIANTS, TABLE_INVARIANTS, Verdict, check
 from tlbcore.errors import InputError
 from tlbcore.hunt.findings import Cause, Finding, Hunt, SizeCount, grouped
 from tlbcore.hunt.plan import KINDS, Operation, Scenario, Size, groups, left_out, operations, scenarios, sizes
@@ -78,6 +78,7 @@ class _Hunter:
     states: int
     seconds: float | None
     engine: Mapping[str, bool] | None
+    whole_tables: bool
     workers: int
     progress: Callable[[Progress], None] | None
     kernel_json: str
@@ -153,6 +154,7 @@ class _Hunter:
             "faults": size.faults,
             "invariants": tuple(invariants),
         }
+        found |= {"whole_tables": True} if self.whole_tables else {}
         return found | ({"engine": dict(self.engine)} if self.engine else {})
 
     def take(self, group: Group, size: Size, outcome: _Outcome, count: SizeCount) -> None:
@@ -242,6 +244,8 @@ class _Hunter:
                     self.counts.append(SizeCount(size, number, left=sets))
         stopped = "Ctrl-C" if self.asked.is_set() else "the bound on time" if any(c.left for c in self.counts) else None
         bounds: dict[str, object] = {"sizes": [str(size) for size in self.plan], "states": self.states}
+        if self.whole_tables:
+            bounds["whole_tables"] = True
         if self.seconds is not None:
             bounds["seconds"] = self.seconds
         return Hunt(
@@ -263,8 +267,8 @@ class _Hunter:
         )
 
 
-def _chosen(names: Sequence[str] | None) -> list[Operation]:
-    known = {str(operation): operation for operation in operations()}
+def _chosen(names: Sequence[str] | None, *, whole_tables: bool) -> list[Operation]:
+    known = {str(operation): operation for operation in operations(whole_tables=whole_tables)}
     if names is None:
         return list(known.values())
     for name in names:
@@ -282,10 +286,11 @@ def hunt(  # noqa: PLR0913  # what to run, on what, how far
     users: int = 2,
     pages: int = 2,
     faults: int = 1,
-    invariants: Sequence[str] = DEFAULT_INVARIANTS,
+    invariants: Sequence[str] | None = None,
     states: int = DEFAULT_STATES,
     seconds: float | None = None,
     engine: Mapping[str, bool] | None = None,
+    whole_tables: bool = False,
     workers: int | None = None,
     progress: Callable[[Progress], None] | None = None,
 ) -> Hunt:
@@ -303,10 +308,11 @@ def hunt(  # noqa: PLR0913  # what to run, on what, how far
         users: User CPUs, at most.
         pages: Pages, at most.
         faults: Threads that take page faults, at most.
-        invariants: What to look for, by short names.
+        invariants: What to look for, by short names; without: I1 to I5, and I6 with `whole_tables`.
         states: At most so many maximal states for each scenario.
         seconds: At most so much wall time for all.
         engine: Bugs of the flush engine, as `check` takes them.
+        whole_tables: The pages are all that their page tables hold, and GUP-fast is an operation, as `check` has it.
         workers: Threads of the hunt; as many as there are CPUs if not given.
         progress: Called now and then.
 
@@ -326,16 +332,19 @@ def hunt(  # noqa: PLR0913  # what to run, on what, how far
     for kind in kinds:
         if kind not in KINDS:
             raise InputError(f"kinds: found {kind}, expected some of {', '.join(KINDS)}{nearest(kind, KINDS)}")
+    if invariants is None:
+        invariants = (*DEFAULT_INVARIANTS, *(TABLE_INVARIANTS if whole_tables else ()))
     hunter = _Hunter(
         kernel=found,
         number=threads,
-        chosen=_chosen(operations),
+        chosen=_chosen(operations, whole_tables=whole_tables),
         kinds=tuple(kinds),
         plan=sizes(users, pages, faults),
         invariants=tuple(find("invariant", name, INVARIANTS) for name in invariants),
         states=states,
         seconds=seconds,
         engine=engine,
+        whole_tables=whole_tables,
         workers=workers or os.cpu_count() or 1,
         progress=progress,
         kernel_json=found.to_json(),

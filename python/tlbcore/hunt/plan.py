@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 __all__ = [
     "KINDS",
     "NOT_MODELLED",
+    "NOT_WITHOUT_TABLES",
     "OF_WHOLE_MM",
     "Operation",
     "Scenario",
@@ -29,9 +30,12 @@ KINDS = ("file", "anon")
 
 #: What no scenario of a hunt has, since the model has it not (docs/explorer.md, section 4).
 NOT_MODELLED = (
-    "huge pages, hugetlb, freed page tables, paging-structure caches, lazy CPUs, switches between address spaces, "
-    "PCIDs, userfaultfd, KSM, GUP, VMAs that split or merge, full batches of a gather, store buffers"
+    "huge pages, hugetlb, lazy CPUs, switches between address spaces, "
+    "PCIDs, userfaultfd, KSM, VMAs that split or merge, full batches of a gather, store buffers"
 )
+
+#: What it has not either, unless page tables are objects (`whole_tables`).
+NOT_WITHOUT_TABLES = "freed page tables, paging-structure caches, GUP"
 
 #: Operations that work on the whole address space, whatever range they are asked for.
 OF_WHOLE_MM = ("fork", "exit_mmap", "clear_refs_soft_dirty")
@@ -74,11 +78,14 @@ class Operation:
         return spec
 
 
-def operations() -> tuple[Operation, ...]:
-    """All of a kernel: each program as the model knows it, in each way that its arguments give, and truncation."""
+def operations(*, whole_tables: bool = False) -> tuple[Operation, ...]:
+    """All of a kernel: each program as the model knows it, in each way that its arguments give, and truncation.
+
+    With page tables as objects GUP-fast is one more.
+    """
     variants = {"mprotect": "write", "mremap": "other_table", "fault": "write"}
     found = []
-    for program in (*_core.program_names(), "truncate"):
+    for program in (*_core.program_names(), "truncate", *(["gup_fast"] if whole_tables else [])):
         found.append(Operation(program))
         if program in variants:
             found.append(Operation(program, ((variants[program], True),)))

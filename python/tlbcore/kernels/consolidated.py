@@ -102,7 +102,7 @@ def build(switches: Mapping[str, str]) -> Kernel:
         ),
         gather,
     )
-    schemes["mremap"] = PerTable(unmapping=gather)
+    schemes["mremap"] = PerTable(unmapping=gather, rmap_locked_move=False, rechecks_pmd=False)
     schemes |= dict.fromkeys(("mprotect", "change_prot_numa"), gather if "mprotect_gather" in on else pending)
     schemes["wp_shared_mapping_range"] = gather if "dirty_helpers_gather" in on else pending
     if "clear_refs_gather" in on:

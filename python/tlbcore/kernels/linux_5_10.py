@@ -102,12 +102,12 @@ def legacy_schemes() -> dict[str, Scheme]:
     gather = MmuGather(delay_rmap=False, huge_mkwrite=False, clean_mkwrite=False, madvise_per_vma=True)
     pending = TlbFlushPending()
     deferred = DeferredUnmap(batch_migration=False, madvise_per_vma=True, pageout_clears_young=True)
-    at_once = Synchronous()
+    at_once = Synchronous(collapse_syncs_walkers=False, retracts_under_mmap_lock=True)
     return {
         "mmap": gather,
         "munmap": gather,
         "mprotect": pending,
-        "mremap": PerTable(unmapping=gather),
+        "mremap": PerTable(unmapping=gather, rmap_locked_move=False, rechecks_pmd=False),
         "madvise_dontneed": gather,
         "madvise_free": gather,
         "madvise_cold": gather,

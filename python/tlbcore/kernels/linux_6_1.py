@@ -11,6 +11,7 @@ from tlbcore.kernels.linux_5_10 import LAZY_MMU, lazy_mmu_constants
 from tlbcore.schemes.deferred_unmap import DeferredUnmap
 from tlbcore.schemes.mmu_gather import MmuGather
 from tlbcore.schemes.per_table import PerTable
+from tlbcore.schemes.synchronous import Synchronous
 from tlbcore.schemes.tlb_flush_pending import TlbFlushPending
 
 if TYPE_CHECKING:
@@ -80,7 +81,8 @@ def schemes() -> dict[str, Scheme]:
         "mprotect": gather,
         "change_prot_numa": gather,
         "clear_refs_soft_dirty": pending,
-        "mremap": PerTable(unmapping=gather),
+        "collapse_huge_page": Synchronous(retracts_under_mmap_lock=True),
+        "mremap": PerTable(unmapping=gather, rechecks_pmd=False),
         "shrink_folio_list": deferred,
         "madvise_pageout": deferred,
     }

@@ -10,6 +10,7 @@ from tlbcore.kernels.linux_5_10 import LAZY_MMU, lazy_mmu_constants
 from tlbcore.schemes.deferred_unmap import DeferredUnmap
 from tlbcore.schemes.mmu_gather import MmuGather
 from tlbcore.schemes.per_table import PerTable
+from tlbcore.schemes.synchronous import Synchronous
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -87,6 +88,7 @@ def schemes() -> dict[str, Scheme]:
             gather,
         ),
         "madvise_cold": MmuGather(madvise_per_vma=True),
+        "collapse_huge_page": Synchronous(),
         "mremap": PerTable(unmapping=gather),
         **dict.fromkeys(("shrink_folio_list", "madvise_pageout", "migrate_pages"), DeferredUnmap(madvise_per_vma=True)),
     }

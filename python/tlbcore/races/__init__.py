@@ -18,7 +18,9 @@ from tlbcore.races import (
     m2,
     m3,
     m4,
+    m7,
     m8,
+    m11,
     r01,
     r02,
     r03,
@@ -33,15 +35,56 @@ from tlbcore.races import (
     r13,
     r14a,
     r14b,
+    r16,
+    r17,
+    r18,
+    r19,
+    r21,
+    r22,
     r27,
+    r30,
+    r34,
     r35,
+    r37,
 )
 from tlbcore.races.race import Race
 from tlbcore.races.uncovered import UNCOVERED, Uncovered
 
 __all__ = ["RACES", "UNCOVERED", "Race", "Uncovered", "get", "matching"]
 
-_MODULES = (r01, r02, r03, r04, r05, r05b, r06, r09a, r09b, r11, r12, r13, r14a, r14b, r27, r35, m2, m3, m4, m8)
+_MODULES = (
+    r01,
+    r02,
+    r03,
+    r04,
+    r05,
+    r05b,
+    r06,
+    r09a,
+    r09b,
+    r11,
+    r12,
+    r13,
+    r14a,
+    r14b,
+    r16,
+    r17,
+    r18,
+    r19,
+    r21,
+    r22,
+    r27,
+    r30,
+    r34,
+    r35,
+    r37,
+    m2,
+    m3,
+    m4,
+    m7,
+    m8,
+    m11,
+)
 
 #: The races by their short names.
 RACES: dict[str, Race] = {module.RACE.id: module.RACE for module in _MODULES}

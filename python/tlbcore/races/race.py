@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from tlbcore.check import Verdict, check
+from tlbcore.check import DEFAULT_INVARIANTS, TABLE_INVARIANTS, Verdict, check
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -61,4 +61,6 @@ class Race:
 
     def prove(self, **options: Any) -> Verdict:  # noqa: ANN401
         """The verdict on the kernel that has it not."""
-        return check(self.fixed, **{**self.scenario, **options})
+        invariants = [*DEFAULT_INVARIANTS, *(TABLE_INVARIANTS if self.scenario.get("whole_tables") else ())]
+        invariants += [] if self.invariant in invariants else [self.invariant]
+        return check(self.fixed, **{**self.scenario, "invariants": invariants, **options})

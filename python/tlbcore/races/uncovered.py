@@ -26,12 +26,8 @@ class Uncovered:
     cve: str = ""
 
 
-_TABLES = "page tables that are freed, and caches of paging structures that still point to them, are not modelled"
-_WALKER = "walkers without locks (GUP-fast) and tables that change hands are not modelled"
-_SHARED = "hugetlb and page tables that several address spaces share are not modelled"
 _LAZY = "lazy CPUs and switches between address spaces are not modelled"
 _WEAK = "it needs a store that is seen late; memory is sequentially consistent in the model"
-_MOVED = "huge entries and page tables that move as a whole are not modelled"
 
 _ROWS = (
     (
@@ -53,63 +49,13 @@ _ROWS = (
         "no kernel has a program of KSM, which compares two pages and merges them",
     ),
     (
-        "R16",
-        "hugetlbfs: flush TLBs correctly after huge_pmd_unshare",
-        "a4a118f2eead",
-        "v5.16",
-        "1",
-        "I1",
-        _SHARED,
-        "CVE-2021-4002",
-    ),
-    (
-        "R17",
-        "mm/hugetlb: fix huge_pmd_unshare() vs GUP-fast race",
-        "1013af4f585f",
-        "v6.16",
-        "1",
-        "I6",
-        f"{_SHARED}; {_WALKER}",
-        "CVE-2025-38085",
-    ),
-    (
-        "R18",
-        "mm/mremap: fix move_normal_pmd/retract_page_tables race",
-        "6fa1066fc5d0",
-        "v6.12",
-        "4",
-        "I6",
-        f"{_MOVED}, nor is their retraction",
-        "CVE-2024-50066",
-    ),
-    (
-        "R19",
-        "mm/mremap: hold the rmap lock in write mode when moving page table entries",
-        "97113eb39fa7",
-        "v5.14",
-        "4",
-        "I1",
-        _MOVED,
-        "CVE-2022-41222",
-    ),
-    ("R21", "mm: mmu_gather: remove __tlb_reset_range() for force flush", "7a30df49f63a", "v5.2", "1", "I6", _TABLES),
-    (
-        "R22",
-        "mm/mmu_gather: invalidate TLB correctly on batch allocation failure and flush",
-        "0ed1325967ab",
-        "v5.6",
-        "1",
-        "I6",
-        _TABLES,
-    ),
-    (
         "R23",
         "x86/mm: Flush more aggressively in lazy TLB mode",
         "b956575bed91",
         "v4.14",
         "HW",
         "I6",
-        f"{_TABLES}; {_LAZY}",
+        _LAZY,
     ),
     (
         "R24",
@@ -137,7 +83,7 @@ _ROWS = (
         "v6.15",
         "HW",
         "I6",
-        f"{_TABLES}; {_LAZY}",
+        _LAZY,
     ),
     (
         "R29",
@@ -147,15 +93,6 @@ _ROWS = (
         "HW",
         "I8",
         "neither INVLPGB nor ASIDs are modelled; every flush of another CPU is an IPI",
-    ),
-    (
-        "R30",
-        "mm/khugepaged: fix GUP-fast interaction by sending IPI",
-        "2ba99c5e0881",
-        "v6.1",
-        "1",
-        "I6",
-        f"{_WALKER}; huge pages are not modelled",
     ),
     (
         "R32",
@@ -174,24 +111,6 @@ _ROWS = (
         "HW",
         "I9",
         _LAZY,
-    ),
-    (
-        "R34",
-        "huge-page code that makes an entry none for a moment, against MADV_DONTNEED",
-        "ced108037c2a",
-        "v4.11",
-        "-",
-        "I2",
-        "huge pages are not modelled, and no invariant looks at pages that a zap passed over",
-    ),
-    (
-        "R37",
-        "hugetlb: take PMD sharing into account when flushing tlb/caches",
-        "dff11abe280b",
-        "v4.19",
-        "2",
-        "I2",
-        _SHARED,
     ),
     (
         "R38",
@@ -230,15 +149,6 @@ _ROWS = (
         "masks of CPUs with an outstanding flush are decided, not modelled: a flush asks all user CPUs",
     ),
     (
-        "M7",
-        "delayed rmap removal of anonymous pages",
-        "",
-        "never merged",
-        "1",
-        "I10",
-        "the lifetime of anon_vma structures is not modelled",
-    ),
-    (
         "M10",
         "migc v1: the target of a migration becomes a source before its flush",
         "",
@@ -246,15 +156,6 @@ _ROWS = (
         "5+",
         "I5",
         "no kernel has a migration that defers its flush beyond the copy",
-    ),
-    (
-        "M11",
-        "free_pgtables flushes freed tables with the flags of the last VMA",
-        "",
-        "never merged",
-        "1",
-        "I6",
-        _TABLES,
     ),
     (
         "M12",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tlbcore.races import table_variants
 from tlbcore.schemes.deferred_unmap import DeferredUnmap
 from tlbcore.schemes.lazy_mmu import LazyMmu
 from tlbcore.schemes.mmu_gather import MmuGather
@@ -246,7 +247,7 @@ class AgeTrustingGather(MmuGather):
         ]
 
 
-#: The schemes of this file by class name.
+#: The schemes of this file and of `table_variants` by class name.
 SCHEMES: dict[str, type[Scheme]] = {
     scheme.__name__: scheme
     for scheme in (
@@ -259,5 +260,6 @@ SCHEMES: dict[str, type[Scheme]] = {
         InvertedDemotion,
         PlainStoreGather,
         AgeTrustingGather,
+        *table_variants.SCHEMES.values(),
     )
 }

@@ -94,6 +94,8 @@ CONDITION_HANDLERS: dict[str, Callable[[Frame], bool]] = {
     "exec_fault": lambda f: f.args.get("kind") == "exec",
     "huge_fault_fits": _huge_fault_fits,
     "pmd_is_huge": lambda f: f.mm.page_table.huge(f.addr) is not None,
+    "pmd_shared": lambda _f: False,  # the machine has no hugetlb
+    "pmd_present": lambda f: f.mm.page_table.huge(f.addr) is not None or f.mm.page_table.table(f.addr, 0) is not None,
     "should_defer_flush": lambda f: f.mm.mm_cpumask & ~bit(f.by.cpu) != 0,
     "mm_tlb_flush_nested": lambda f: f.mm.tlb_flush_pending > 1,
     "moves": lambda f: bool(f.args.get("moves")),

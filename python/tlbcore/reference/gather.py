@@ -54,6 +54,12 @@ class MmuGather:
         self.take_in(start, start + (1 << PMD_SHIFT))
         self.cleared_pmds = True
 
+    def record_pud(self, addr: int) -> None:
+        """`tlb_flush_pmd_range()` of all that an entry above a PMD table maps."""
+        start = addr & ~((1 << PUD_SHIFT) - 1)
+        self.take_in(start, start + (1 << PUD_SHIFT))
+        self.cleared_puds = True
+
     def free_table(self, level: int, addr: int) -> None:
         """`pte_free_tlb()` and its like: the entry one level up is gone; level 3 has no flag of its own."""
         self.take_in(addr, addr + PAGE_SIZE)

@@ -90,6 +90,10 @@ def _record_pmd(f: Frame, _step: Plain) -> None:
     f.the_gather.record_pmd(f.addr)
 
 
+def _record_pud(f: Frame, _step: Plain) -> None:
+    f.the_gather.record_pud(f.table_range[0])
+
+
 def _tlb_remove_page(f: Frame, _step: Plain) -> None:
     """Queue the page; the last place forces a flush, at once where no walk of entries can be left."""
     gather, page = f.the_gather, f.the_page
@@ -271,6 +275,7 @@ FLUSH_HANDLERS: dict[str, Handler] = {
     "tlb_flush_pte_range": _record_pte,
     "tlb_remove_pmd_tlb_entry": _record_pmd,
     "tlb_flush_pmd_range": _record_pmd,
+    "tlb_flush_pud_range": _record_pud,
     "tlb_remove_page": _tlb_remove_page,
     "tlb_flush_mmu_tlbonly": lambda f, _step: tlb_flush_mmu_tlbonly(f),
     "tlb_flush_rmaps": _tlb_flush_rmaps,

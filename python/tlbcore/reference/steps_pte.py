@@ -307,8 +307,13 @@ def _set_pmd_huge(f: Frame, _step: Plain) -> None:
     f.write(Pte("present", flags, page.pfn).mkdirty(), addr=f.pmd_start, level=1)
     memory.get(page)
     memory.add_rmap(page, f.mm.id, f.pmd_start)
-    f.collapsed = None
-    f.machine.tallies["nr_table_frees"] += 1
+    _free_collapsed(f)
+
+
+def _free_collapsed(f: Frame) -> None:
+    if f.collapsed is not None:
+        f.collapsed = None
+        f.machine.tallies["nr_table_frees"] += 1
 
 
 def _collapsed(f: Frame) -> Table:
@@ -367,6 +372,10 @@ PTE_HANDLERS: dict[str, Handler] = {
     "set_pmd_at": lambda f, _step: f.write(f.new_pte, level=1),
     "split_huge_pmd": _split_huge_pmd,
     "pmdp_collapse_flush": _pmdp_collapse_flush,
+    "pud_clear": lambda _f, _step: None,
+    "ptdesc_pmd_pts_dec": lambda _f, _step: None,
+    "tlb_remove_table_sync_one": lambda _f, _step: None,
+    "pte_free_defer": lambda f, _step: _free_collapsed(f),
     "collapse_copy": _collapse_copy,
     "set_pmd_huge": _set_pmd_huge,
 }

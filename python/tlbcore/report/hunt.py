@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tlbcore.check import INVARIANTS
-from tlbcore.hunt.plan import NOT_MODELLED
+from tlbcore.hunt.plan import NOT_MODELLED, NOT_WITHOUT_TABLES
 from tlbcore.report.table import table
 
 if TYPE_CHECKING:
@@ -112,7 +112,8 @@ def hunt_report(found: Hunt, *, traces: bool = True) -> str:
     if found.refused:
         lines.append("refused:")
         lines += [f"  {where}: {reason}" for where, reason in found.refused.items()]
-    lines.append(f"not in the model: {NOT_MODELLED}")
+    left_out = NOT_MODELLED if found.bounds.get("whole_tables") else f"{NOT_MODELLED}, {NOT_WITHOUT_TABLES}"
+    lines.append(f"not in the model: {left_out}")
     return "\n".join(lines)
 
 

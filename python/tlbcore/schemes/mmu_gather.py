@@ -229,6 +229,10 @@ class MmuGather(Scheme):
             return [for_each_vma(self.open_gather(), walk, self.close_gather())]
         return [self.open_gather(), for_each_vma(walk), self.close_gather()]
 
+    def take_huge(self) -> Step:
+        """Read a huge entry that is to change: it is none at no moment, since others look at it without its lock."""
+        return pmdp_invalidate()
+
     def madvise_free(self) -> Block:
         """`madvise_free_pte_range()`: young or dirty entries lose both; no flush under the lock."""
         clean = [ptep_get_and_clear(), pte_mkold(), pte_mkclean(), set_pte_at()]
@@ -247,7 +251,7 @@ class MmuGather(Scheme):
                     ~zero_page & ~page_shared,
                     when(
                         young | dirty,
-                        pmdp_invalidate(),
+                        self.take_huge(),
                         pte_mkold(),
                         pte_mkclean(),
                         set_pmd_at(),

@@ -25,6 +25,7 @@ from tlbcore.steps import (
     move_normal_pmd,
     moves,
     pmd_lock,
+    pmd_present,
     pmd_unlock,
     present,
     pte_offset_map_lock,
@@ -55,8 +56,15 @@ class PerTable(Scheme):
 
     #: How the destination and what is left of the source are unmapped.
     unmapping: MmuGather = field(default_factory=MmuGather)
+    #: Keep walks of the reverse map out while a whole table moves: the lock of a table goes with it, and one who came
+    #: by its old address would clear its entries and flush that.
+    rmap_locked_move: bool = True
+    #: Look again, under the locks, whether the table is still there before it moves.
+    rechecks_pmd: bool = True
     sources: ClassVar[Mapping[str, str]] = {
-        "unmapping": "mm/mremap.c:move_vma (v5.10.7): the source goes as munmap does"
+        "unmapping": "mm/mremap.c:move_vma (v5.10.7): the source goes as munmap does",
+        "rmap_locked_move": "commit 97113eb39fa7 (v5.14)",
+        "rechecks_pmd": "commit 6fa1066fc5d0 (v6.12)",
     }
     where: ClassVar[str] = "move_ptes(), move_normal_pmd(), move_huge_pmd() (mm/mremap.c)"
 
@@ -74,6 +82,10 @@ class PerTable(Scheme):
     def _move(self) -> Block:
         both_pml = [pmd_lock(), lock("new_pml")]
         drop_both_pml = [unlock("new_pml"), pmd_unlock()]
+        move = [move_normal_pmd(), flush_tlb_range("extent")]
+        move_table = [both_pml, when(pmd_present, *move) if self.rechecks_pmd else move, drop_both_pml]
+        if self.rmap_locked_move:
+            move_table = [lock("rmap_lock"), *move_table, unlock("rmap_lock")]
         return [
             copy_vma(),
             select_range("old"),
@@ -92,7 +104,7 @@ class PerTable(Scheme):
                 when(force_flush, flush_tlb_range("extent")),
                 unlock("new_ptl"),
                 pte_unmap_unlock(),
-                on_pmd=[both_pml, move_normal_pmd(), flush_tlb_range("extent"), drop_both_pml],
+                on_pmd=move_table,
                 on_huge_pmd=[both_pml, move_huge_pmd(), flush_tlb_range("pmd"), drop_both_pml],
             ),
             when(copies_dontunmap, vma_dontunmap(), otherwise=[self.unmapping.unmap("old")]),

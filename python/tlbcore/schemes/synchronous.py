@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from tlbcore.scheme import Scheme
 from tlbcore.schemes.lazy_mmu import LazyMmu
@@ -46,6 +46,7 @@ from tlbcore.steps import (
     protnone,
     pte_alloc,
     pte_alloc_child,
+    pte_free_defer,
     pte_mkclean,
     pte_offset_map_lock,
     pte_unmap_unlock,
@@ -69,6 +70,7 @@ from tlbcore.steps import (
     swap,
     swap_duplicate,
     swap_in,
+    tlb_remove_table_sync_one,
     unlock,
     vma_anonymous,
     vma_dontcopy,
@@ -80,6 +82,9 @@ from tlbcore.steps import (
     write_fault,
     zero_page,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 def under_ptl(*steps: Step | Block) -> Block:
@@ -101,6 +106,14 @@ def under_folio_lock(*steps: Step | Block) -> Block:
 class Synchronous(Scheme):
     """Flush each entry as it changes (copy on write, page_mkclean), or the whole mm once (fork)."""
 
+    #: A collapse waits for those who walk without locks before it reuses the table.
+    collapse_syncs_walkers: bool = True
+    #: The table above pages of a file is taken out under mmap_lock.
+    retracts_under_mmap_lock: bool = False
+    sources: ClassVar[Mapping[str, str]] = {
+        "collapse_syncs_walkers": "commit 2ba99c5e0881 (v6.1)",
+        "retracts_under_mmap_lock": "mm/khugepaged.c:retract_page_tables (v6.18.2): no mmap_lock since v6.6",
+    }
     where: ClassVar[str] = "page faults, fork, page_mkclean, collapse"
 
     def fault(self) -> Block:
@@ -276,11 +289,20 @@ class Synchronous(Scheme):
         ]
 
     def collapse_huge_page(self) -> Block:
-        """`collapse_huge_page()` (mm/khugepaged.c)."""
-        return [
+        """`collapse_huge_page()`, and for pages of a file what `collapse_file()` does in the end (mm/khugepaged.c)."""
+        collapse: Block = [
             mmap_write_lock(),
             under_pml(pmdp_collapse_flush()),
+            tlb_remove_table_sync_one() if self.collapse_syncs_walkers else [],
             collapse_copy(),
             under_pml(set_pmd_huge()),
             mmap_unlock(),
         ]
+        return [when(vma_anonymous, *collapse, otherwise=self.retract_page_tables())]
+
+    def retract_page_tables(self) -> Block:
+        """`retract_page_tables()`: the huge page is in the page cache, the table above the small ones goes."""
+        take_out = under_pml(under_ptl(pmdp_collapse_flush()))
+        if self.retracts_under_mmap_lock:
+            take_out = [mmap_write_lock(), *take_out, mmap_unlock()]
+        return [lock("rmap_lock", "read"), *take_out, pte_free_defer(), unlock("rmap_lock")]

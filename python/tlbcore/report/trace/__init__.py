@@ -2,8 +2,8 @@
 
 >>> import tlbcore
 >>> verdict = tlbcore.check("linux-5.10", ["munmap", "page_mkclean"])
->>> print(trace_text(verdict, "markdown").splitlines()[4])
-| | CPU0 (munmap) | CPU1 (page_mkclean) | CPU2 (user 0) | what changes |
+>>> trace_text(verdict, "markdown").splitlines()[4].startswith("| | CPU0 (munmap) | CPU1")
+True
 """
 
 from __future__ import annotations

@@ -17,6 +17,9 @@ pub const MAX_FRAMES: usize = 16;
 /// At most this many user CPUs.
 pub const MAX_USERS: usize = 8;
 
+/// The operation that walks without locks.
+const GUP_FAST: &str = "gup_fast";
+
 /// What a page holds.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -57,6 +60,10 @@ pub struct PageSpec {
     pub mapped: Mapped,
     /// The page frame; its own if not given.
     pub frame: Option<u8>,
+    /// It is one huge page, mapped by an upper entry; its table must hold nothing else.
+    pub huge: bool,
+    /// It is executable.
+    pub exec: bool,
 }
 
 /// One kernel thread: an operation on a range of pages, run once.
@@ -80,6 +87,7 @@ pub struct ThreadSpec {
 }
 
 /// Changes of the flush engine that stand for bugs that it once had.
+#[expect(clippy::struct_excessive_bools, reason = "independent bugs, each named where it is set")]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct EngineSpec {
@@ -87,6 +95,13 @@ pub struct EngineSpec {
     pub gen_zero_is_old: bool,
     /// `tlb_flush_pending` is a bool, not a count (before 16af97dc5a89).
     pub tlb_flush_pending_is_bool: bool,
+    /// The end of a nested gather forgets that it has tables to free (before 7a30df49f63a).
+    pub nested_finish_forgets_tables: bool,
+    /// A table for which the gather gets no batch is freed without a flush (before 0ed1325967ab).
+    pub lone_table_freed_unflushed: bool,
+    /// The flush of freed tables is told by the last VMA whether instructions were fetched there, and then leaves the way to
+    /// tables of executable memory cached (the series of 2021, on architectures that ask).
+    pub table_flush_trusts_last_vma: bool,
 }
 
 /// What to explore.
@@ -108,6 +123,13 @@ pub struct Scenario {
     /// Bugs of the flush engine.
     #[serde(default)]
     pub engine: EngineSpec,
+    /// The pages are all that their PTE tables hold, so that tables are freed, moved and collapsed as a whole; else other
+    /// pages around them keep the tables.
+    #[serde(default)]
+    pub whole_tables: bool,
+    /// Another process maps the same pages, by the same tables (hugetlb).
+    #[serde(default)]
+    pub shared_tables: bool,
 }
 
 /// A VMA.
@@ -138,6 +160,10 @@ pub struct VirtualPage {
     pub frames: Vec<u8>,
     /// What it is called in traces.
     pub name: String,
+    /// Mapped by an upper entry.
+    pub huge: bool,
+    /// Executable.
+    pub exec: bool,
 }
 
 /// A page frame.
@@ -150,6 +176,7 @@ pub struct Frame {
 }
 
 /// What a thread works on.
+#[expect(clippy::struct_excessive_bools, reason = "independent ways in which an operation is told from others")]
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Thread {
     /// The program.
@@ -164,6 +191,8 @@ pub struct Thread {
     pub write: bool,
     /// It takes faults, for ever.
     pub is_faulter: bool,
+    /// It walks page tables without locks and takes pages (GUP-fast); its program is the explorer's own.
+    pub is_walker: bool,
     /// After the program the pages leave the page cache (truncation).
     pub truncates: bool,
 }
@@ -177,6 +206,13 @@ pub struct World {
     pub vmas: Vec<VmaInfo>,
     /// The address space of each PTE table.
     pub tables: Vec<u8>,
+    /// For each, the table that stands in its place at the start: none where mremap moves one to, that of another address
+    /// space where tables are shared.
+    pub table_at_start: Vec<Option<u8>>,
+    /// A second address space maps all pages by the tables of the first.
+    pub shared_tables: bool,
+    /// Tables go and move as a whole.
+    pub whole_tables: bool,
     /// Virtual pages, in address order within an address space.
     pub pages: Vec<VirtualPage>,
     /// Page frames.
@@ -191,15 +227,21 @@ fn bad(message: impl std::fmt::Display) -> Error {
     Error::Value(format!("scenario: {message}"))
 }
 
-/// The operations by name: the programs of a kernel, and truncation, which is one of them and a little more.
+/// The operations by name: the programs of a kernel; truncation, which is one of them and a little more; and GUP-fast, which
+/// flushes nothing and so is no program.
 fn program_of(operation: &str) -> Result<(ProgramName, bool)> {
+    if operation == GUP_FAST {
+        return Ok((ProgramName::Custom, false));
+    }
     if operation == "truncate" {
         return Ok((ProgramName::UnmapMappingRange, true));
     }
     ProgramName::parse(operation)
         .filter(|program| *program != ProgramName::Custom)
         .map(|program| (program, false))
-        .ok_or_else(|| bad(format!("found operation {operation}, expected truncate or a program of the kernel")))
+        .ok_or_else(|| {
+            bad(format!("found operation {operation}, expected truncate, gup_fast or a program of the kernel"))
+        })
 }
 
 impl Scenario {
@@ -227,6 +269,9 @@ impl Scenario {
             users: self.users,
             vmas: Vec::new(),
             tables: Vec::new(),
+            table_at_start: Vec::new(),
+            shared_tables: self.shared_tables,
+            whole_tables: self.whole_tables,
             pages: Vec::new(),
             frames: Vec::new(),
             threads: Vec::new(),
@@ -234,6 +279,19 @@ impl Scenario {
         };
         for (index, page) in self.pages.iter().enumerate() {
             Self::add_page(&mut world, index, *page)?;
+        }
+        let nr_tables = world.tables.len() as u8;
+        if self.shared_tables {
+            Self::add_sharer(&mut world, self.whole_tables)?;
+        }
+        for table in 0..nr_tables {
+            let pages = world.pages_of_table(table);
+            if pages.len() > 1 && pages.iter().any(|page| world.pages[usize::from(*page)].huge) {
+                return Err(bad(format!(
+                    "table {table}: found {} pages, expected nothing beside a huge one",
+                    pages.len()
+                )));
+            }
         }
         for spec in &self.threads {
             self.add_thread(&mut world, spec)?;
@@ -247,6 +305,7 @@ impl Scenario {
                 target: Vec::new(),
                 write: true,
                 is_faulter: true,
+                is_walker: false,
                 truncates: false,
             });
         }
@@ -256,6 +315,11 @@ impl Scenario {
                 world.pages.len()
             )));
         }
+        let home = |table: u8| {
+            if self.shared_tables && (nr_tables..2 * nr_tables).contains(&table) { table - nr_tables } else { table }
+        };
+        world.table_at_start =
+            (0..world.tables.len() as u8).map(|table| (!world.is_moved_to(table)).then(|| home(table))).collect();
         Ok(world)
     }
 
@@ -292,7 +356,21 @@ impl Scenario {
             mapped: page.mapped,
             frames: vec![frame as u8],
             name: format!("p{index}"),
+            huge: page.huge,
+            exec: page.exec,
         });
+        Ok(())
+    }
+
+    /// The second process, whose pages are behind the same tables.
+    fn add_sharer(world: &mut World, whole_tables: bool) -> Result<()> {
+        if !whole_tables {
+            return Err(bad("found shared_tables, expected whole_tables as well"));
+        }
+        let nr_vmas = world.vmas.len();
+        let all: Vec<u8> = (0..world.pages.len() as u8).collect();
+        add_copies(world, &all, 1, "c", true);
+        world.vmas[nr_vmas..].iter_mut().for_each(|vma| vma.exists = true);
         Ok(())
     }
 
@@ -320,6 +398,7 @@ impl Scenario {
             target,
             write: spec.write,
             is_faulter: false,
+            is_walker: spec.operation == GUP_FAST,
             truncates,
         });
         Ok(())
@@ -364,6 +443,31 @@ impl Scenario {
     }
 }
 
+impl World {
+    /// The virtual pages of a PTE table's 2 MiB, by address.
+    pub fn pages_of_table(&self, table: u8) -> Vec<u8> {
+        (0..self.pages.len() as u8).filter(|page| self.pages[usize::from(*page)].table == table).collect()
+    }
+
+    /// Where a thread moves the whole of a table: mremap of all its pages to a place of their own.
+    pub fn moves_whole(&self, thread: &Thread, table: u8) -> Option<u8> {
+        if !self.whole_tables || thread.program != ProgramName::Mremap {
+            return None;
+        }
+        let target_of = |page: &u8| thread.range.iter().position(|p| p == page).map(|index| thread.target[index]);
+        let targets: Option<Vec<u8>> = self.pages_of_table(table).iter().map(target_of).collect();
+        let targets = targets.filter(|targets| !targets.is_empty())?;
+        let to = self.pages[usize::from(targets[0])].table;
+        (to != table && self.pages_of_table(to) == targets).then_some(to)
+    }
+
+    /// Some thread moves a whole table there.
+    fn is_moved_to(&self, table: u8) -> bool {
+        let tables = 0..self.tables.len() as u8;
+        self.threads.iter().any(|thread| tables.clone().any(|from| self.moves_whole(thread, from) == Some(table)))
+    }
+}
+
 /// Virtual pages without a mapping that take over what others map: a moved range, a child's address space.
 fn add_copies(world: &mut World, range: &[u8], mm: u8, mark: &str, own_table: bool) -> Vec<u8> {
     let mut tables: Vec<(u8, u8)> = Vec::new();
@@ -393,7 +497,7 @@ fn add_copies(world: &mut World, range: &[u8], mm: u8, mark: &str, own_table: bo
         };
         world.vmas[usize::from(vma)].pages.push(copy);
         let name = format!("{}{mark}", from.name);
-        world.pages.push(VirtualPage { mm, vma, table, mapped: Mapped::None, frames: from.frames, name });
+        world.pages.push(VirtualPage { mm, vma, table, mapped: Mapped::None, name, ..from });
         copies.push(copy);
     }
     copies

@@ -68,6 +68,9 @@ impl Machine {
                 let pmd = self.tables.pmd_entry(frame.r.root, frame.r.addr);
                 !pmd.is_none() && !pmd.is_table()
             }
+            // The machine has no hugetlb, and so no table of two address spaces.
+            Test::PmdShared => false,
+            Test::PmdPresent => !self.tables.pmd_entry(frame.r.root, frame.r.addr).is_none(),
             Test::ShouldDeferFlush => self.engine.mm_cpumask(frame.r.mm).any_but(frame.by.cpu).is_some(),
             Test::MmTlbFlushNested => self.mm(frame.r.mm).is_some_and(|mm| mm.tlb_flush_pending > 1),
             Test::Moves => frame.args.mremap.moves,

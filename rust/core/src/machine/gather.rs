@@ -111,6 +111,13 @@ impl MmuGather {
         self.cleared_pmds = true;
     }
 
+    /// All that an entry one level above a PMD table maps was taken out (`tlb_flush_pud_range`).
+    pub fn remove_pud_entry(&mut self, addr: VirtAddr) {
+        let start = addr.align_down(PUD_SHIFT);
+        self.adjust_range(VaRange::new(start, VirtAddr(start.0 + (1 << PUD_SHIFT))));
+        self.cleared_puds = true;
+    }
+
     /// A table was taken out of the tree: `level` is its own (0 = PTE table), `addr` where the freeing walk stood
     /// (`pte_free_tlb` and its sisters, each recorded one level up).
     pub fn free_table(&mut self, level: u8, addr: VirtAddr, table: Option<TableId>) {

@@ -98,7 +98,9 @@ impl Machine {
             // An operation that runs alone takes no locks; for calls, call.rs does before it comes here.
             Leaf::Lock { .. } | Leaf::Unlock { .. } | Leaf::Downgrade { .. } | Leaf::CopyUserPage
             // The old VMA was never taken out of the tree.
-            | Leaf::VmaDontunmap => Ok(()),
+            | Leaf::VmaDontunmap
+            // No table belongs to two address spaces; nobody walks beside an operation of replay.
+            | Leaf::PudClear | Leaf::PtdescPmdPtsDec | Leaf::TlbRemoveTableSyncOne => Ok(()),
 
             Leaf::PtepGetAndClear | Leaf::PmdpHugeGetAndClear => self.ptep_get_and_clear(frame),
             Leaf::PteClear => self.pte_clear(frame),
@@ -247,6 +249,15 @@ impl Machine {
             Leaf::SplitHugePmd => self.split_huge_pmd(frame),
             Leaf::PmdpCollapseFlush => {
                 self.pmdp_collapse_flush(frame);
+                Ok(())
+            }
+            Leaf::TlbFlushPudRange => {
+                let start = frame.r.table_range.start;
+                frame.gather()?.remove_pud_entry(start);
+                Ok(())
+            }
+            Leaf::PteFreeDefer => {
+                self.free_set_aside(frame);
                 Ok(())
             }
             Leaf::CollapseCopy => self.collapse_copy(frame),

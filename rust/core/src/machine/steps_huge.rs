@@ -77,10 +77,15 @@ impl Machine {
         }
         self.write_entry(frame, pte)?;
         self.pages.add_rmap(page, frame.mapping());
+        self.free_set_aside(frame);
+        Ok(())
+    }
+
+    /// Frees the table that was taken out of the tree, if there is one.
+    pub(super) fn free_set_aside(&mut self, frame: &mut Frame) {
         if let Some(table) = frame.set_aside.take() {
             self.tables.free_table(table);
             self.counters.nr_table_frees += 1;
         }
-        Ok(())
     }
 }

@@ -87,6 +87,10 @@ named_enum! {
         HugeFaultFits = "huge_fault_fits",
         /// A huge page is mapped here.
         PmdIsHuge = "pmd_is_huge",
+        /// hugetlb: another address space has the current table too.
+        PmdShared = "pmd_shared",
+        /// The upper entry at the address names a table or a huge page.
+        PmdPresent = "pmd_present",
         /// The mm runs elsewhere too.
         ShouldDeferFlush = "should_defer_flush",
         /// Another operation has flushes pending in this mm.

@@ -339,6 +339,16 @@ leaves! {
     SplitHugePmd = "split_huge_pmd", Entry, [];
     /// Takes a PTE table out of the tree and flushes its range.
     PmdpCollapseFlush = "pmdp_collapse_flush", Entry, ["collapse_huge_page"];
+    /// hugetlb: the upper entry that names a shared table is cleared.
+    PudClear = "pud_clear", TableLock, [];
+    /// hugetlb: one user less of the table just unhooked.
+    PtdescPmdPtsDec = "ptdesc_pmd_pts_dec", TableLock, [];
+    /// hugetlb: records all that is behind the current table.
+    TlbFlushPudRange = "tlb_flush_pud_range", Gather, [];
+    /// Waits for all who walk page tables without locks (`tlb_remove_table_sync_one()`); flushes nothing.
+    TlbRemoveTableSyncOne = "tlb_remove_table_sync_one", Nothing, [];
+    /// The table taken out of the tree is freed once all who walk without locks are through (RCU).
+    PteFreeDefer = "pte_free_defer", Nothing, [];
     /// Copies the small pages into a new huge one.
     CollapseCopy = "collapse_copy", Nothing, ["collapse_huge_page"];
     /// Maps the new huge page.

@@ -11,7 +11,7 @@ use super::invariant::Invariant;
 use super::op::{Class, Kind, Op, OpIndex, PageRef, Promise, Test};
 use super::unroll::Unroller;
 use super::vars::{Field, Local, Var, VarId, Vars, bits_for, cpu_of};
-use super::{FrameFields, KernelModel, NO_WAIT, PageFields, ThreadFields, liveness, pte};
+use super::{FrameFields, KernelModel, NO_WAIT, PageFields, ThreadFields, liveness, pte, tables};
 
 /// Everything about a model but the size of its states.
 #[derive(Clone, Debug)]
@@ -142,7 +142,7 @@ impl Blueprint {
         self.vars.all().iter().copied().zip(self.fields.iter().copied()).filter(|(_, field)| field.mask != 0)
     }
 
-    fn place_of(&self, var: Var) -> Field {
+    pub(super) fn place_of(&self, var: Var) -> Field {
         self.vars.find(var).map_or(Field::default(), |id| self.fields[usize::from(id.0)])
     }
 
@@ -168,7 +168,8 @@ impl Blueprint {
         let tlb = (0..self.world.users)
             .map(|cpu| (0..self.slots.len() as u8).map(|slot| self.place_of(Var::Tlb(cpu, slot))).collect())
             .collect();
-        let monotone = self.mask(|var| matches!(var, Var::Tlb(..) | Var::Newer(_) | Var::Late(_) | Var::Seen));
+        let monotone =
+            self.mask(|var| matches!(var, Var::Tlb(..) | Var::Psc(..) | Var::Newer(_) | Var::Late(_) | Var::Seen));
         let mut model = KernelModel {
             blueprint: self.clone(),
             ops: self.ops.clone(),
@@ -181,6 +182,7 @@ impl Blueprint {
             frames,
             slots: self.slots.clone(),
             tlb,
+            tables: self.tables(),
             columns: self.columns.clone(),
             monotone,
             of_users: self.mask(|var| cpu_of(var).is_some()),
@@ -243,6 +245,13 @@ impl Blueprint {
             writing: at(Local::Writing),
             copying: at(Local::Copying),
             migrated: at(Local::Migrated),
+            walk: at(Local::Walk),
+            aside: at(Local::Aside),
+            tables: at(Local::Tables),
+            freed_tables: at(Local::FreedTables),
+            is_walker: spec.is_walker,
+            keeps_exec: self.world.engine.table_flush_trusts_last_vma
+                && spec.range.last().is_some_and(|page| !self.world.pages[usize::from(*page)].exec),
             waiting: self.waiting[index].clone(),
             keeps_hold: spec.program == ProgramName::PageMkclean,
             visited: at(Local::Visited),
@@ -272,6 +281,7 @@ impl Blueprint {
             pte: self.place_of(Var::Pte(page)),
             unmapped: self.place_of(Var::Unmapped(page)),
             protected: self.place_of(Var::Protected(page)),
+            must_be_gone: super::huge::must_be_gone(&self.world, page),
             tlb_mask: of_page(0b111),
             tlb_dirty_mask: of_page(0b100),
         }
@@ -319,6 +329,7 @@ impl Blueprint {
     fn start<const W: usize>(&self, model: &KernelModel<W>) -> [u64; W] {
         let mut state = [0; W];
         self.place_of(Var::One).set(&mut state, 1);
+        model.start_tables(&mut state);
         for (index, page) in self.world.pages.iter().enumerate() {
             let frame = page.frames[0];
             let flags = match page.mapped {
@@ -369,7 +380,7 @@ impl Blueprint {
 fn locks_taken(kernel: &CompiledKernel, world: &World) -> Vec<&'static str> {
     use crate::program::{Instr, Leaf};
     let mut names = BTreeSet::new();
-    for thread in &world.threads {
+    for thread in world.threads.iter().filter(|thread| !thread.is_walker) {
         for instr in &kernel.program(thread.program).code {
             if let Instr::Leaf(Leaf::Lock { lock, .. }) = instr {
                 names.insert(lock.name());
@@ -418,13 +429,15 @@ fn drop_private_locks(ops: &mut [Op], vars: &mut Vars) {
     for (id, _) in names.iter().filter(|(_, var)| is_lock(*var)) {
         let takes = |kind: &Kind| match kind {
             Kind::Acquire(var) | Kind::Set(var, _) | Kind::Add(var, _) => var == id,
+            Kind::Table(step) => step.locks().contains(id),
             Kind::AcquireRead { readers, writer }
             | Kind::AcquireWrite { readers, writer }
             | Kind::Downgrade { readers, writer } => readers == id || writer == id,
             _ => false,
         };
         // Readers keep nobody out if nobody writes.
-        let excludes = |kind: &Kind| takes(kind) && matches!(kind, Kind::Acquire(_) | Kind::AcquireWrite { .. });
+        let excludes =
+            |kind: &Kind| takes(kind) && matches!(kind, Kind::Acquire(_) | Kind::AcquireWrite { .. } | Kind::Table(_));
         if users_of(ops, &takes) <= 1 || !ops.iter().any(|op| excludes(&op.kind)) {
             private.insert(*id);
         }
@@ -499,6 +512,7 @@ fn start_visibly(ops: &mut [Op], starts: &[OpIndex]) {
 /// The variables that the hardware and the invariants look at.
 fn declare(world: &World, slots: &[(u8, u8)], can_be_freed: &[bool], checked: u32, vars: &mut Vars) {
     let asks = |invariant: Invariant| checked & invariant.bit() != 0;
+    tables::declare(world, vars);
     for cpu in 0..world.users {
         for slot in 0..slots.len() as u8 {
             vars.read(Var::Tlb(cpu, slot));
@@ -526,8 +540,12 @@ fn declare(world: &World, slots: &[(u8, u8)], can_be_freed: &[bool], checked: u3
         }
         if asks(Invariant::RmapLife) {
             vars.read(Var::Mapcount(frame));
+            if world.whole_tables {
+                (0..world.vmas.len() as u8).for_each(|vma| _ = vars.read(Var::Unlinked(vma)));
+            }
         }
-        if asks(Invariant::StableCopy) && world.frames.iter().any(|frame| frame.is_spare) {
+        let collapses = world.threads.iter().any(|thread| thread.program == ProgramName::CollapseHugePage);
+        if asks(Invariant::StableCopy) && (collapses || world.frames.iter().any(|frame| frame.is_spare)) {
             vars.read(Var::Late(frame));
         }
         if world.threads.iter().any(|thread| thread.program == ProgramName::MadviseFree) {
@@ -542,6 +560,8 @@ fn declare(world: &World, slots: &[(u8, u8)], can_be_freed: &[bool], checked: u3
         let promises = !matches!(
             thread.program,
             ProgramName::Fault
+                | ProgramName::Custom
+                | ProgramName::CollapseHugePage
                 | ProgramName::ShrinkFolioList
                 | ProgramName::MigratePages
                 | ProgramName::ChangeProtNuma
@@ -561,11 +581,13 @@ fn declare(world: &World, slots: &[(u8, u8)], can_be_freed: &[bool], checked: u3
                 vars.read(Var::Thread(of, Local::Writing));
             }
         }
-        if asks(Invariant::StableCopy) && matches!(thread.program, ProgramName::Fault | ProgramName::MigratePages) {
+        let copies =
+            matches!(thread.program, ProgramName::Fault | ProgramName::MigratePages | ProgramName::CollapseHugePage);
+        if asks(Invariant::StableCopy) && copies {
             vars.read(Var::Thread(of, Local::Copying));
         }
     }
-    if asks(Invariant::UnmapSync) || asks(Invariant::StableCopy) || asks(Invariant::OneFrame) {
+    if asks(Invariant::UnmapSync) || asks(Invariant::StableCopy) || asks(Invariant::OneFrame) || world.whole_tables {
         vars.read(Var::Seen);
     }
 }
@@ -586,18 +608,7 @@ fn number(ops: &[Op], starts: &[OpIndex], nr_threads: usize) -> (Vec<Vec<OpIndex
             waits[at as usize] = own.len() as u32;
             own.push(at);
         }
-        match &op.kind {
-            Kind::Done => {}
-            Kind::Idle(choices) => todo.extend(choices.iter().map(|(_, _, target)| *target)),
-            Kind::Branch(test) => {
-                todo.push(op.next);
-                if *test != Test::Const(true) {
-                    todo.push(op.other);
-                }
-            }
-            Kind::PteSame(_) | Kind::ReadIfMaps(..) | Kind::TestClearDirty(_) => todo.extend([op.next, op.other]),
-            _ => todo.push(op.next),
-        }
+        todo.extend(op.targets());
     }
     (waiting, waits)
 }
@@ -609,9 +620,19 @@ fn width(var: Var, world: &World, slots: &[(u8, u8)], waiting: &[Vec<OpIndex>], 
     let nr_frames = world.frames.len();
     let mappings = |frame: u8| world.pages.iter().filter(|page| page.frames.contains(&frame)).count() as u64;
     let frame_name = bits_for(nr_frames as u64);
+    if let Some(bits) = tables::width(var, world) {
+        return bits;
+    }
     match var {
         Var::Pte(_) => pte::width(nr_frames),
-        Var::Tlb(..) | Var::Seen => 3,
+        Var::Tlb(..) => 3,
+        Var::Seen => {
+            if world.whole_tables {
+                5
+            } else {
+                3
+            }
+        }
         // A mapping more while an entry moves; references of caches, lists and threads too.
         Var::Mapcount(frame) => bits_for(mappings(frame) + nr_threads),
         Var::Refs(frame) => bits_for(mappings(frame) + 2 + 2 * nr_threads),

@@ -94,6 +94,9 @@ impl Unroller<'_> {
             Asked::AnyChanged => Test::Above(self.read_local(Local::Changed), 0),
             Asked::WriteFault => Test::Const(self.fault.is_some_and(|(_, write)| write)),
             Asked::ShouldDeferFlush => Test::Const(self.world.users > 0),
+            Asked::PmdShared => self.table_is_shared(at),
+            Asked::WholePmd | Asked::PageHuge => Test::Const(self.is_huge(at)),
+            Asked::PmdPresent => self.pmd_present(at),
             Asked::MmTlbFlushNested => Test::Above(self.vars.read(Var::FlushPending(0)), 1),
             // No MADV_FREE runs; only mprotect changes rights; and what no scenario has: huge pages, zero pages, userfaultfd, shmem, VM_DONTCOPY,
             // fetches, mremap's other ways, populating.
@@ -102,11 +105,9 @@ impl Unroller<'_> {
             | Asked::UffdWp
             | Asked::PageSwapShared
             | Asked::ZeroPage
-            | Asked::PageHuge
             | Asked::PageShmem
             | Asked::VmaDontcopy
             | Asked::VmaHugeAllowed
-            | Asked::WholePmd
             | Asked::ExecFault
             | Asked::HugeFaultFits
             | Asked::PmdIsHuge
@@ -178,6 +179,8 @@ impl Unroller<'_> {
                 Var::Dirty(_) => format!("folio_test_dirty({})", self.frame_name(at)),
                 Var::Cached(_) => format!("folio_test_swapcache({})", self.frame_name(at)),
                 Var::Lazyfree(_) => format!("folio_test_lazyfree({})", self.frame_name(at)),
+                Var::Shared(_) => "ptdesc_pmd_is_shared()".to_owned(),
+                Var::Pmd(_) => "pmd_present()".to_owned(),
                 Var::FlushPending(_) => "mm_tlb_flush_nested()".to_owned(),
                 _ => String::new(),
             },

@@ -27,7 +27,7 @@ impl<const W: usize> KernelModel<W> {
     fn frame_of(&self, state: &[u64; W], thread: &ThreadFields, page: PageRef) -> usize {
         usize::from(match page {
             PageRef::Fixed(frame) => frame,
-            PageRef::MappedAt(page) => pte::frame(self.pages[usize::from(page)].pte.get(state)),
+            PageRef::MappedAt(page) => pte::frame(self.entry_now(state, page).get(state)),
             PageRef::New => thread.new_frame.get(state) as u8,
             PageRef::OfPte | PageRef::None => pte::frame(thread.pte.get(state)),
         })
@@ -71,13 +71,26 @@ impl<const W: usize> KernelModel<W> {
                 break;
             }
         }
+        self.wait_at(state, thread, at);
+        true
+    }
+
+    /// On to a step: waits there if it is one to wait at, else takes it and the local ones after it.
+    pub(super) fn go_on(&self, state: &mut [u64; W], thread: usize, at: OpIndex) {
+        if self.waits[at as usize] == super::NO_WAIT {
+            self.run(state, thread, at);
+        } else {
+            self.wait_at(state, &self.threads[thread], at);
+        }
+    }
+
+    fn wait_at(&self, state: &mut [u64; W], thread: &ThreadFields, at: OpIndex) {
         thread.pc.set(state, u64::from(self.waits[at as usize]));
         if matches!(self.ops[at as usize].kind, Kind::Done | Kind::Idle(_)) {
             for (word, registers) in state.iter_mut().zip(thread.registers_mask(&self.register_masks)) {
                 *word &= !registers;
             }
         }
-        true
     }
 
     #[expect(clippy::too_many_lines, reason = "one arm for each small step")]
@@ -127,18 +140,18 @@ impl<const W: usize> KernelModel<W> {
 
             Kind::ReadPte(page) => self.load(state, thread, *page),
             Kind::PteSame(page) => {
-                let same = self.pages[usize::from(*page)].pte.get(state) == thread.pte.get(state);
+                let same = self.entry(state, thread, *page).get(state) == thread.pte.get(state);
                 return Some(if same { op.next } else { op.other });
             }
             Kind::ReadIfMaps(page, frame) => {
-                let entry = self.pages[usize::from(*page)].pte.get(state);
+                let entry = self.entry(state, thread, *page).get(state);
                 if !pte::maps(entry) || pte::frame(entry) != *frame {
                     return Some(op.other);
                 }
                 self.load(state, thread, *page);
             }
             Kind::Xchg { page, discards } => self.xchg(state, thread, *page, *discards),
-            Kind::ClearPte(page) => self.write_pte(state, *page, 0),
+            Kind::ClearPte(page) => self.write_pte(state, thread, *page, 0),
             Kind::Modify(prot) => {
                 let entry = thread.new.get(state);
                 let modified = match prot {
@@ -175,21 +188,21 @@ impl<const W: usize> KernelModel<W> {
             Kind::SetPte(page) => {
                 let entry = thread.new.get(state);
                 Self::settle_hold(state, thread, entry);
-                self.write_pte(state, *page, entry);
+                self.write_pte(state, thread, *page, entry);
             }
             Kind::ClearPteBits(page, bits) => {
-                let entry = self.pages[usize::from(*page)].pte.get(state) & !bits;
+                let entry = self.entry(state, thread, *page).get(state) & !bits;
                 thread.new.set(state, entry);
-                self.write_pte(state, *page, entry);
+                self.write_pte(state, thread, *page, entry);
             }
             Kind::SetPteBits(page, bits) => {
                 let bits = bits & self.pte_bits;
-                let entry = self.pages[usize::from(*page)].pte.get(state) | bits;
+                let entry = self.entry(state, thread, *page).get(state) | bits;
                 thread.new.set(state, entry);
-                self.write_pte(state, *page, entry);
+                self.write_pte(state, thread, *page, entry);
             }
             Kind::Unhint { page, vma_write, mapcounts } => {
-                let mut entry = pte::revive(self.pages[usize::from(*page)].pte.get(state));
+                let mut entry = pte::revive(self.entry(state, thread, *page).get(state));
                 entry |= pte::YOUNG & self.pte_bits;
                 let may_write = match mapcounts.get(usize::from(pte::frame(entry))) {
                     Some(count) => self.value(state, *count) == 1,
@@ -198,7 +211,7 @@ impl<const W: usize> KernelModel<W> {
                 if may_write && self.value(state, *vma_write) != 0 {
                     entry |= pte::WRITE;
                 }
-                self.write_pte(state, *page, entry);
+                self.write_pte(state, thread, *page, entry);
             }
             Kind::UseOld => {
                 let frame = pte::frame(thread.pte.get(state));
@@ -207,7 +220,8 @@ impl<const W: usize> KernelModel<W> {
             Kind::SetPteAs { page, clears, of_new } => {
                 let entry = if *of_new { thread.new.get(state) } else { thread.pte.get(state) } & !clears;
                 Self::settle_hold(state, thread, entry);
-                self.write_pte(state, *page, entry);
+                // Not in the table that is walked.
+                self.write_entry(state, *page, self.entry_now(state, *page), entry);
             }
             Kind::MapPage { page, frame, write, dirty } => {
                 let mut entry = pte::present(self.frame_of(state, thread, *frame) as u8, pte::YOUNG & self.pte_bits);
@@ -218,17 +232,17 @@ impl<const W: usize> KernelModel<W> {
             }
             Kind::SetSwap(page) => {
                 let entry = pte::absent(thread.pte.get(state), pte::SWAP) & !(pte::WRITE | pte::DIRTY | pte::YOUNG);
-                self.write_pte(state, *page, entry);
+                self.write_pte(state, thread, *page, entry);
             }
             Kind::SetMigration(page) => {
                 let entry = pte::absent(thread.pte.get(state), pte::MIGRATION);
                 Self::settle_hold(state, thread, entry);
-                self.write_pte(state, *page, entry);
+                self.write_pte(state, thread, *page, entry);
                 let migrated = thread.migrated.get(state);
                 thread.migrated.set(state, migrated | 1 << page);
             }
             Kind::RemoveMigration { page, from } => {
-                let entry = self.pages[usize::from(*page)].pte.get(state);
+                let entry = self.entry(state, thread, *page).get(state);
                 if pte::is_migration(entry) && pte::frame(entry) == *from {
                     let new = self.frame_of(state, thread, PageRef::New);
                     self.add(state, self.frames[new].mapcount, 1);
@@ -277,22 +291,23 @@ impl<const W: usize> KernelModel<W> {
                 thread.hold.set(state, 0);
             }
             Kind::Queue(page) => {
-                if let Some(slot) = self.slot(*page, pte::frame(thread.pte.get(state))) {
+                if let Some(slot) = self.slot(self.home_of(state, thread, *page), pte::frame(thread.pte.get(state))) {
                     let queued = thread.queued.get(state);
                     thread.queued.set(state, queued | 1 << slot);
                 }
             }
             Kind::DelayRmap(page) => {
-                if let Some(slot) = self.slot(*page, pte::frame(thread.pte.get(state))) {
+                if let Some(slot) = self.slot(self.home_of(state, thread, *page), pte::frame(thread.pte.get(state))) {
                     let delayed = thread.delayed.get(state);
                     thread.delayed.set(state, delayed | 1 << slot);
                 }
             }
             Kind::FlushRmaps => {
                 let delayed = thread.delayed.get(state);
-                for (slot, (_, frame)) in self.slots.iter().enumerate() {
+                for (slot, (page, frame)) in self.slots.iter().enumerate() {
                     if delayed >> slot & 1 != 0 {
                         self.add(state, self.frames[usize::from(*frame)].mapcount, -1);
+                        self.use_anon_vma(state, *page, *frame);
                     }
                 }
                 thread.delayed.set(state, 0);
@@ -336,7 +351,7 @@ impl<const W: usize> KernelModel<W> {
             }
             Kind::Isolate(page) => {
                 if let PageRef::MappedAt(page) = page
-                    && !pte::maps(self.pages[usize::from(*page)].pte.get(state))
+                    && !pte::maps(self.entry_now(state, *page).get(state))
                 {
                     return Some(op.next);
                 }
@@ -387,6 +402,7 @@ impl<const W: usize> KernelModel<W> {
                 old.cached.set(state, 0);
             }
 
+            Kind::Table(step) => return self.table_step(state, thread, op, step),
             Kind::Record(var, page) => {
                 let field = self.field(*var);
                 field.set(state, hull(field.get(state) | 1 << page));
@@ -431,7 +447,7 @@ impl<const W: usize> KernelModel<W> {
     /// Adds to a counter. One that would leave its field stays as it is, and the search says so: programs that do not pair
     /// what they count have no meaning here.
     #[inline]
-    fn add(&self, state: &mut [u64; W], field: Field, by: i8) {
+    pub(super) fn add(&self, state: &mut [u64; W], field: Field, by: i8) {
         let value = field.get(state).wrapping_add_signed(i64::from(by));
         if value > field.mask {
             if field.mask != 0 {
@@ -443,12 +459,9 @@ impl<const W: usize> KernelModel<W> {
     }
 
     #[inline]
-    fn load(&self, state: &mut [u64; W], thread: &ThreadFields, page: u8) {
-        if (thread.unmaps | thread.protects) >> page & 1 != 0 {
-            let visited = thread.visited.get(state);
-            thread.visited.set(state, visited | 1 << page);
-        }
-        let entry = self.pages[usize::from(page)].pte.get(state);
+    pub(super) fn load(&self, state: &mut [u64; W], thread: &ThreadFields, page: u8) {
+        thread.visit(state, page);
+        let entry = self.entry(state, thread, page).get(state);
         thread.pte.set(state, entry);
         thread.new.set(state, entry);
         if !thread.keeps_hold {
@@ -459,7 +472,7 @@ impl<const W: usize> KernelModel<W> {
     fn xchg(&self, state: &mut [u64; W], thread: &ThreadFields, page: u8, discards: u8) {
         self.load(state, thread, page);
         let entry = thread.pte.get(state);
-        self.write_pte(state, page, 0);
+        self.write_pte(state, thread, page, 0);
         if !pte::maps(entry) {
             return;
         }
@@ -482,10 +495,23 @@ impl<const W: usize> KernelModel<W> {
 
     /// Stores an entry; what was promised about the page ends when it can be used again.
     #[inline]
-    pub(super) fn write_pte(&self, state: &mut [u64; W], page: u8, entry: u64) {
-        let fields = &self.pages[usize::from(page)];
-        fields.pte.set(state, entry);
+    fn write_pte(&self, state: &mut [u64; W], thread: &ThreadFields, page: u8, entry: u64) {
+        self.write_entry(state, page, self.entry(state, thread, page), entry);
+    }
+
+    fn write_entry(&self, state: &mut [u64; W], page: u8, field: Field, entry: u64) {
+        field.set(state, entry);
         if pte::is_present(entry) {
+            let before = *state;
+            self.pages_of_entry(&before, page, field).for_each(|page| self.give_back(state, page, entry));
+        }
+    }
+
+    /// What was promised about the page ends when it can be used again.
+    #[inline]
+    fn give_back(&self, state: &mut [u64; W], page: u8, entry: u64) {
+        let fields = &self.pages[usize::from(page)];
+        {
             let is_writable = entry & pte::WRITE != 0;
             fields.unmapped.set(state, 0);
             if is_writable {
@@ -503,17 +529,28 @@ impl<const W: usize> KernelModel<W> {
     /// Stores an entry that maps another frame than before: nobody may use the old one any more (I12), and what was
     /// stored to it since it was copied is lost (I5).
     fn install(&self, state: &mut [u64; W], thread: &ThreadFields, page: u8, entry: u64) {
-        let copied = thread.copying.get(state);
-        if copied != 0 && self.frames[copied as usize - 1].late.get(state) != 0 {
-            self.saw(state, Invariant::StableCopy);
-        }
+        self.check_copy(state, thread);
         if self.checks(Invariant::OneFrame)
             && !self.is_expected(state, page)
             && self.maps_another(state, page, pte::frame(entry))
         {
             self.saw(state, Invariant::OneFrame);
         }
-        self.write_pte(state, page, entry);
+        self.write_pte(state, thread, page, entry);
+    }
+
+    /// What the thread has copied is about to be replaced by the copy.
+    fn check_copy(&self, state: &mut [u64; W], thread: &ThreadFields) {
+        let copied = thread.copying.get(state);
+        if copied != 0 && self.frames[copied as usize - 1].late.get(state) != 0 {
+            self.saw(state, Invariant::StableCopy);
+        }
+    }
+
+    /// The same, and it is.
+    pub(super) fn settle_copy(&self, state: &mut [u64; W], thread: &ThreadFields) {
+        self.check_copy(state, thread);
+        thread.copying.set(state, 0);
     }
 
     /// A call that changes what the application sees at the page is on its way.
@@ -542,6 +579,12 @@ impl<const W: usize> KernelModel<W> {
     fn promise(&self, state: &mut [u64; W], thread: &ThreadFields, promise: Promise) {
         let visited = thread.visited.get(state) as u32;
         for (index, fields) in self.pages.iter().enumerate() {
+            if promise.unmaps >> index & 1 != 0
+                && fields.must_be_gone
+                && pte::maps(self.entry_now(state, index as u8).get(state))
+            {
+                self.saw(state, Invariant::UnmapSync);
+            }
             if (promise.unmaps & visited) >> index & 1 != 0 {
                 fields.unmapped.set(state, 1);
             }
@@ -557,6 +600,15 @@ impl<const W: usize> KernelModel<W> {
         }
     }
 
+    /// The reverse map of an anonymous page is changed by way of its VMA's anon_vma, which `unlink_anon_vmas()` may have freed.
+    fn use_anon_vma(&self, state: &mut [u64; W], page: u8, frame: u8) {
+        let vma = self.blueprint.world.pages[usize::from(page)].vma;
+        let is_anon = self.frames[usize::from(frame)].content == Content::Anon;
+        if is_anon && self.blueprint.place_of(super::vars::Var::Unlinked(vma)).get(state) != 0 {
+            self.saw(state, Invariant::RmapLife);
+        }
+    }
+
     /// The step that a thread is at.
     #[inline]
     pub(super) fn op_of(&self, state: &[u64; W], thread: &ThreadFields) -> &Op {
@@ -566,7 +618,7 @@ impl<const W: usize> KernelModel<W> {
     /// The virtual pages that a flush of the thread covers.
     pub(super) fn covered(state: &[u64; W], thread: &ThreadFields, scope: Scope) -> u32 {
         match scope {
-            Scope::Pages(mask) => mask,
+            Scope::Pages(mask) | Scope::PagesAndTables(mask) => mask,
             Scope::Gather(all) => {
                 if thread.full_mm.get(state) != 0 {
                     all
@@ -584,7 +636,7 @@ impl<const W: usize> KernelModel<W> {
 }
 
 /// All bits from the lowest to the highest that is set: a range has no holes.
-fn hull(bits: u64) -> u64 {
+pub(super) fn hull(bits: u64) -> u64 {
     let high = 64 - bits.leading_zeros();
     let low = bits.trailing_zeros();
     super::vars::ones(high) & !super::vars::ones(low)

@@ -2,6 +2,7 @@
 
 use super::op::Kind;
 use super::pte;
+use super::vars::Field;
 use super::{Class, KernelModel};
 use crate::explore::search::Action;
 
@@ -30,6 +31,7 @@ const DEEDS: [Deed; 6] = [Deed::Fill, Deed::Evict, Deed::SetDirty, Deed::Store, 
 
 const OF_HARDWARE: u32 = 1 << 16;
 const OF_IPI: u32 = 1 << 17;
+const OF_UPPER: u32 = 1 << 18;
 
 /// An action, taken apart.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -38,6 +40,8 @@ pub(super) enum Actor {
     Thread { thread: usize, choice: usize },
     /// A user CPU does something with a TLB entry.
     User { cpu: usize, slot: usize, deed: Deed },
+    /// A user CPU does something with a cached upper entry.
+    Upper { cpu: usize, number: usize, deed: Deed },
     /// A user CPU answers a thread's IPI.
     Ipi { cpu: usize, thread: usize },
 }
@@ -46,8 +50,12 @@ pub(super) fn thread_action(thread: usize, choice: usize) -> Action {
     Action((thread << 8 | choice) as u32)
 }
 
-pub(super) fn user_action(cpu: usize, slot: usize, deed: Deed) -> Action {
-    Action(OF_HARDWARE | (cpu << 12 | slot << 4 | deed as usize) as u32)
+pub(super) fn user_action(cpu: usize, slot: usize, via: usize, deed: Deed) -> Action {
+    Action(OF_HARDWARE | (via << 20 | cpu << 12 | slot << 4 | deed as usize) as u32)
+}
+
+fn upper_action(cpu: usize, number: usize, deed: Deed) -> Action {
+    Action(OF_UPPER | (cpu << 12 | number << 4 | deed as usize) as u32)
 }
 
 fn ipi_action(cpu: usize, thread: usize) -> Action {
@@ -58,6 +66,8 @@ pub(super) fn actor(action: Action) -> Actor {
     let n = action.0 as usize;
     if action.0 & OF_IPI != 0 {
         Actor::Ipi { cpu: n & 0xff, thread: n >> 8 & 0xff }
+    } else if action.0 & OF_UPPER != 0 {
+        Actor::Upper { cpu: n >> 12 & 0xf, number: n >> 4 & 0xff, deed: DEEDS[n & 0xf] }
     } else if action.0 & OF_HARDWARE != 0 {
         Actor::User { cpu: n >> 12 & 0xf, slot: n >> 4 & 0xff, deed: DEEDS[n & 0xf] }
     } else {
@@ -66,10 +76,10 @@ pub(super) fn actor(action: Action) -> Actor {
 }
 
 impl<const W: usize> KernelModel<W> {
-    /// What a walk of the slot's page would cache: 0 if it does not lead to the slot's frame.
+    /// What a walk to an entry would cache: 0 if it does not lead to the frame.
     #[inline]
-    fn walked(&self, state: &[u64; W], page: u8, frame: u8) -> u64 {
-        let entry = self.pages[usize::from(page)].pte.get(state);
+    fn walked(state: &[u64; W], entry: Field, frame: u8) -> u64 {
+        let entry = entry.get(state);
         if !pte::is_present(entry) || pte::frame(entry) != frame {
             return 0;
         }
@@ -81,14 +91,13 @@ impl<const W: usize> KernelModel<W> {
     }
 
     #[inline]
-    fn is_old(&self, state: &[u64; W], page: u8) -> bool {
-        self.pte_bits & pte::YOUNG != 0 && self.pages[usize::from(page)].pte.get(state) & pte::YOUNG == 0
+    fn is_old(&self, state: &[u64; W], entry: Field) -> bool {
+        self.pte_bits & pte::YOUNG != 0 && entry.get(state) & pte::YOUNG == 0
     }
 
     #[inline]
-    fn set_bits(&self, state: &mut [u64; W], page: u8, bits: u64) {
-        let field = self.pages[usize::from(page)].pte;
-        field.set(state, field.get(state) | bits & self.pte_bits);
+    fn set_bits(&self, state: &mut [u64; W], entry: Field, bits: u64) {
+        entry.set(state, entry.get(state) | bits & self.pte_bits);
     }
 
     /// A store through the slot's entry: what it changes.
@@ -109,32 +118,43 @@ impl<const W: usize> KernelModel<W> {
             for (slot, field) in entries.iter().enumerate() {
                 let (page, frame) = self.slots[slot];
                 let held = field.get(state);
-                let walked = self.walked(state, page, frame);
-                if held == 0 {
-                    if walked != 0 {
+                if held != 0 {
+                    let mut next = *state;
+                    field.set(&mut next, 0);
+                    emit(user_action(cpu, slot, 0, Deed::Evict), next);
+                }
+                self.for_each_walk(state, cpu, page, |via, entry| {
+                    let walked = Self::walked(state, entry, frame);
+                    if held == 0 && walked != 0 {
                         let mut next = *state;
                         field.set(&mut next, walked);
-                        self.set_bits(&mut next, page, pte::YOUNG);
-                        emit(user_action(cpu, slot, Deed::Fill), next);
+                        self.set_bits(&mut next, entry, pte::YOUNG);
+                        emit(user_action(cpu, slot, via, Deed::Fill), next);
                     }
-                    continue;
-                }
-                let mut next = *state;
-                field.set(&mut next, 0);
-                emit(user_action(cpu, slot, Deed::Evict), next);
-                if held == WRITE && walked >= WRITE {
-                    let mut next = *state;
-                    field.set(&mut next, WRITE_DIRTY);
-                    self.set_bits(&mut next, page, pte::YOUNG | pte::DIRTY);
-                    emit(user_action(cpu, slot, Deed::SetDirty), next);
-                }
+                    if held == WRITE && walked >= WRITE {
+                        let mut next = *state;
+                        field.set(&mut next, WRITE_DIRTY);
+                        self.set_bits(&mut next, entry, pte::YOUNG | pte::DIRTY);
+                        emit(user_action(cpu, slot, via, Deed::SetDirty), next);
+                    }
+                });
                 if held == WRITE_DIRTY {
                     let mut next = *state;
                     self.store(&mut next, frame);
                     if next != *state {
-                        emit(user_action(cpu, slot, Deed::Store), next);
+                        emit(user_action(cpu, slot, 0, Deed::Store), next);
                     }
                 }
+            }
+            for (number, cached) in self.uncached(state, cpu) {
+                let mut next = *state;
+                cached.set(&mut next, 1);
+                emit(upper_action(cpu, number, Deed::Fill), next);
+            }
+            for (number, cached) in self.cached(state, cpu) {
+                let mut next = *state;
+                cached.set(&mut next, 0);
+                emit(upper_action(cpu, number, Deed::Evict), next);
             }
         }
         self.answers(state, emit);
@@ -156,6 +176,7 @@ impl<const W: usize> KernelModel<W> {
                             self.tlb[cpu][slot].set(&mut next, 0);
                         }
                     }
+                    self.drop_cached(&mut next, cpu, thread, scope);
                 }
                 emit(ipi_action(cpu, index), next);
             }
@@ -169,26 +190,33 @@ impl<const W: usize> KernelModel<W> {
             for (slot, field) in entries.iter().enumerate() {
                 let (page, frame) = self.slots[slot];
                 let held = field.get(state);
-                let walked = self.walked(state, page, frame);
-                if walked > held || walked != 0 && self.is_old(state, page) {
-                    let mut next = *state;
-                    field.set(&mut next, walked);
-                    self.set_bits(&mut next, page, pte::YOUNG);
-                    emit(user_action(cpu, slot, Deed::Refill), next, Class::Fill);
-                }
-                if walked == WRITE {
-                    let mut next = *state;
-                    field.set(&mut next, WRITE_DIRTY);
-                    self.set_bits(&mut next, page, pte::YOUNG | pte::DIRTY);
-                    emit(user_action(cpu, slot, Deed::RefillDirty), next, Class::Fill);
-                }
+                self.for_each_walk(state, cpu, page, |via, entry| {
+                    let walked = Self::walked(state, entry, frame);
+                    if walked > held || walked != 0 && self.is_old(state, entry) {
+                        let mut next = *state;
+                        field.set(&mut next, walked);
+                        self.set_bits(&mut next, entry, pte::YOUNG);
+                        emit(user_action(cpu, slot, via, Deed::Refill), next, Class::Fill);
+                    }
+                    if walked == WRITE {
+                        let mut next = *state;
+                        field.set(&mut next, WRITE_DIRTY);
+                        self.set_bits(&mut next, entry, pte::YOUNG | pte::DIRTY);
+                        emit(user_action(cpu, slot, via, Deed::RefillDirty), next, Class::Fill);
+                    }
+                });
                 if held == WRITE_DIRTY {
                     let mut next = *state;
                     self.store(&mut next, frame);
                     if next != *state {
-                        emit(user_action(cpu, slot, Deed::Store), next, Class::Step);
+                        emit(user_action(cpu, slot, 0, Deed::Store), next, Class::Step);
                     }
                 }
+            }
+            for (number, cached) in self.uncached(state, cpu) {
+                let mut next = *state;
+                cached.set(&mut next, 1);
+                emit(upper_action(cpu, number, Deed::Refill), next, Class::Fill);
             }
         }
         self.answers(state, |action, next| emit(action, next, Class::Step));
@@ -210,13 +238,19 @@ impl<const W: usize> KernelModel<W> {
     /// Every fill that changes only monotone bits.
     pub(super) fn all_fills(&self, state: &[u64; W]) -> [u64; W] {
         let mut next = *state;
-        for entries in &self.tlb {
+        for (cpu, entries) in self.tlb.iter().enumerate() {
+            for (_, cached) in self.uncached(state, cpu) {
+                cached.set(&mut next, 1);
+            }
+            let from = next;
             for (slot, field) in entries.iter().enumerate() {
                 let (page, frame) = self.slots[slot];
-                let walked = self.walked(state, page, frame);
-                if walked > field.get(state) && !self.is_old(state, page) {
-                    field.set(&mut next, walked);
-                }
+                self.for_each_walk(&from, cpu, page, |_, entry| {
+                    let walked = Self::walked(&from, entry, frame);
+                    if walked > field.get(&next) && !self.is_old(&from, entry) {
+                        field.set(&mut next, walked);
+                    }
+                });
             }
         }
         next

@@ -48,6 +48,8 @@ invariants! {
     NoLostWrite = "I4", "NO-LOST-WRITE", "data newer than storage, page and entries clean: write lost";
     /// From the start of a copy to the change of the entry no store reaches the source.
     StableCopy = "I5", "STABLE-COPY", "a store after the copy reached the old page: write lost";
+    /// No walk, of the hardware or of software, reaches a page table that was freed.
+    NoStaleTable = "I6", "NO-STALE-PT", "a walk can reach a page table that was freed";
     /// The map count is 0 only when no TLB can write the page.
     RmapLife = "I10", "RMAP-LIFE", "nothing maps the page by its count, a CPU can still write it";
     /// When an entry comes to map another frame, no CPU has the old one.
@@ -70,6 +72,8 @@ impl Invariant {
         match self {
             Self::UnmapSync => 0,
             Self::StableCopy => 1,
+            Self::NoStaleTable => 3,
+            Self::RmapLife => 4,
             _ => 2,
         }
     }
@@ -109,9 +113,18 @@ impl<const W: usize> KernelModel<W> {
                 found |= Invariant::RmapLife.bit();
             }
         }
+        if self.checks(Invariant::NoStaleTable) && self.reaches_freed_table(state) {
+            found |= Invariant::NoStaleTable.bit();
+        }
         let seen = self.seen.get(state) as u32;
         if seen != 0 {
-            for invariant in [Invariant::UnmapSync, Invariant::StableCopy, Invariant::OneFrame] {
+            for invariant in [
+                Invariant::UnmapSync,
+                Invariant::StableCopy,
+                Invariant::NoStaleTable,
+                Invariant::RmapLife,
+                Invariant::OneFrame,
+            ] {
                 if seen >> invariant.event_bit() & 1 != 0 {
                     found |= invariant.bit();
                 }
@@ -156,6 +169,6 @@ impl<const W: usize> KernelModel<W> {
 }
 
 #[inline]
-fn meets<const W: usize>(state: &[u64; W], mask: &[u64; W]) -> bool {
+pub(super) fn meets<const W: usize>(state: &[u64; W], mask: &[u64; W]) -> bool {
     state.iter().zip(mask).any(|(word, mask)| word & mask != 0)
 }

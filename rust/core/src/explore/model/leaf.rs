@@ -36,18 +36,9 @@ impl Unroller<'_> {
                 at.detached = false;
                 return self.emit(program, pc + 1, at);
             }
-            Leaf::PmdpHugeGetAndClear
-            | Leaf::PmdpInvalidate
-            | Leaf::PmdpInvalidateAd
-            | Leaf::SetPmdAt
-            | Leaf::SplitHugePmd
-            | Leaf::PmdpCollapseFlush
-            | Leaf::CollapseCopy
-            | Leaf::SetPmdHuge
-            | Leaf::DoHugePmdAnonymousPage
-            | Leaf::SetPmdAtChild
-            | Leaf::MoveNormalPmd
-            | Leaf::MoveHugePmd => return Err(self.error(&format!("{}: huge entries are not modelled", leaf.name()))),
+            Leaf::SplitHugePmd | Leaf::DoHugePmdAnonymousPage | Leaf::SetPmdAtChild | Leaf::MoveHugePmd => {
+                return Err(self.error(&format!("{}: huge entries are not modelled", leaf.name())));
+            }
             Leaf::SelectRangeAt { .. } => {
                 return Err(self.error("select_range_at: a scenario chooses its ranges itself"));
             }
@@ -113,6 +104,8 @@ impl Unroller<'_> {
     #[expect(clippy::too_many_lines, reason = "one arm for each step of the language")]
     fn plain(&mut self, leaf: Leaf, at: &At, next: OpIndex) -> Result<OpIndex> {
         let name = leaf.name();
+        let in_other = |vma: u8| self.world.shared_tables && self.world.vmas[usize::from(vma)].mm != 0;
+        self.in_other_mm = at.r.vma.is_some_and(in_other);
         let text = |s: &Self, page: u8| format!("{name}({})", s.page_text(page));
         Ok(match leaf {
             // Handled before.
@@ -121,17 +114,9 @@ impl Unroller<'_> {
             | Leaf::Downgrade { .. }
             | Leaf::SelectRange { .. }
             | Leaf::SelectRangeAt { .. }
-            | Leaf::PmdpHugeGetAndClear
-            | Leaf::PmdpInvalidate
-            | Leaf::PmdpInvalidateAd
-            | Leaf::SetPmdAt
             | Leaf::SplitHugePmd
-            | Leaf::PmdpCollapseFlush
-            | Leaf::CollapseCopy
-            | Leaf::SetPmdHuge
             | Leaf::DoHugePmdAnonymousPage
             | Leaf::SetPmdAtChild
-            | Leaf::MoveNormalPmd
             | Leaf::MoveHugePmd
             | Leaf::AllocAnonPage
             | Leaf::SwapIn
@@ -156,11 +141,25 @@ impl Unroller<'_> {
             // Nothing in a scenario grows.
             | Leaf::VmaExpand
             // The zero page holds nothing that can be lost or seen by others.
-            | Leaf::SetPteZero
-            // A scenario keeps its page tables: other pages around the range hold them.
-            | Leaf::FreePgtables => next,
+            | Leaf::SetPteZero => next,
 
-            Leaf::PtepGetAndClear => self.xchg(self.page(at)?, next),
+            // Where other pages around the range hold the tables, nothing.
+            Leaf::FreePgtables => self.free_tables(at, next),
+            Leaf::MoveNormalPmd => self.move_table(at, next)?,
+            Leaf::PmdpCollapseFlush => self.detach_table(at, next)?,
+            Leaf::PudClear => self.unhook_table(at, next),
+            Leaf::PtdescPmdPtsDec => self.unshare_table(at, next),
+            Leaf::TlbFlushPudRange => self.record_table(at, next),
+            Leaf::TlbRemoveTableSyncOne => self.sync_walkers(next),
+            Leaf::CollapseCopy => self.collapse_copy(at, next),
+            // The table is kept for a split to come, so that it is somebody else's from now on. The huge page itself, which
+            // nobody unmaps here, is left out.
+            Leaf::SetPmdHuge => self.free_aside(false, name, next),
+            Leaf::PteFreeDefer => self.free_aside(true, name, next),
+
+            Leaf::PtepGetAndClear | Leaf::PmdpHugeGetAndClear => self.xchg(self.page(at)?, next),
+            Leaf::PmdpInvalidate => self.invalidate_huge(self.page(at)?, name, true, next),
+            Leaf::PmdpInvalidateAd => self.invalidate_huge(self.page(at)?, name, false, next),
             Leaf::PtepClearFlush => {
                 let page = self.page(at)?;
                 let next = if self.is_mkclean() {
@@ -195,7 +194,7 @@ impl Unroller<'_> {
             Leaf::PteWrprotect => self.new_bits(pte::WRITE, next),
             Leaf::PteMkclean => self.new_bits(pte::DIRTY, next),
             Leaf::PteMkold => self.new_bits(pte::YOUNG, next),
-            Leaf::SetPteAt => {
+            Leaf::SetPteAt | Leaf::SetPmdAt => {
                 let page = self.page(at)?;
                 self.read_local(Local::New);
                 self.op(Kind::SetPte(page), Class::Visible, next, 0, text(self, page))
@@ -211,7 +210,7 @@ impl Unroller<'_> {
             Leaf::DecTlbFlushPending => self.flush_pending(-1, next),
             Leaf::FlushTlbMm => {
                 let all = self.pages_of_mm(0);
-                self.flush(Scope::Pages(all), "flush_tlb_mm()", next)
+                self.flush(self.with_tables(all), "flush_tlb_mm()", next)
             }
             Leaf::FlushTlbRange { range } => {
                 let mut wide = at.clone();
@@ -225,7 +224,8 @@ impl Unroller<'_> {
                 };
                 let mask = pages.iter().fold(0, |mask, page| mask | 1 << page);
                 let names: Vec<String> = pages.iter().map(|page| self.page_text(*page)).collect();
-                self.flush(Scope::Pages(mask), &format!("flush_tlb_range({})", names.join(" ")), next)
+                let scope = if range == FlushScope::Page { Scope::Pages(mask) } else { self.with_tables(mask) };
+                self.flush(scope, &format!("flush_tlb_range({})", names.join(" ")), next)
             }
             Leaf::FlushTlbBatchedPending => self.flush_batched(next),
             Leaf::SetTlbUbcFlushPending => self.set_ubc(next),
@@ -247,13 +247,13 @@ impl Unroller<'_> {
                 }
                 self.flush_pending(1, first)
             }
-            Leaf::TlbRemoveTlbEntry | Leaf::TlbFlushPteRange => {
+            Leaf::TlbRemoveTlbEntry
+            | Leaf::TlbFlushPteRange
+            | Leaf::TlbRemovePmdTlbEntry
+            | Leaf::TlbFlushPmdRange => {
                 let range = self.read_local(Local::Range);
                 let page = self.page(at)?;
                 self.op(Kind::Record(range, page), Class::Local, next, 0, String::new())
-            }
-            Leaf::TlbRemovePmdTlbEntry | Leaf::TlbFlushPmdRange => {
-                return Err(self.error(&format!("{name}: huge entries are not modelled")));
             }
             Leaf::TlbRemovePage => {
                 let page = self.page(at)?;
@@ -526,6 +526,7 @@ impl Unroller<'_> {
     fn lock(&mut self, here: Here<'_>, lock: LockName, mode: LockMode, mut at: At) -> Result<OpIndex> {
         let Here { program, pc } = here;
         let before = at.clone();
+        let unlocked = at.clone();
         let what = format!("{}_lock()", lock.name().trim_end_matches("_lock"));
         Ok(match lock {
             LockName::MmapLock | LockName::RmapLock => {
@@ -570,7 +571,7 @@ impl Unroller<'_> {
                     let changed = self.give_up(&at);
                     self.vars.read(Var::Pte(page));
                     let text = format!("pte_same({})", self.page_text(page));
-                    next = self.op(Kind::PteSame(page), Class::Urgent, next, changed, text);
+                    next = self.op(Kind::PteSame(page), self.under_ptl(), next, changed, text);
                 } else if let (true, Some(page), PageRef::Fixed(frame)) = (at.in_mapping_loop(), at.r.page, at.r.frame)
                 {
                     let mut skipping = before;
@@ -578,11 +579,14 @@ impl Unroller<'_> {
                     skipping.held.pop();
                     let loop_next = at.loops[at.loops.len() - 1].next;
                     let skip = self.emit(program, loop_next, skipping)?;
-                    let skip = self.release(Var::Ptl(table), "pte_unmap_unlock()", skip);
+                    let skip = self.release_held(Held::Ptl(table), skip);
                     self.read_local(Local::Pte);
                     self.vars.read(Var::Pte(page));
                     let text = format!("page_vma_mapped_walk({})", self.page_text(page));
-                    next = self.op(Kind::ReadIfMaps(page, frame), Class::Urgent, next, skip, text);
+                    next = self.op(Kind::ReadIfMaps(page, frame), self.under_ptl(), next, skip, text);
+                }
+                if self.has_tables() {
+                    return self.map_lock(here, table, &unlocked, next);
                 }
                 self.acquire_bit(Var::Ptl(table), "pte_offset_map_lock()", next)
             }
@@ -598,6 +602,7 @@ impl Unroller<'_> {
             LockName::Pml => {
                 at.held.push(Held::Pml(0));
                 let next = self.emit(program, pc + 1, at)?;
+                let next = self.look_under_pml(here, &unlocked, next)?;
                 self.acquire_bit(Var::Pml(0), "pmd_lock()", next)
             }
             LockName::NewPml => {
@@ -621,7 +626,7 @@ impl Unroller<'_> {
         self.op(Kind::Set(var, 0), Class::Urgent, next, 0, text.to_owned())
     }
 
-    fn release_held(&mut self, held: Held, next: OpIndex) -> OpIndex {
+    pub(super) fn release_held(&mut self, held: Held, next: OpIndex) -> OpIndex {
         match held {
             Held::Mmap(LockMode::Read) => self.drop_reader(LockName::MmapLock, 0, "mmap_read_unlock()", next),
             Held::Mmap(LockMode::Write) => self.release(Var::MmapWriter(0), "mmap_write_unlock()", next),
@@ -629,6 +634,7 @@ impl Unroller<'_> {
             Held::VmaWrite(vma) => self.release(Var::VmaWriter(vma), "vma_end_write()", next),
             Held::Rmap(LockMode::Read) => self.drop_reader(LockName::RmapLock, 0, "i_mmap_unlock_read()", next),
             Held::Rmap(LockMode::Write) => self.release(Var::RmapWriter, "i_mmap_unlock_write()", next),
+            Held::Ptl(_) if self.has_tables() => self.map_unlock(next),
             Held::Ptl(table) => self.release(Var::Ptl(table), "pte_unmap_unlock()", next),
             Held::NewPtl(Some(table)) => self.release(Var::Ptl(table), "spin_unlock(new_ptl)", next),
             Held::NewPtl(None) | Held::NewPml => next,
@@ -741,6 +747,11 @@ impl Unroller<'_> {
                     let var = self.vars.write(Var::VmaGone(page));
                     let text = format!("{}({})", leaf.name(), self.page_text(page));
                     next = self.op(Kind::Set(var, 0), Class::Visible, next, 0, text);
+                    if self.has_tables() && leaf == Leaf::MmapRegion {
+                        let vma = self.world.pages[usize::from(page)].vma;
+                        let linked = self.vars.write(Var::Unlinked(vma));
+                        next = self.op(Kind::Set(linked, 0), Class::Visible, next, 0, "vma_link()".to_owned());
+                    }
                 }
                 next
             }
@@ -749,7 +760,7 @@ impl Unroller<'_> {
     }
 
     /// A fault that finds the entry changed, or no VMA, drops what it has; the hardware will try again.
-    fn give_up(&mut self, at: &At) -> OpIndex {
+    pub(super) fn give_up(&mut self, at: &At) -> OpIndex {
         let mut next = self.end;
         if at.allocated {
             let vars = self.by_frame(Var::Refs, false);

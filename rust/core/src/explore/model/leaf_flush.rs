@@ -15,7 +15,7 @@ impl Unroller<'_> {
             let code = &self.kernel.program(program).code;
             code.iter().any(|instr| matches!(instr, Instr::Leaf(leaf) if wanted(leaf)))
         };
-        self.world.threads.iter().filter(|thread| has(thread.program)).count()
+        self.world.threads.iter().filter(|thread| !thread.is_walker && has(thread.program)).count()
     }
 
     /// Whether anybody can see another's `tlb_flush_pending`.
@@ -32,7 +32,7 @@ impl Unroller<'_> {
 
     /// A flush of all user CPUs; if there is none, nothing.
     pub(super) fn flush(&mut self, scope: Scope, text: &str, next: OpIndex) -> OpIndex {
-        if self.world.users == 0 {
+        if self.world.users == 0 || self.in_other_mm {
             return next;
         }
         for cpu in 0..self.world.users {
@@ -50,7 +50,7 @@ impl Unroller<'_> {
         if !self.pending_matters() {
             return next;
         }
-        let var = self.vars.write(Var::FlushPending(0));
+        let var = self.vars.write(Var::FlushPending(u8::from(self.in_other_mm)));
         let name = if by > 0 { "inc" } else { "dec" };
         let text = format!("{name}_tlb_flush_pending()");
         let kind = if self.world.engine.tlb_flush_pending_is_bool {
@@ -63,7 +63,7 @@ impl Unroller<'_> {
 
     pub(super) fn pte_accessible(&mut self) -> (Test, Class) {
         if self.has_protnone() && self.pending_matters() {
-            let pending = self.vars.read(Var::FlushPending(0));
+            let pending = self.vars.read(Var::FlushPending(u8::from(self.in_other_mm)));
             (Test::PteAccessible { pending }, Class::Visible)
         } else {
             (Test::Pte { mask: pte::PRESENT, value: pte::PRESENT }, Class::Local)
@@ -95,7 +95,8 @@ impl Unroller<'_> {
         let queued = self.read_local(Local::Queued);
         self.by_frame(Var::Refs, false);
         let free = self.op(Kind::FreeQueued, Class::Visible, next, 0, "free_pages_and_swap_cache()".to_owned());
-        self.op(Kind::Branch(Test::Above(queued, 0)), Class::Local, free, next, String::new())
+        let free = self.op(Kind::Branch(Test::Above(queued, 0)), Class::Local, free, next, String::new());
+        self.free_gathered(free)
     }
 
     /// `tlb_finish_mmu()`.
@@ -107,10 +108,18 @@ impl Unroller<'_> {
             return flush;
         }
         let mut nested = flush;
-        for local in [Local::FullMm, Local::FreedTables] {
-            nested = self.set_local(local, 1, nested);
+        if self.has_tables() && self.world.engine.nested_finish_forgets_tables {
+            // The whole range, but of last-level entries only.
+            let range = self.read_local(Local::Range);
+            let all = u64::from(self.pages_of_mm(0));
+            nested = self.op(Kind::SetBits(range, all), Class::Local, nested, 0, String::new());
+            nested = self.set_local(Local::FreedTables, 0, nested);
+        } else {
+            for local in [Local::FullMm, Local::FreedTables] {
+                nested = self.set_local(local, 1, nested);
+            }
         }
-        let pending = self.vars.read(Var::FlushPending(0));
+        let pending = self.vars.read(Var::FlushPending(u8::from(self.in_other_mm)));
         let text = "mm_tlb_flush_nested()".to_owned();
         self.op(Kind::Branch(Test::Above(pending, 1)), Class::Visible, nested, flush, text)
     }
@@ -127,7 +136,7 @@ impl Unroller<'_> {
             return part;
         }
         let nested = self.flush(Scope::Pages(whole), "flush_tlb_range(vma)", done);
-        let pending = self.vars.read(Var::FlushPending(0));
+        let pending = self.vars.read(Var::FlushPending(u8::from(self.in_other_mm)));
         let text = "mm_tlb_flush_nested()".to_owned();
         self.op(Kind::Branch(Test::Above(pending, 1)), Class::Visible, nested, part, text)
     }
@@ -155,13 +164,13 @@ impl Unroller<'_> {
         let pending = self.vars.read(Var::BatchPending(0));
         if self.uses_flag() {
             let clear = self.op(Kind::Set(pending, 0), class, next, 0, "tlb_flush_batched = false".to_owned());
-            let flush = self.flush(Scope::Pages(all), name, clear);
+            let flush = self.flush(self.with_tables(all), name, clear);
             return self.op(Kind::Branch(Test::Above(pending, 0)), class, flush, next, format!("{name}()"));
         }
         self.vars.read(Var::BatchFlushed(0));
         let (mine, flushed) = (self.read_local(Local::BatchPending), self.read_local(Local::BatchFlushed));
         let store = self.op(Kind::StoreBatched(0), class, next, 0, "cmpxchg(tlb_flush_batched)".to_owned());
-        let flush = self.flush(Scope::Pages(all), name, store);
+        let flush = self.flush(self.with_tables(all), name, store);
         let test = Test::Differ(mine, flushed);
         let branch = self.op(Kind::Branch(test), Class::Local, flush, next, String::new());
         self.op(Kind::ReadBatched(0), class, branch, 0, format!("{name}()"))

@@ -4,17 +4,7 @@ use std::collections::HashMap;
 use std::fmt::Write as _;
 
 use super::Blueprint;
-use super::op::{Kind, Op, OpIndex, Test};
-
-/// What comes after a step.
-fn targets(op: &Op) -> Vec<OpIndex> {
-    match &op.kind {
-        Kind::Done => Vec::new(),
-        Kind::Idle(choices) => choices.iter().map(|(_, _, target)| *target).collect(),
-        Kind::Branch(_) | Kind::PteSame(_) | Kind::ReadIfMaps(..) | Kind::TestClearDirty(_) => vec![op.next, op.other],
-        _ => vec![op.next],
-    }
-}
+use super::op::{Kind, OpIndex, Test};
 
 impl Blueprint {
     /// The steps of all threads in the order in which they are reached, each with what comes next. Variables have their
@@ -29,12 +19,12 @@ impl Blueprint {
             }
             numbers.insert(at, order.len());
             order.push(at);
-            todo.extend(targets(&self.ops()[at as usize]).into_iter().rev().map(|next| self.passed_over(next)));
+            todo.extend(self.ops()[at as usize].targets().into_iter().rev().map(|next| self.passed_over(next)));
         }
         let mut text = String::new();
         for at in order {
             let op = &self.ops()[at as usize];
-            let next: Vec<usize> = targets(op).into_iter().map(|next| numbers[&self.passed_over(next)]).collect();
+            let next: Vec<usize> = op.targets().into_iter().map(|next| numbers[&self.passed_over(next)]).collect();
             let kind = match &op.kind {
                 Kind::Idle(choices) => {
                     let faults: Vec<(u8, bool)> = choices.iter().map(|(page, write, _)| (*page, *write)).collect();

@@ -8,6 +8,7 @@ mod blueprint;
 mod conditions;
 mod exec;
 mod hardware;
+mod huge;
 mod invariant;
 mod leaf;
 mod leaf_flush;
@@ -15,6 +16,7 @@ mod listing;
 mod liveness;
 pub mod op;
 pub mod pte;
+pub mod tables;
 mod text;
 mod unroll;
 mod vars;
@@ -56,6 +58,14 @@ struct ThreadFields {
     writing: Field,
     copying: Field,
     migrated: Field,
+    walk: Field,
+    aside: Field,
+    tables: Field,
+    freed_tables: Field,
+    /// It walks page tables without locks.
+    is_walker: bool,
+    /// Flushes of its gather leave the way to tables of executable memory cached.
+    keeps_exec: bool,
     /// The steps that it can be at, by the value of `pc`.
     waiting: Vec<OpIndex>,
     /// page_mkclean tells what it found only at the end.
@@ -73,6 +83,19 @@ struct ThreadFields {
 }
 
 impl ThreadFields {
+    /// It has come by a virtual page about which it promises something.
+    #[inline]
+    fn visit<const W: usize>(&self, state: &mut [u64; W], page: u8) {
+        if (self.unmaps | self.protects) >> page & 1 != 0 {
+            self.visited.set(state, self.visited.get(state) | 1 << page);
+        }
+    }
+
+    /// Widens the range of its gather to a virtual page.
+    fn record<const W: usize>(&self, state: &mut [u64; W], page: u8) {
+        self.range.set(state, exec::hull(self.range.get(state) | 1 << page));
+    }
+
     /// All its registers but the position and the answers to IPIs.
     fn registers_mask<'m, const W: usize>(&self, masks: &'m [[u64; W]]) -> &'m [u64; W] {
         &masks[self.index]
@@ -85,6 +108,8 @@ struct PageFields<const W: usize> {
     pte: Field,
     unmapped: Field,
     protected: Field,
+    /// Nobody maps anything here, so that an unmapping call must leave nothing.
+    must_be_gone: bool,
     /// The TLB entries for it, of all CPUs.
     tlb_mask: [u64; W],
     /// Of these, the bits that let stores leave no trace: an entry without D has to walk first, and faults.
@@ -134,6 +159,7 @@ pub struct KernelModel<const W: usize> {
     slots: Vec<(u8, u8)>,
     /// By CPU and slot.
     tlb: Vec<Vec<Field>>,
+    tables: tables::Tables<W>,
     columns: Vec<Field>,
     monotone: [u64; W],
     /// All bits that belong to user CPUs.
@@ -174,6 +200,16 @@ impl<const W: usize> KernelModel<W> {
                     }
                 }
             }
+            Kind::Table(tables::TableStep::Batch) => {
+                let op = &self.ops[at as usize];
+                // With a batch there already, nothing is allocated.
+                let can_fail = thread.tables.get(state).is_power_of_two();
+                for (choice, target) in [op.next, op.other].into_iter().take(1 + usize::from(can_fail)).enumerate() {
+                    let mut next = *state;
+                    self.go_on(&mut next, index, target);
+                    emit(thread_action(index, choice), next);
+                }
+            }
             _ => {
                 let mut next = *state;
                 if self.run(&mut next, index, at) {
@@ -190,7 +226,7 @@ impl<const W: usize> KernelModel<W> {
 
     /// Whether an access to the page would fault by the page tables.
     fn would_fault(&self, state: &[u64; W], page: u8, write: bool) -> bool {
-        let entry = self.pages[usize::from(page)].pte.get(state);
+        let entry = self.entry_now(state, page).get(state);
         !pte::is_present(entry) || write && entry & pte::WRITE == 0
     }
 

@@ -2,6 +2,7 @@
 
 use crate::program::{MkWriteRule, ProtSource};
 
+use super::tables::TableStep;
 use super::vars::VarId;
 
 /// An index into the code of a model.
@@ -27,6 +28,8 @@ pub enum Scope {
     Gather(u32),
     /// What the thread tracked.
     Tracked,
+    /// These virtual pages, and what CPUs have cached of the tables above them.
+    PagesAndTables(u32),
 }
 
 /// One test on a state.
@@ -304,6 +307,8 @@ pub enum Kind {
         /// To.
         to: VarId,
     },
+    /// A step on page tables themselves.
+    Table(TableStep),
     /// The system call returns.
     Return(Promise),
 }
@@ -323,4 +328,20 @@ pub struct Op {
     pub text: String,
     /// Whose it is.
     pub thread: u8,
+}
+
+impl Op {
+    /// What can come next.
+    pub fn targets(&self) -> Vec<OpIndex> {
+        match &self.kind {
+            Kind::Done => Vec::new(),
+            Kind::Idle(choices) => choices.iter().map(|(_, _, target)| *target).collect(),
+            Kind::Branch(Test::Const(true)) => vec![self.next],
+            Kind::Branch(_) | Kind::PteSame(_) | Kind::ReadIfMaps(..) | Kind::TestClearDirty(_) => {
+                vec![self.next, self.other]
+            }
+            Kind::Table(step) if step.has_two_ends() => vec![self.next, self.other],
+            _ => vec![self.next],
+        }
+    }
 }

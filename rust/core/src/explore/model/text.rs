@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use super::hardware::{Actor, Deed, READ, WRITE, actor};
 use super::op::Kind;
+use super::tables::TableStep;
 use super::vars::Var;
 use super::{KernelModel, pte};
 use crate::explore::search::Action;
@@ -41,7 +42,7 @@ impl<const W: usize> KernelModel<W> {
     pub fn cpu_of(&self, action: Action) -> usize {
         match actor(action) {
             Actor::Thread { thread, .. } => thread,
-            Actor::User { cpu, .. } | Actor::Ipi { cpu, .. } => self.threads.len() + cpu,
+            Actor::User { cpu, .. } | Actor::Upper { cpu, .. } | Actor::Ipi { cpu, .. } => self.threads.len() + cpu,
         }
     }
 
@@ -60,6 +61,9 @@ impl<const W: usize> KernelModel<W> {
                         let holds = self.holds(state, &self.threads[thread], test);
                         format!("{}? {}", op.text, if holds { "yes" } else { "no" })
                     }
+                    Kind::Table(TableStep::Batch) => {
+                        format!("{}? {}", op.text, if choice == 0 { "yes" } else { "no" })
+                    }
                     _ => op.text.clone(),
                 };
                 Event { cpu: thread, who: threads[thread].operation.clone(), text, hardware: false }
@@ -67,7 +71,7 @@ impl<const W: usize> KernelModel<W> {
             Actor::User { cpu, slot, deed } => {
                 let (page, frame) = self.slots[slot];
                 let name = self.page_name(page);
-                let entry = self.pages[usize::from(page)].pte.get(state);
+                let entry = self.entry_now(state, page).get(state);
                 let flags = match entry & (pte::WRITE | pte::DIRTY) {
                     pte::WRITE => " W",
                     bits if bits == pte::WRITE | pte::DIRTY => " W D",
@@ -85,6 +89,11 @@ impl<const W: usize> KernelModel<W> {
                 let hardware = deed != Deed::Store;
                 Event { cpu: threads.len() + cpu, who: format!("user {cpu}"), text, hardware }
             }
+            Actor::Upper { cpu, number, deed } => {
+                let what = if deed == Deed::Evict { "evict" } else { "cache" };
+                let text = format!("[{what} the way to the {}]", self.upper_name(number));
+                Event { cpu: threads.len() + cpu, who: format!("user {cpu}"), text, hardware: true }
+            }
             Actor::Ipi { cpu, thread } => Event {
                 cpu: threads.len() + cpu,
                 who: format!("user {cpu}"),
@@ -99,8 +108,8 @@ impl<const W: usize> KernelModel<W> {
         let pages = &self.blueprint.world.pages;
         let ptes = pages
             .iter()
-            .zip(&self.pages)
-            .map(|(page, fields)| (page.name.clone(), pte::text(fields.pte.get(state))))
+            .zip(0..)
+            .map(|(page, number)| (page.name.clone(), pte::text(self.entry_now(state, number).get(state))))
             .collect();
         let mut tlbs = Vec::new();
         for (cpu, entries) in self.tlb.iter().enumerate() {

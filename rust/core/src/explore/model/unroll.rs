@@ -12,6 +12,7 @@ use crate::error::{Error, Result};
 use crate::explore::scenario::{Kind as Content, Thread, World};
 use crate::program::{CompiledKernel, Instr, LockMode, LockName, LoopKind, Pc, Program, ProgramName, PteFilter};
 
+use super::leaf::Here;
 use super::op::{Class, Kind, Op, OpIndex, PageRef, Promise, Test};
 use super::vars::{Local, Var, VarId, Vars};
 
@@ -107,6 +108,11 @@ impl At {
         self.held.iter().any(|held| held.name() == Some(name))
     }
 
+    /// Whoever comes by the reverse map finds a VMA only while it is there.
+    pub fn in_rmap_walk(&self) -> bool {
+        self.loops.iter().any(|l| matches!(l.kind, LoopKindKey::Mapping | LoopKindKey::RmapVma))
+    }
+
     pub fn in_mapping_loop(&self) -> bool {
         self.loops.last().is_some_and(|l| l.kind == LoopKindKey::Mapping)
     }
@@ -124,6 +130,8 @@ pub(super) struct Unroller<'a> {
     pub fault: Option<(u8, bool)>,
     /// Where a fault that gives up, or that ends, goes on.
     pub end: OpIndex,
+    /// The step that is unrolled works in the second address space of shared tables, which no user CPU runs.
+    pub in_other_mm: bool,
     /// Some program asks whether an entry was accessed.
     pub young_matters: bool,
     memo: HashMap<(Pc, At), OpIndex>,
@@ -139,6 +147,7 @@ impl<'a> Unroller<'a> {
             thread: 0,
             fault: None,
             end: 0,
+            in_other_mm: false,
             young_matters: false,
             memo: HashMap::new(),
         };
@@ -155,6 +164,13 @@ impl<'a> Unroller<'a> {
         self.thread = thread;
         let done = self.op(Kind::Done, Class::Visible, 0, 0, String::new());
         let spec = self.spec();
+        if spec.is_walker {
+            return if self.has_tables() {
+                Ok(self.gup_code(done))
+            } else {
+                Err(self.error("it, expected a scenario with whole_tables"))
+            };
+        }
         let program = self.kernel.program(spec.program);
         if spec.is_faulter || spec.program == ProgramName::Fault {
             return self.fault_code(program, done);
@@ -170,7 +186,10 @@ impl<'a> Unroller<'a> {
             }
         }
         self.end = end;
-        let at = Self::start(spec);
+        let mut at = Self::start(spec);
+        if spec.program == ProgramName::CollapseHugePage {
+            at.r = self.registers_at(spec.range[0]);
+        }
         let start = self.emit(program, 0, at)?;
         Ok(self.isolation(start))
     }
@@ -180,6 +199,9 @@ impl<'a> Unroller<'a> {
         let idle = self.op(Kind::Idle(Vec::new()), Class::Visible, 0, 0, "page fault".to_owned());
         let mut targets = Vec::new();
         for &page in &spec.range {
+            if self.world.pages[usize::from(page)].huge {
+                return Err(self.error("faults on huge pages"));
+            }
             let can_read_fault = self.can_be_absent(page);
             for write in [true, false] {
                 if !write && (!can_read_fault || !spec.is_faulter) || !spec.is_faulter && write != spec.write {
@@ -189,14 +211,7 @@ impl<'a> Unroller<'a> {
                 self.fault = Some((page, write));
                 self.end = if spec.is_faulter { idle } else { done };
                 let mut at = Self::start(spec);
-                let info = &self.world.pages[usize::from(page)];
-                at.r = Registers {
-                    vma: Some(info.vma),
-                    table: Some(info.table),
-                    target_table: None,
-                    page: Some(page),
-                    frame: PageRef::OfPte,
-                };
+                at.r = self.registers_at(page);
                 let target = self.emit(program, 0, at)?;
                 targets.push((page, write, target));
                 self.vars.read(Var::Pte(page));
@@ -221,6 +236,18 @@ impl<'a> Unroller<'a> {
                         | ProgramName::ChangeProtNuma
                 )
             })
+    }
+
+    /// The frame's registers for an operation at one address.
+    fn registers_at(&self, page: u8) -> Registers {
+        let info = &self.world.pages[usize::from(page)];
+        Registers {
+            vma: Some(info.vma),
+            table: Some(info.table),
+            target_table: None,
+            page: Some(page),
+            frame: PageRef::OfPte,
+        }
     }
 
     fn start(spec: &Thread) -> At {
@@ -322,7 +349,7 @@ impl<'a> Unroller<'a> {
                 let first = self.emit(program, pc + 1, at)?;
                 self.before_loop(*kind, first, program, &key.1, pc + 1)?
             }
-            Instr::Next { body, on_huge_pmd: _, on_pmd: _, exit } => self.advance(program, *body, *exit, at)?,
+            Instr::Next { .. } => self.advance(Here { program, pc }, at)?,
             Instr::BranchUnless { condition, target, .. } => {
                 let (test, class) = self.test(condition, &at)?;
                 match test {
@@ -467,7 +494,11 @@ impl<'a> Unroller<'a> {
         Ok(self.op(Kind::Branch(Test::Above(count, 0)), Class::Visible, first, unmapped, text))
     }
 
-    fn advance(&mut self, program: &Program, body: Pc, exit: Pc, mut at: At) -> Result<OpIndex> {
+    fn advance(&mut self, here: Here<'_>, mut at: At) -> Result<OpIndex> {
+        let program = here.program;
+        let Instr::Next { body, on_huge_pmd, on_pmd: _, exit } = program.code[here.pc as usize] else {
+            return Err(self.error("an instruction that advances no loop"));
+        };
         let innermost = at.loops.len() - 1;
         let state = at.loops[innermost].clone();
         let Some(item) = state.items.get(state.index).copied() else {
@@ -504,6 +535,10 @@ impl<'a> Unroller<'a> {
             }
             Item::Table(table) => {
                 at.r.table = Some(table);
+                if let Some(page) = self.huge_page_of(table) {
+                    let skip = self.emit(program, state.next, skipping)?;
+                    return self.at_huge_entry(here, on_huge_pmd, page, at, skip);
+                }
                 let first = self.emit(program, body, at.clone())?;
                 let (force, delay) = (self.local(Local::ForceFlush), self.local(Local::DelayRmap));
                 let first = self.op(Kind::Set(force, 0), Class::Local, first, 0, String::new());
@@ -513,16 +548,17 @@ impl<'a> Unroller<'a> {
             Item::Extent(old, new) => {
                 at.r.table = Some(old);
                 at.r.target_table = Some(new);
-                let first = self.emit(program, body, at)?;
-                let force = self.local(Local::ForceFlush);
-                Ok(self.op(Kind::Set(force, 0), Class::Local, first, 0, String::new()))
+                self.extent(here, (old, new), at, skipping)
             }
             Item::Page(page) if state.kind == LoopKindKey::Mapping => {
                 let info = &pages[usize::from(page)];
                 at.r.vma = Some(info.vma);
                 at.r.table = Some(info.table);
                 at.r.page = Some(page);
-                self.emit(program, body, at)
+                if info.huge && on_huge_pmd == here.pc {
+                    return self.emit(program, state.next, skipping);
+                }
+                self.emit(program, if info.huge { on_huge_pmd } else { body }, at)
             }
             Item::Page(page) => {
                 at.r.page = Some(page);
@@ -543,7 +579,7 @@ impl<'a> Unroller<'a> {
                 let text = format!("ptep_get({})", self.page_text(page));
                 self.vars.read(Var::Pte(page));
                 // Under the lock only the hardware's A and D can change, and these might as well have changed before it.
-                let class = if at.holds(LockName::Ptl) { Class::Urgent } else { Class::Visible };
+                let class = if at.holds(LockName::Ptl) { self.under_ptl() } else { Class::Visible };
                 Ok(self.op(Kind::ReadPte(page), class, branch, 0, text))
             }
             Item::Frame(frame) => {
@@ -558,6 +594,29 @@ impl<'a> Unroller<'a> {
                 Ok(self.op(Kind::Branch(test), Class::Local, first, skip, String::new()))
             }
         }
+    }
+
+    /// When an entry is read under the lock of its table: at once, unless the table can come to stand elsewhere meanwhile,
+    /// where a CPU has cached the entry before its D is set.
+    pub fn under_ptl(&self) -> Class {
+        if self.has_tables() { Class::Visible } else { Class::Urgent }
+    }
+
+    /// One piece of mremap's move: a table as a whole, or its entries.
+    fn extent(&mut self, here: Here<'_>, (old, new): (u8, u8), at: At, skipping: At) -> Result<OpIndex> {
+        let Instr::Next { body, on_pmd, .. } = here.program.code[here.pc as usize] else {
+            return Err(self.error("an instruction that advances no loop"));
+        };
+        if self.huge_page_of(old).is_some() {
+            return Err(self.error("move_huge_pmd: moves of huge pages are not modelled"));
+        }
+        if self.world.moves_whole(self.spec(), old) == Some(new) {
+            let skip = self.emit(here.program, here.pc, skipping)?;
+            return self.whole_extent(here, on_pmd, at, skip);
+        }
+        let first = self.emit(here.program, body, at)?;
+        let force = self.local(Local::ForceFlush);
+        Ok(self.op(Kind::Set(force, 0), Class::Local, first, 0, String::new()))
     }
 
     /// Whether any thread takes VMAs away.

@@ -59,6 +59,12 @@ pub enum Local {
     Visited,
     /// The migration entries made by this thread: one bit for each virtual page.
     Migrated,
+    /// The PTE table that the thread has mapped (and locked, unless it walks without locks) + 1.
+    Walk,
+    /// The table that it took out of the tree to free it later + 1.
+    Aside,
+    /// The tables that its gather has to free: one bit for each.
+    Tables,
 }
 
 /// A variable.
@@ -128,6 +134,18 @@ pub enum Var {
     GenCompleted(u8),
     /// The generation that will have done what is outstanding: of the address space, a VMA or a table.
     DeferGen(u8),
+    /// The upper entry of a PTE table's 2 MiB: the table + 1.
+    Pmd(u8),
+    /// The table was freed, as the hardware sees it.
+    TableFreed(u8),
+    /// It was freed without waiting for those who walk without locks.
+    TableReused(u8),
+    /// Two address spaces have the table.
+    Shared(u8),
+    /// A paging-structure entry, by CPU and number: an upper entry that it has cached.
+    Psc(u8, u8),
+    /// The VMA is out of the reverse map (`unlink_file_vma()`, `unlink_anon_vmas()`).
+    Unlinked(u8),
     /// A register of a thread.
     Thread(u8, Local),
     /// What was seen to go wrong at an event, one bit for each invariant that is checked at events.
@@ -273,7 +291,7 @@ impl Vars {
 /// The user CPU to whose column a variable belongs.
 pub fn cpu_of(var: Var) -> Option<u8> {
     match var {
-        Var::Tlb(cpu, _) | Var::Thread(_, Local::Pending(cpu)) => Some(cpu),
+        Var::Tlb(cpu, _) | Var::Psc(cpu, _) | Var::Thread(_, Local::Pending(cpu)) => Some(cpu),
         _ => None,
     }
 }

@@ -2,7 +2,6 @@
 
 use super::columns::{AskedFlush, Columns, CpuFlush};
 use super::entries::Entries;
-use super::unseen::Unseen;
 use crate::trace::kinds::NO_REASON;
 use crate::trace::{EventKind, Flush, FlushKind, Recording};
 
@@ -18,12 +17,8 @@ pub fn recorded_columns(recording: &Recording, entries: &Entries) -> Vec<Columns
             _ => {}
         }
     }
-    let unseen = Unseen::of(recording);
     for row in 0..recording.flushes.len() {
-        let mut flush = recording.flushes.get(row);
-        if unseen.is_of_switch(row) {
-            flush.reason = NO_REASON;
-        }
+        let flush = recording.flushes.get(row);
         let kind = FlushKind::from_number(flush.kind);
         // What other CPUs did for a request belongs to the entry that made it.
         let maker = if kind == Some(FlushKind::Func) { usize::try_from(flush.request).ok() } else { Some(row) };

@@ -150,7 +150,7 @@ fn recognise(head: &[u8]) -> Option<Format> {
     } else if binary::looks_like_champsim(head) {
         Some(Format::ChampSim)
     } else {
-        (!text::is_text(head)).then_some(Format::Raw)
+        (!head.is_empty() && !text::is_text(head)).then_some(Format::Raw)
     }
 }
 
