@@ -4,6 +4,9 @@
 //! flush that the tracepoint shows of such a switch is (reason 0). It stands with the latest record of its CPU that could
 //! have led to it: a switch to idle, which flushes nothing by itself, or a `func`, although its CPU was not lazy and could not
 //! leave the address space. Either way the CPU loaded another address space after its next switch to idle.
+//!
+//! This steers the model's state only, as a recorded switch does: what the lab recorded stays as it is, also where it
+//! shows the flush of a later switch with a request.
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
@@ -18,8 +21,6 @@ use crate::trace::{Event, EventKind, FlushKind, Recording};
 pub(in crate::replay) struct Unseen {
     /// Rows of switches to idle after which the CPU loaded another address space.
     switches: FxHashSet<usize>,
-    /// Rows of `func` records that did not flush what the record says: the flush was that of a switch.
-    not_of_request: FxHashSet<usize>,
 }
 
 /// What runs on a CPU, as far as switches show it.
@@ -71,7 +72,6 @@ impl Unseen {
                 Some(FlushKind::Func) if flush.reason == 0 && !ending.contains(&flush.mm) => {
                     let Some(cpu) = cpus.get_mut(&flush.cpu) else { continue };
                     if cpu.ours || cpu.has_left {
-                        found.not_of_request.insert(row);
                         cpu.owes_visit = cpu.ours;
                     }
                     cpu.has_left = true;
@@ -80,11 +80,6 @@ impl Unseen {
             }
         }
         found
-    }
-
-    /// Whether a `func` record of a flush that was that of a later switch.
-    pub(in crate::replay) fn is_of_switch(&self, row: usize) -> bool {
-        self.not_of_request.contains(&row)
     }
 }
 
