@@ -10,6 +10,7 @@ import pytest
 
 from bench_by_hand import BASE, LAB, brief
 from tlbcore import InputError, kernels
+from tlbcore.calls import FaultError
 from tlbcore.simulator import Simulator
 from tlbcore.units import PAGE, PMD
 
@@ -154,6 +155,49 @@ def test_clear_refs(lab: Simulator) -> None:  # lab rule 8
     assert [text.split()[:2] for text in brief(lab)] == [["clear_refs", "all"]]
 
 
+@pytest.mark.parametrize(("cleared", "expected"), [(False, ["mprotect 0:4"]), (True, ["mprotect 0:1"])])
+def test_shared_memory_is_mapped_read_only_while_soft_dirty_is_tracked(
+    lab: Simulator, *, cleared: bool, expected: list[str]
+) -> None:  # vma_wants_writenotify()
+    process = lab.process()
+    process.mmap(8 * PAGE, addr=BASE, shared=True)
+    if cleared:
+        process.clear_refs(4)
+    lab.clear()
+    process.touch(BASE, 4)
+    process.touch(BASE, 1, write=True)
+    process.mprotect(BASE, 8 * PAGE, "r")
+    assert brief(lab) == expected
+
+
+def test_a_child_inherits_what_reclaim_left_unflushed(lab: Simulator) -> None:  # dup_mm() copies tlb_flush_batched
+    process = lab.process(cpu=0)
+    process.thread(cpu=1)
+    process.mmap(8 * PAGE, addr=BASE)
+    process.touch(BASE, 4, write=True)
+    process.reclaim(BASE, 2)
+    child = process.fork(cpu=2)
+    brief(lab)
+    child.munmap(BASE + 7 * PAGE, PAGE)
+    process.munmap(BASE + 7 * PAGE, PAGE)
+    assert brief(lab) == ["munmap all freed", "munmap all freed"]
+    child.munmap(BASE + 6 * PAGE, PAGE)
+    assert brief(lab) == []
+
+
+@pytest.mark.parametrize(("thp", "nr_faults"), [("always", 0), ("never", 4)])
+def test_a_child_gets_the_huge_zero_page_but_no_small_ones(backend: str, thp: str, nr_faults: int) -> None:
+    # vma_needs_copy() asks for an anon_vma; do_huge_pmd_anonymous_page() prepares one for a read, too.
+    sim = Simulator(LAB, "linux-6.1", thp=thp, backend=backend)
+    process = sim.process(cpu=0)
+    process.mmap(2 * PMD, addr=BASE)
+    process.touch(BASE, 4)
+    child = process.fork(cpu=1)
+    before = sim.counters["nr_faults"]
+    child.touch(BASE, 4)
+    assert sim.counters["nr_faults"] - before == nr_faults
+
+
 @pytest.mark.parametrize(
     ("kernel", "expected"), [("linux-6.1", ([], 4)), ("linux-6.18", (["mprotect 0:4"], 0))]
 )  # 7ea7e333842e, v6.2
@@ -171,6 +215,63 @@ def test_clean_pages_become_writable_by_mprotect_since_6_2(
     flushes, before = brief(sim), sim.counters["nr_faults"]
     process.touch(BASE, 4, write=True)
     assert (flushes, sim.counters["nr_faults"] - before) == expected
+
+
+def areas(sim: Simulator) -> list[tuple[int, int]]:
+    """First page and pages of each area of the latest address space."""
+    return [
+        ((vma["start"] - BASE) // PAGE, (vma["end"] - vma["start"]) // PAGE) for vma in sim.state()["mms"][-1]["vmas"]
+    ]
+
+
+def test_areas_with_pages_of_different_origin_stay_apart(lab: Simulator) -> None:  # is_mergeable_anon_vma()
+    process = lab.process()
+    process.mmap(10 * PAGE, addr=BASE)
+    process.mprotect(BASE + 2 * PAGE, 6 * PAGE, "r")
+    process.touch(BASE, 1, write=True)
+    process.touch(BASE + 9 * PAGE, 1, write=True)
+    process.mprotect(BASE + 2 * PAGE, 6 * PAGE, "rw")
+    assert areas(lab) == [(0, 8), (8, 2)]
+    # Neighbours that differ in rights alone have their pages in common.
+    process.mprotect(BASE + 8 * PAGE, PAGE, "r")
+    process.mprotect(BASE + 8 * PAGE, PAGE, "rw")
+    assert areas(lab) == [(0, 8), (8, 2)]
+    child = process.fork(cpu=1)
+    child.mmap(2 * PAGE, addr=BASE + 10 * PAGE)
+    process.mmap(2 * PAGE, addr=BASE + 10 * PAGE)
+    assert areas(lab) == [(0, 8), (8, 2), (10, 2)], "areas that fork made do not grow"
+
+
+@pytest.mark.parametrize(("kernel", "expected"), [("linux-6.1", 2), ("linux-6.18", 1)])
+def test_an_untouched_area_takes_in_a_touched_one_since_6_16(backend: str, kernel: str, expected: int) -> None:
+    sim = Simulator(LAB, kernel, backend=backend)  # 879bca0a2c4f
+    process = sim.process()
+    process.mmap(4 * PAGE, addr=BASE)
+    process.mprotect(BASE + 2 * PAGE, 2 * PAGE, "r")
+    process.mprotect(BASE + 2 * PAGE, 2 * PAGE, "rwx")
+    process.touch(BASE + 3 * PAGE, 1, write=True)
+    process.mprotect(BASE + 2 * PAGE, 2 * PAGE, "rw")
+    assert len(areas(sim)) == expected
+
+
+def test_fault_around_finds_no_hole(lab: Simulator) -> None:
+    process = lab.process()
+    file = lab.file(8)
+    process.mmap(16 * PAGE, addr=BASE, file=file, shared=True)
+    with pytest.raises(FaultError, match="SIGBUS"):
+        process.touch(BASE + 8 * PAGE)
+    process.truncate(file, 16)
+    lab.clear()
+    process.touch(BASE)
+    process.munmap(BASE + PAGE, 15 * PAGE)
+    assert brief(lab) == ["munmap 1:7"], "what was added at the end has to be read first"
+    process.touch(BASE)
+    process.munmap(BASE, PAGE)
+    process.mmap(16 * PAGE, addr=BASE, file=file, shared=True)
+    process.touch(BASE + 8 * PAGE)
+    lab.clear()
+    process.munmap(BASE + PAGE, 15 * PAGE)
+    assert brief(lab) == ["munmap 1:15"], "one page is read with those around it"
 
 
 def test_pageout_has_a_gather_for_each_area(backend: str) -> None:  # mm/madvise.c:madvise_pageout (v6.18.2)

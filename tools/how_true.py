@@ -45,6 +45,8 @@ Scenarios on an emulated machine (masks are never followed).
 obeyed, lazy CPUs, local flushes, gathers, deferred flushes, faults.
 Parallel ones ran at the same time as others: their order is searched for by what was recorded, so they show what the model
 allows, not what it predicts ([how](validate.md#steps-that-ran-at-the-same-time)).
+So it is with single ones during which a CPU switched, if they are not exact without
+([how](validate.md#steps-during-which-a-cpu-switched)); how many is in the line below each table.
 """
 
 _INEXACT: Final = """\
@@ -58,6 +60,9 @@ _CAUSES: Final = """\
 Told by the rules [below](#how-causes-are-told), from the recording itself; a likely cause is no proof.
 *Share* is of all differing flushes; an entry of the lab that differs in other columns only counts as one.
 """
+
+#: The note of an entry whose order of switches and requests was taken from the records.
+_LED: Final = "entry during which a CPU switched: their order taken from the records"
 
 _NOT_RECORDED: Final = """\
 ## What the recordings do not say
@@ -179,8 +184,10 @@ def _labs(lab: Summary) -> Iterable[str]:
     kernels = Counter(row.plain["kernel"] for row in lab.rows)
     for kernel, _ in kernels.most_common():
         rows = tuple(row for row in lab.rows if row.plain["kernel"] == kernel)
+        led = sum(row.plain["notes"].get(_LED, 0) for row in rows)
         yield f"Held against `{kernel}`:\n"
         yield _lab(Summary(rows))
+        yield f"Of the single ones, {led} are exact only with the order of switches and requests from the records.\n"
 
 
 def _inexact(lab: Summary) -> str:

@@ -217,9 +217,9 @@ class Calls(ABC):
         """Write back the dirty pages of shared file mappings in a range."""
         self._call("msync", addr=addr, len=length, sync=sync)
 
-    def fsync(self, file: File) -> None:
-        """Write back all dirty pages of a file."""
-        self._call("fsync", file=file.id)
+    def fsync(self, file: File, from_page: int = 0, nr_pages: int | None = None) -> None:
+        """Write back all dirty pages of a file, or those among ``nr_pages`` from a page on."""
+        self._call("fsync", file=file.id, from_page=from_page, nr_pages=nr_pages)
 
     def truncate(self, file: File, from_page: int, nr_pages: int | None = None) -> None:
         """Drop pages of a file from every mapping: all behind ``from_page``, or ``nr_pages`` of them (a hole)."""

@@ -430,7 +430,8 @@ class Generator:
 
     def fsync(self, _task: Task, _mm: Mm) -> Operation:
         """A file (1 may not exist: an error of use then)."""
-        return {"file": self.dirty_file() or 1}
+        part = {"from_page": self.rng.randrange(40), "nr_pages": self.rng.choice([1, 10])}
+        return {"file": self.dirty_file() or 1} | (part if self.rng.random() < 0.5 else {})
 
     def truncate(self, _task: Task, _mm: Mm) -> Operation:
         """A part of a file."""

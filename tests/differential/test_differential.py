@@ -29,7 +29,7 @@ from tlbcore.reference import ReferenceMachine
 NR_OPERATIONS = 100
 SEQUENCES = int(os.environ.get("TLBCORE_DIFFERENTIAL_SEQUENCES", 8 * len(SPECS)))
 #: As few as it takes to execute every step of the language.
-NR_WATCHED = 60
+NR_WATCHED = 80
 
 
 @pytest.mark.timeout(120 + SEQUENCES)

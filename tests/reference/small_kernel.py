@@ -29,6 +29,7 @@ CONSTANTS: dict[str, Any] = {
     "swap_cluster_max": 32,
     "cow_reuse": "mapcount",
     "swap_in_mkwrite": "exclusive",
+    "anon_vma_merges_either_way": True,
     "pmd_move": True,
     "pud_move": True,
     "thp": "never",

@@ -40,6 +40,7 @@ CONSTANTS: dict[str, Sourced] = {
     "swap_cluster_max": Sourced(32, "include/linux/swap.h:SWAP_CLUSTER_MAX (v5.10.7)"),
     "cow_reuse": Sourced("mapcount", "mm/memory.c:do_wp_page (v5.10.7)"),
     "swap_in_mkwrite": Sourced("write_fault", "mm/memory.c:do_swap_page (v5.10.7)"),
+    "anon_vma_merges_either_way": Sourced(False, "mm/mmap.c:is_mergeable_anon_vma (v5.10.7): until v6.15"),
     "pmd_move": Sourced(True, "mm/mremap.c:move_normal_pmd (v5.10.7)"),
     "pud_move": Sourced(False, "mm/mremap.c:move_page_tables (v5.10.7): until v5.10"),
     "thp": Sourced("madvise", "mm/huge_memory.c:transparent_hugepage_flags (v5.10.7): as the build chose"),

@@ -39,6 +39,9 @@ CONSTANTS: dict[str, Sourced] = linux_6_1.CONSTANTS | {
     "swap_cluster_max": Sourced(32, "include/linux/swap.h:SWAP_CLUSTER_MAX (v6.18.2)"),
     "cow_reuse": Sourced("mapcount", "mm/memory.c:wp_can_reuse_anon_folio (v6.18.2)"),
     "swap_in_mkwrite": Sourced("exclusive", "mm/memory.c:do_swap_page (v6.18.2)"),
+    "anon_vma_merges_either_way": Sourced(
+        True, "commit 879bca0a2c4f (v6.16); mm/vma.c:is_mergeable_anon_vma (v6.18.2)"
+    ),
     "pmd_move": Sourced(True, "mm/mremap.c:move_normal_pmd (v6.18.2)"),
     "thp": Sourced("madvise", "mm/huge_memory.c:transparent_hugepage_flags (v6.18.2): as the build chose"),
 }

@@ -81,7 +81,7 @@ CONDITION_HANDLERS: dict[str, Callable[[Frame], bool]] = {
     "vma_writable": lambda f: f.the_vma.has(v.VM_WRITE),
     "vma_dontcopy": lambda f: f.the_vma.has(v.VM_DONTCOPY),
     "vma_needs_copy": lambda f: (
-        (f.the_vma.anon_vma or f.the_vma.has(v.VM_PFNMAP)) and not f.the_vma.has(v.VM_WIPEONFORK)
+        (f.the_vma.anon_vma is not None or f.the_vma.has(v.VM_PFNMAP)) and not f.the_vma.has(v.VM_WIPEONFORK)
     ),
     "prot_changed": lambda f: f.args["prot"] not in (None, f.the_vma.flags & v.VM_ACCESS),
     "cow_mapping": lambda f: not f.the_vma.has(v.VM_SHARED),

@@ -50,6 +50,7 @@ class Constants:
     swap_cluster_max: int
     cow_reuse: str
     swap_in_mkwrite: str
+    anon_vma_merges_either_way: bool
     pmd_move: bool
     pud_move: bool
     thp: str

@@ -50,8 +50,8 @@ def _mm(mm: Mm, batched: str) -> Json:
 
 
 def _vma(vma: Vma) -> Json:
-    names = ("start", "end", "flags", "file", "pgoff", "anon_vma", "defer_gen")
-    return {name: getattr(vma, name) for name in names}
+    names = ("start", "end", "flags", "file", "pgoff", "defer_gen")
+    return {name: getattr(vma, name) for name in names} | {"anon_vma": vma.anon_vma is not None}
 
 
 def _cpu(cpu: Cpu) -> Json:

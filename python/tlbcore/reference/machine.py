@@ -265,7 +265,7 @@ class ReferenceMachine:
         vma = mm.vmas.lookup(span[0])
         assert vma is not None
         vma.flags = flags
-        return mm.vmas.merge(vma)
+        return mm.vmas.merge(vma, either_way=self.constants.anon_vma_merges_either_way)
 
 
 def _check_programs(programs: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:

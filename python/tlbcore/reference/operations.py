@@ -18,6 +18,7 @@ from tlbcore.reference.config import (
 from tlbcore.reference.errors import ErrnoError, ModelError, UsageError
 from tlbcore.reference.hardware import drop_faulting, try_access
 from tlbcore.reference.mm import Mm, Task
+from tlbcore.reference.pages import MAX_ABSENT
 from tlbcore.reference.pte import A, Pte, W
 
 if TYPE_CHECKING:
@@ -227,7 +228,7 @@ def _brk(m: ReferenceMachine, a: Args) -> int:
             return mm.brk
         vma = v.Vma(old, new, v.VM_READ | v.VM_WRITE | v.VM_SOFTDIRTY, None, old >> PAGE_SHIFT)
         mm.vmas.insert(vma)
-        mm.vmas.merge(vma)
+        mm.vmas.merge(vma, either_way=m.constants.anon_vma_merges_either_way)
     mm.brk = int(wanted)
     return mm.brk
 
@@ -403,7 +404,7 @@ def _collapse(m: ReferenceMachine, a: Args) -> None:
     vma, table = mm.vmas.lookup(start), mm.page_table.table(start, 0)
     if vma is None or vma.end < start + PMD_SIZE or vma.file is not None or vma.has(v.VM_SHARED):
         raise ErrnoError("EINVAL")
-    if not vma.anon_vma or not _collapsible(table):
+    if vma.anon_vma is None or not _collapsible(table):
         raise ErrnoError("EINVAL")
     frame = m.frame(task, mm, {}, (start, start + PMD_SIZE))
     frame.vma, frame.vma_range, frame.addr = vma, (start, start + PMD_SIZE), start
@@ -447,8 +448,9 @@ def _msync(m: ReferenceMachine, a: Args) -> None:
 def _fsync(m: ReferenceMachine, a: Args) -> None:
     task, mm = _running(m, a)
     file = _file(m, a["file"])
+    first, nr_pages = a.get("from_page", 0), a.get("nr_pages")
     if not file.shmem:
-        _page_mkclean(m, task, mm, _dirty_pages(file))
+        _page_mkclean(m, task, mm, _dirty_pages(file, first, ALL if nr_pages is None else first + nr_pages))
 
 
 def _file_args(a: Args) -> Args:
@@ -459,10 +461,15 @@ def _file_args(a: Args) -> Args:
 def _truncate(m: ReferenceMachine, a: Args) -> None:
     task, mm = _running(m, a)
     file, args = _file(m, a["file"]), _file_args(a)
+    if args["to_page"] is None:
+        file.resize(args["from_page"])
     m.run_program("unmap_mapping_range", m.frame(task, mm, args, (0, m.config.user_end)))
     last = ALL if args["to_page"] is None else args["to_page"]
     for page in [file.pages[n] for n in sorted(file.pages) if args["from_page"] <= n < last]:
         m.memory.drop_from_page_cache(page)
+    if file.nr_pages is not None and not file.shmem:
+        first = args["from_page"]
+        file.absent.update(range(first, min(last, file.nr_pages, first + MAX_ABSENT)))
     if args["to_page"] is None:
         m.run_program("unmap_mapping_range", m.frame(task, mm, args, (0, m.config.user_end)))
 

@@ -10,6 +10,10 @@ from tlbcore.reference.errors import ModelError
 FIRST_PFN = 16
 FIRST_HUGE_PFN = 1 << 24
 HUGE_ORDER = 9
+#: Pages of one hole, or added at the end at once, that are known not to be in the page cache.
+MAX_ABSENT = 1 << 20
+#: Pages that are read at once around one that is missing (`VM_READAHEAD_PAGES`, 128 KiB).
+READ_AROUND = 32
 ZERO_PFN = 0
 HUGE_ZERO_PFN = 512
 
@@ -53,6 +57,24 @@ class File:
     shmem: bool
     nr_pages: int | None
     pages: dict[int, Page] = field(default_factory=dict)
+    #: Pages below the end that are not in the page cache until they are looked for: of holes, and added at the end.
+    absent: set[int] = field(default_factory=set)
+
+    def is_resident(self, index: int) -> bool:
+        """Whether fault-around finds the page in the page cache."""
+        return index in self.pages if self.shmem else self.reaches(index) and index not in self.absent
+
+    def read_around(self, index: int) -> None:
+        """A page that is not in the page cache is read with those around it (`do_sync_mmap_readahead()`)."""
+        if index in self.absent:
+            first = max(index - READ_AROUND // 2, 0)
+            self.absent.difference_update(range(first, first + READ_AROUND))
+
+    def resize(self, nr_pages: int) -> None:
+        """A file of known size ends elsewhere (`i_size_write()`)."""
+        if self.nr_pages is not None:
+            self.absent.update(range(self.nr_pages, min(nr_pages, self.nr_pages + MAX_ABSENT)))
+            self.nr_pages = nr_pages
 
     def reaches(self, index: int) -> bool:
         """Whether the page lies before the end of the file."""
@@ -165,6 +187,7 @@ class Memory:
         if page is None:
             page = self.alloc("shmem" if file.shmem else "file", file=file.id, index=index)
             file.pages[index] = page
+            file.read_around(index)
             page.in_page_cache = True
             page.refcount = 1
         return page

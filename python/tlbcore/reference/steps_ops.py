@@ -43,6 +43,7 @@ def _pte_alloc(f: Frame, _step: Plain) -> None:
 def _do_huge_pmd_anonymous_page(f: Frame, _step: Plain) -> None:
     vma, memory = f.the_vma, f.machine.memory
     flags = vma.page_prot | p.PSE | p.A
+    f.mm.vmas.prepare_anon_vma(vma)
     if not _is_write(f):
         f.write(Pte("present", flags, HUGE_ZERO_PFN), addr=f.pmd_start, level=1)
         return
@@ -52,13 +53,12 @@ def _do_huge_pmd_anonymous_page(f: Frame, _step: Plain) -> None:
         flags |= p.W
     f.write(Pte("present", flags, page.pfn).mkdirty(), addr=f.pmd_start, level=1)
     memory.add_rmap(page, f.mm.id, f.pmd_start)
-    vma.anon_vma = True
 
 
 def _alloc_anon_page(f: Frame, _step: Plain) -> None:
     f.new_page = f.machine.memory.alloc("anon")
     f.machine.memory.get(f.new_page)
-    f.the_vma.anon_vma = True
+    f.mm.vmas.prepare_anon_vma(f.the_vma)
 
 
 def _copy_user_page(f: Frame, _step: Plain) -> None:
@@ -97,14 +97,14 @@ def _map_around(f: Frame, _step: Plain) -> None:
         msg = "map_around needs a VMA with a file"
         raise ModelError(msg)
     file = memory.files[vma.file]
+    file.read_around(vma.index_of(f.addr))
     pte_off, vma_off = index(f.addr, 0), (f.addr - vma.start) >> PAGE_SHIFT
     first = max(pte_off - pte_off % window, pte_off - min(pte_off, vma_off))
     last = min(first + window, PTRS_PER_TABLE, pte_off + ((vma.end - vma.start) >> PAGE_SHIFT) - vma_off)
     for offset in range(first, last):
         addr = f.addr + ((offset - pte_off) << PAGE_SHIFT)
         number = vma.index_of(addr)
-        resident = number in file.pages if file.shmem else file.reaches(number)
-        if resident and f.mm.page_table.get(addr)[0].kind == "none":
+        if file.is_resident(number) and f.mm.page_table.get(addr)[0].kind == "none":
             _map(f, memory.cached(file, number), vma.page_prot | p.A, addr=addr)
 
 
@@ -126,7 +126,7 @@ def _swap_in(f: Frame, _step: Plain) -> None:
         page = memory.alloc("anon")
         memory.add_to_swap_cache(page, slot)
     f.page = page
-    f.the_vma.anon_vma = True
+    f.mm.vmas.prepare_anon_vma(f.the_vma)
 
 
 def _set_pte_swap_in(f: Frame, _step: Plain) -> None:
@@ -181,7 +181,8 @@ def _dup_mm(f: Frame, _step: Plain) -> None:
 
 def _dup_vma(f: Frame, _step: Plain) -> None:
     wiped = f.the_vma.has(v.VM_WIPEONFORK)
-    f.child_vma = replace(f.the_vma, anon_vma=f.the_vma.anon_vma and not wiped)
+    anon_vma = None if wiped or f.the_vma.anon_vma is None else v.AnonVma(cloned=True)
+    f.child_vma = replace(f.the_vma, anon_vma=anon_vma)
     assert f.child is not None
     f.child.vmas.insert(f.child_vma)
 
@@ -232,13 +233,13 @@ def _old_vma(f: Frame) -> v.Vma:
 def _vma_expand(f: Frame, _step: Plain) -> None:
     vma = _old_vma(f)
     vma.end = f.args["old"] + f.args["new_len"]
-    f.vma = f.mm.vmas.merge(vma)
+    f.vma = f.mm.vmas.merge(vma, either_way=f.machine.constants.anon_vma_merges_either_way)
 
 
 def _copy_vma(f: Frame, _step: Plain) -> None:
     vma, old, new = _old_vma(f), f.args["old"], f.args["new"]
     pgoff = vma.index_of(old)
-    if vma.file is None and not vma.anon_vma:
+    if vma.file is None and vma.anon_vma is None:
         pgoff = new >> PAGE_SHIFT
     f.new_vma = replace(vma, start=new, end=new + f.args["new_len"], pgoff=pgoff, flags=vma.flags | v.VM_SOFTDIRTY)
     f.mm.vmas.insert(f.new_vma)

@@ -51,7 +51,7 @@ def _vms_gather_munmap_vmas(f: Frame, _step: Plain) -> None:
 def _mmap_region(f: Frame, _step: Plain) -> None:
     vma = v.Vma(*f.range, f.args["vm_flags"], f.args["file"], f.args["pgoff"], shmem=f.args["shmem"])
     f.mm.vmas.insert(vma)
-    f.vma = f.mm.vmas.merge(vma)
+    f.vma = f.mm.vmas.merge(vma, either_way=f.machine.constants.anon_vma_merges_either_way)
 
 
 def _mprotect_fixup(f: Frame, _step: Plain) -> None:

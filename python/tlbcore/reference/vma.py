@@ -29,6 +29,14 @@ VM_ACCESS = VM_READ | VM_WRITE | VM_EXEC
 
 
 @dataclass(eq=False)
+class AnonVma:
+    """The head of the reverse map of anonymous pages; two are the same only if they are one object."""
+
+    #: fork made the area from another: the parent's is in the chain beside it.
+    cloned: bool = False
+
+
+@dataclass(eq=False)
 class Vma:
     """One `vm_area_struct`: bytes start..end, `pgoff` in pages; `file` is a file's id."""
 
@@ -37,7 +45,7 @@ class Vma:
     flags: int
     file: int | None
     pgoff: int
-    anon_vma: bool = False
+    anon_vma: AnonVma | None = None
     defer_gen: int = 0
     shmem: bool = False
     #: Which area of its mm it was, counted as they came in.
@@ -59,7 +67,7 @@ class Vma:
         prot = p.P | p.U | p.A
         if not self.flags & VM_EXEC:
             prot |= p.NX
-        writenotify = self.file is not None and not self.shmem
+        writenotify = not self.has(VM_SOFTDIRTY) or (self.file is not None and not self.shmem)
         if self.flags & VM_SHARED and self.flags & VM_WRITE and not writenotify:
             prot |= p.W
         return prot
@@ -128,21 +136,38 @@ class VmaTree:
         self.vmas.insert(self.vmas.index(vma) + 1, right)
         return right
 
-    def merge(self, vma: Vma) -> Vma:
-        """Join `vma` with its left, then its right neighbour where they continue each other."""
+    def merge(self, vma: Vma, *, either_way: bool) -> Vma:
+        """Join `vma`, which was changed just now, with the neighbours that fit; if these do not fit each other, the left."""
         position = self.vmas.index(vma)
-        if position > 0 and _continues(self.vmas[position - 1], vma):
-            vma = self._join(self.vmas[position - 1], vma)
-            position -= 1
-        if position + 1 < len(self.vmas) and _continues(vma, self.vmas[position + 1]):
-            vma = self._join(vma, self.vmas[position + 1])
+        left = self.vmas[position - 1] if position > 0 else None
+        right = self.vmas[position + 1] if position + 1 < len(self.vmas) else None
+        if left is not None and not (_continues(left, vma) and _takes_in(left, vma, either_way=either_way)):
+            left = None
+        if right is not None and not (_continues(vma, right) and _takes_in(right, vma, either_way=either_way)):
+            right = None
+        if left is not None and right is not None and None not in (left.anon_vma, right.anon_vma):
+            right = right if left.anon_vma is right.anon_vma else None
+        if left is not None:
+            vma = self._join(left, vma)
+        if right is not None:
+            vma = self._join(vma, right)
         return vma
+
+    def prepare_anon_vma(self, vma: Vma) -> None:
+        """`__anon_vma_prepare()`: a neighbour's if that differs in rights at most, else a new one."""
+        if vma.anon_vma is not None:
+            return
+        position = self.vmas.index(vma)
+        near = [other for other in self.vmas[position + 1 : position + 2] if _continues(vma, other, but=VM_ACCESS)]
+        near += [other for other in self.vmas[max(position - 1, 0) : position] if _continues(other, vma, but=VM_ACCESS)]
+        reusable = (other.anon_vma for other in near if other.anon_vma is not None and not other.anon_vma.cloned)
+        vma.anon_vma = next(reusable, None) or AnonVma()
 
     def _join(self, left: Vma, right: Vma) -> Vma:
         self.vmas.remove(right)
         left.end = right.end
         left.flags |= right.flags & VM_SOFTDIRTY
-        left.anon_vma = left.anon_vma or right.anon_vma
+        left.anon_vma = left.anon_vma if left.anon_vma is not None else right.anon_vma
         left.defer_gen = max(left.defer_gen, right.defer_gen)
         return left
 
@@ -157,10 +182,19 @@ class VmaTree:
         return at if at >= MMAP_MIN and self.is_free(at, at + length) else None
 
 
-def _continues(left: Vma, right: Vma) -> bool:
+def _takes_in(own: Vma, changed: Vma, *, either_way: bool) -> bool:
+    """`is_mergeable_anon_vma()`: whether their anonymous pages let `own` be one with its neighbour that was changed."""
+    if own.anon_vma is not None and changed.anon_vma is not None:
+        return own.anon_vma is changed.anon_vma
+    if own.anon_vma is not None:
+        return not own.anon_vma.cloned
+    return changed.anon_vma is None or (either_way and not changed.anon_vma.cloned)
+
+
+def _continues(left: Vma, right: Vma, but: int = 0) -> bool:
     return (
         left.end == right.start
-        and (left.flags ^ right.flags) & ~VM_SOFTDIRTY == 0
+        and (left.flags ^ right.flags) & ~(VM_SOFTDIRTY | but) == 0
         and left.file == right.file
         and left.index_of(left.end) == right.pgoff
     )

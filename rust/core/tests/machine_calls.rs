@@ -5,9 +5,10 @@ mod machine_draw;
 
 use std::sync::Arc;
 
+use tlbcore::addr::VirtAddr;
 use tlbcore::cpumask::CpuId;
 use tlbcore::flush::TlbFlushReason;
-use tlbcore::machine::{Advice, Call, LockKey, Machine, MachineConfig, Operation, Outcome, Progress};
+use tlbcore::machine::{Advice, Call, LockKey, Machine, MachineConfig, Operation, Outcome, Probe, ProbeHit, Progress};
 use tlbcore::program::CompiledKernel;
 
 use crate::machine_draw::{Draw, KERNELS, configurations, draw_operation};
@@ -314,4 +315,47 @@ fn locks_exclude_whom_they_should() {
     assert!(switched.contains("which is flushing"), "{switched}");
     to_end(&mut machine, &mut unmap);
     to_end(&mut machine, &mut access);
+}
+
+#[test]
+fn a_request_goes_out_to_who_is_in_the_mask_when_it_is_sent() {
+    let who_was_told = |again: bool, executed: bool| {
+        let mut machine = two_threads();
+        let mut one = machine.begin(dontneed(0, 0, 8)).unwrap();
+        until(&mut machine, &mut one, |_, call| call.flushing().is_some());
+        if executed {
+            assert!(machine.deliver(&mut one, CpuId(0)));
+        }
+        // CPU 1 goes idle between the request and its sending.
+        machine.apply(&Operation::Schedule { cpu: 1, task: None }).unwrap();
+        if again {
+            machine.choose_targets_again(&mut one);
+        }
+        to_end(&mut machine, &mut one);
+        let request = machine.engine().log()[0].clone();
+        (request.told.to_string(), request.lazy_skipped.to_string())
+    };
+    assert_eq!(who_was_told(false, false), ("1".to_owned(), String::new()));
+    assert_eq!(who_was_told(true, false), (String::new(), "1".to_owned()));
+    assert_eq!(who_was_told(true, true), ("1".to_owned(), String::new()), "too late: it was sent before");
+}
+
+#[test]
+fn a_walk_stops_where_a_reschedule_is_due_and_goes_on() {
+    let looked = |stop: Option<u64>| {
+        let mut machine = two_threads();
+        machine.set_probing(true);
+        let mut one = machine.begin(dontneed(0, 0, 8)).unwrap();
+        if let Some(page) = stop {
+            machine.reschedule_at(&one, VirtAddr(REGION + (page << 12)));
+        }
+        to_end(&mut machine, &mut one);
+        machine.reschedule_nowhere();
+        let is_look = |hit: &&ProbeHit| matches!(hit.probe, Probe::BatchedPending { .. });
+        (machine.take_probes().iter().filter(is_look).count(), requests(&machine))
+    };
+    let all = vec![(0, 8, false)];
+    assert_eq!(looked(None), (1, all.clone()));
+    assert_eq!(looked(Some(4)), (2, all.clone()), "the table is looked at again, and flushed once");
+    assert_eq!(looked(Some(8)), (1, all), "nothing is left there");
 }

@@ -359,10 +359,12 @@ fn dirty_file_pages_are_cleaned_page_by_page() {
     for page in [3, 20, 40] {
         bench.write(BASE + page * PAGE);
     }
-    let flushes = bench.flushes_of(&Operation::Fsync { task: 0, file: file as u32 });
+    let flushes = bench.flushes_of(&Operation::Fsync { task: 0, file: file as u32, from_page: 0, nr_pages: None });
     let page_at = |page: u64| (BASE + page * PAGE, BASE + (page + 1) * PAGE, 12, false);
     assert_eq!(all_asked(&flushes), [page_at(3), page_at(20), page_at(40)]);
-    assert!(bench.flushes_of(&Operation::Fsync { task: 0, file: file as u32 }).is_empty());
+    assert!(
+        bench.flushes_of(&Operation::Fsync { task: 0, file: file as u32, from_page: 0, nr_pages: None }).is_empty()
+    );
     let past_the_end = Operation::Mmap {
         task: 0,
         addr: BASE + 256 * MIB,

@@ -41,6 +41,11 @@ impl FlushInProgress {
         self.by
     }
 
+    /// How many CPUs were asked, the requesting one included.
+    fn nr_asked(&self) -> usize {
+        self.reached.told.len() + usize::from(self.reached.includes_self())
+    }
+
     /// The generation that it made; 0 for a batch.
     pub const fn new_tlb_gen(&self) -> u64 {
         self.info.new_tlb_gen
@@ -119,6 +124,26 @@ impl Engine {
         }
         waiting.extend_from_slice(&reached.told);
         FlushInProgress { by, kind, info, range, mask: self.log_mask(mask), reached, waiting, events, local_first }
+    }
+
+    /// Chooses the targets again, from the mask and the CPUs as they are now: the IPIs go out a moment after the request was
+    /// made, to who is in the mask then (kernel/smp.c:`smp_call_function_many_cond`). Nothing once a CPU has executed it.
+    pub fn choose_again(&self, flush: &mut FlushInProgress) {
+        let begun = flush.events.len() > 1 || flush.waiting.len() != flush.nr_asked();
+        let (false, FlushKind::MmRange, Some(mm)) = (begun || flush.local_first, flush.kind, flush.info.mm) else {
+            return;
+        };
+        let mask = self.mm_cpumask(mm).clone();
+        if !flush.reached.is_remote || mask.any_but(flush.by.cpu).is_none() {
+            return;
+        }
+        flush.reached.clear();
+        self.select(&mask, &flush.info, &mut flush.reached);
+        flush.waiting.clear();
+        if flush.reached.includes_self() {
+            flush.waiting.push(flush.by.cpu);
+        }
+        flush.waiting.extend_from_slice(&flush.reached.told);
     }
 
     /// `cpu` executes `flush_tlb_func` for a request; false, and nothing done, if it has done so or was not asked (yet).

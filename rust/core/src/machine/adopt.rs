@@ -92,8 +92,7 @@ impl Machine {
             AdoptKind::Anon { .. } | AdoptKind::AnonProtected => {
                 let page = self.pages.alloc(PageKind::Anon, false)?;
                 self.pages.add_rmap(page, mapping);
-                let vmas = &mut self.mm_mut(mm)?.vmas;
-                vmas.update(Vma { anon_vma: true, ..vma });
+                self.prepare_anon_vma(mm, vma.start)?;
                 let pte = Pte::new(page, prot).wrprotect().mk_young();
                 match kind {
                     AdoptKind::Anon { write: true } => pte.mk_write().mk_dirty().mk_soft_dirty(),

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use crate::addr::VirtAddr;
 use crate::cpumask::CpuId;
 use crate::error::{Error, Result};
 use crate::flush::FlushInProgress;
@@ -160,6 +161,26 @@ impl Machine {
         let Some(flush) = &mut frame.flushing else { return false };
         self.locks.turn_of(call.op);
         self.engine.deliver(flush, cpu)
+    }
+
+    /// The request to flush that a call waits for goes out to who is in the mask now, if nobody has executed it yet.
+    pub fn choose_targets_again(&self, call: &mut Call) {
+        if let Stage::Run(frame, _) = &mut call.stage
+            && let Some(flush) = &mut frame.flushing
+        {
+            self.engine.choose_again(flush);
+        }
+    }
+
+    /// A call's walk over entries that are taken away stops before the first at or behind an address, as if a reschedule
+    /// was due there, and goes on after.
+    pub fn reschedule_at(&mut self, call: &Call, addr: VirtAddr) {
+        self.resched = Some((call.op, addr));
+    }
+
+    /// No walk stops any more.
+    pub const fn reschedule_nowhere(&mut self) {
+        self.resched = None;
     }
 
     /// The locks that a call holds, in the order in which it took them; true: for writing.

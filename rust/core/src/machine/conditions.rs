@@ -50,7 +50,7 @@ impl Machine {
             Test::VmaWritable => vma.is_writable(),
             Test::VmaDontcopy => vma.flags.contains(VmFlags::DONTCOPY),
             Test::VmaNeedsCopy => {
-                let has_own_pages = vma.anon_vma || vma.flags.contains(VmFlags::PFNMAP);
+                let has_own_pages = vma.anon_vma.is_some() || vma.flags.contains(VmFlags::PFNMAP);
                 has_own_pages && !vma.flags.contains(VmFlags::WIPEONFORK)
             }
             Test::ProtChanged => !frame.args.keeps_rights && vma.flags & VmFlags::ACCESS != frame.args.prot,

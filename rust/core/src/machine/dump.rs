@@ -180,7 +180,7 @@ fn dump_vma(vma: &Vma) -> Value {
         "flags": vma.flags.bits(),
         "file": vma.file.map(|file| file.0),
         "pgoff": vma.pgoff,
-        "anon_vma": vma.anon_vma,
+        "anon_vma": vma.anon_vma.is_some(),
         "defer_gen": vma.defer_gen,
     })
 }

@@ -224,7 +224,7 @@ fn load_huge(frame: &mut Frame, table: crate::page_table::TableId, addr: VirtAdd
 }
 
 #[inline]
-fn next_pte(machine: &Machine, frame: &mut Frame, filter: PteFilter) -> Item {
+fn next_pte(machine: &mut Machine, frame: &mut Frame, filter: PteFilter) -> Item {
     frame.delay_rmap = false;
     if let (false, Some(place)) = (frame.break_pte, frame.r.place) {
         let nr_left = frame.r.table_range.end.0.saturating_sub(frame.r.reached.0) / PAGE_SIZE;
@@ -237,6 +237,13 @@ fn next_pte(machine: &Machine, frame: &mut Frame, filter: PteFilter) -> Item {
         if let Some(nr_skipped) = entries.iter().take(nr_left as usize).position(fits) {
             let pte = entries[nr_skipped];
             let addr = VirtAddr(frame.r.reached.0 + nr_skipped as u64 * PAGE_SIZE);
+            if machine.resched.is_some_and(|(op, at)| op == frame.by.op && at <= addr) && zaps(frame.program()) {
+                machine.resched = None;
+                frame.r.reached = addr;
+                frame.break_pte = true;
+                frame.loops.pop();
+                return Item::End;
+            }
             frame.r.addr = addr;
             frame.r.reached = VirtAddr(addr.0 + PAGE_SIZE);
             frame.r.pte = pte;
@@ -248,6 +255,18 @@ fn next_pte(machine: &Machine, frame: &mut Frame, filter: PteFilter) -> Item {
     }
     frame.loops.pop();
     Item::End
+}
+
+/// Whether a program's walk is `zap_pte_range`, which stops where `need_resched()` holds.
+const fn zaps(program: ProgramName) -> bool {
+    matches!(
+        program,
+        ProgramName::Mmap
+            | ProgramName::Munmap
+            | ProgramName::MadviseDontneed
+            | ProgramName::ExitMmap
+            | ProgramName::UnmapMappingRange
+    )
 }
 
 fn next_page(machine: &mut Machine, frame: &mut Frame, next: &mut usize, keep: bool) -> Item {

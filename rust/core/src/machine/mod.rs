@@ -91,6 +91,10 @@ pub struct Machine {
     stepping: Option<u32>,
     /// Calls begun and not ended.
     nr_calls: u32,
+    /// Heads of reverse maps of anonymous pages so far.
+    nr_anon_vmas: u32,
+    /// Where a call's walk stops because a reschedule is due: the call's operation, the address.
+    resched: Option<(u32, crate::addr::VirtAddr)>,
     /// What those calls hold.
     locks: locks::Locks,
     probes: probes::ProbeLog,
@@ -121,6 +125,8 @@ impl Machine {
             no_cpus: CpuMask::new(config.nr_cpus)?,
             stepping: None,
             nr_calls: 0,
+            nr_anon_vmas: 0,
+            resched: None,
             locks: locks::Locks::default(),
             probes: probes::ProbeLog::default(),
         })

@@ -136,8 +136,15 @@ pub enum Operation {
     Madvise { task: u32, addr: u64, len: u64, advice: Advice },
     /// Writes back the shared file mappings of a range.
     Msync { task: u32, addr: u64, len: u64, sync: bool },
-    /// Writes back a file.
-    Fsync { task: u32, file: u32 },
+    /// Writes back a file, or `nr_pages` of it from a page on.
+    Fsync {
+        task: u32,
+        file: u32,
+        #[serde(default)]
+        from_page: u64,
+        #[serde(default)]
+        nr_pages: Option<u64>,
+    },
     /// Drops pages of a file, from a page on, all or `nr_pages`.
     Truncate { task: u32, file: u32, from_page: u64, nr_pages: Option<u64> },
     /// Writes `kind` to `/proc/PID/clear_refs`.

@@ -8,7 +8,7 @@
 //! for each queue that holds it (a gather, an operation's page list); at 0 it is free. A transient state within one step
 //! (a new page that is about to be mapped) holds the mapping's reference already.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::addr::Pfn;
 use crate::error::{Error, Result};
@@ -29,6 +29,10 @@ pub const HUGE_ZERO_PFN: Pfn = Pfn(512);
 const FIRST_SMALL: u64 = 16;
 /// Where huge frames begin.
 const FIRST_HUGE: u64 = 1 << 24;
+/// Pages of one hole, or added at the end at once, that are known not to be in the page cache: 4 GiB.
+const MAX_ABSENT: u64 = 1 << 20;
+/// Pages that are read at once around one that is missing (`VM_READAHEAD_PAGES`, 128 KiB).
+const READ_AROUND: u64 = 32;
 /// 4 KiB frames in a huge one.
 pub const HUGE_PAGES: u64 = 512;
 
@@ -101,6 +105,8 @@ pub struct File {
     pub nr_pages: Option<u64>,
     /// The page cache.
     pub pages: BTreeMap<u64, Pfn>,
+    /// Pages below the end that are not in the page cache until they are looked for: of holes and of what was added at the end.
+    pub absent: BTreeSet<u64>,
 }
 
 /// A swap slot in use.
@@ -347,7 +353,7 @@ impl Pages {
 
     /// Makes a file.
     pub fn create_file(&mut self, shmem: bool, nr_pages: Option<u64>) -> FileId {
-        self.files.push(File { shmem, nr_pages, pages: BTreeMap::new() });
+        self.files.push(File { shmem, nr_pages, pages: BTreeMap::new(), absent: BTreeSet::new() });
         FileId(self.files.len() as u32)
     }
 
@@ -378,17 +384,47 @@ impl Pages {
             page.in_page_cache = true;
         }
         self.files[number].pages.insert(index, pfn);
+        self.read_around(id, index);
         Ok(pfn)
     }
 
-    /// Whether a fault nearby would find this page in the page cache: a real file's pages always are, those of shared
-    /// memory when they were touched before.
+    /// A page that is not in the page cache is read with those around it (mm/filemap.c:`do_sync_mmap_readahead`).
+    pub fn read_around(&mut self, id: FileId, index: u64) {
+        let Some(file) = self.files.get_mut((id.0 as usize).wrapping_sub(1)) else { return };
+        if file.absent.contains(&index) {
+            let first = index.saturating_sub(READ_AROUND / 2);
+            for page in first..first.saturating_add(READ_AROUND) {
+                file.absent.remove(&page);
+            }
+        }
+    }
+
+    /// A file of known size ends elsewhere (`i_size_write`).
+    pub fn set_file_size(&mut self, id: FileId, nr_pages: u64) {
+        let Some(file) = self.files.get_mut((id.0 as usize).wrapping_sub(1)) else { return };
+        if let Some(old) = file.nr_pages.replace(nr_pages) {
+            file.absent.extend(old..nr_pages.min(old.saturating_add(MAX_ABSENT)));
+        } else {
+            file.nr_pages = None;
+        }
+    }
+
+    /// Pages of a real file are not in the page cache any more.
+    pub fn forget_content(&mut self, id: FileId, from: u64, to: u64) {
+        let Some(file) = self.files.get_mut((id.0 as usize).wrapping_sub(1)) else { return };
+        if let (false, Some(nr_pages)) = (file.shmem, file.nr_pages) {
+            file.absent.extend(from..to.min(nr_pages).min(from.saturating_add(MAX_ABSENT)));
+        }
+    }
+
+    /// Whether a fault nearby would find this page in the page cache: a real file's pages are, except those of a hole or
+    /// added at the end, which have to be touched before, as those of shared memory.
     pub fn is_resident(&self, id: FileId, index: u64) -> bool {
         self.file(id).is_some_and(|file| {
             if file.shmem {
                 file.pages.contains_key(&index)
             } else {
-                file.nr_pages.is_none_or(|nr_pages| index < nr_pages)
+                file.nr_pages.is_none_or(|nr_pages| index < nr_pages) && !file.absent.contains(&index)
             }
         })
     }

@@ -76,7 +76,7 @@ impl Machine {
         for (id, mm) in self.live_mms() {
             let in_family = !is_anon || page.anon_mm.is_none_or(|first| id == first || mm.ancestors.contains(&first));
             let could_hold = |vma: &&Vma| {
-                let kind_fits = !is_anon || vma.anon_vma && !vma.is_shared();
+                let kind_fits = !is_anon || vma.anon_vma.is_some() && !vma.is_shared();
                 let end = vma.pgoff + (vma.end.0 - vma.start.0) / PAGE_SIZE;
                 vma.file == of.file && kind_fits && index < end && vma.pgoff < index + nr_pages
             };

@@ -2,6 +2,7 @@
 
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE, PMD_SHIFT, PMD_SIZE, Pfn, VirtAddr};
 use crate::error::Result;
+use crate::flush::MmId;
 use crate::page_table::{PMD_LEVEL, PTE_LEVEL, Pte, table_index};
 use crate::program::SwapInMkwrite;
 
@@ -10,7 +11,7 @@ use super::frame::{Frame, Place};
 use super::operation::AccessKind;
 use super::pages::{HUGE_ZERO_PFN, PageKind, ZERO_PFN, head_of};
 use super::rmap::Mapping;
-use super::vma::Vma;
+use super::vma::{AnonVma, Vma};
 
 fn is_write(frame: &Frame) -> bool {
     frame.args.kind == Some(AccessKind::Write)
@@ -33,27 +34,36 @@ impl Machine {
 
     /// Anonymous pages were mapped here: fork has to copy this area.
     fn anon_vma_prepare(&mut self, frame: &mut Frame) -> Result<()> {
-        if !frame.r.vma.anon_vma {
-            frame.r.vma.anon_vma = true;
-            let vma = frame.r.vma;
-            let vmas = &mut self.mm_mut(frame.r.mm)?.vmas;
-            if let Some(found) = vmas.lookup(vma.start).copied() {
-                vmas.update(Vma { anon_vma: true, ..found });
-            }
+        if frame.r.vma.anon_vma.is_none() {
+            frame.r.vma.anon_vma = self.prepare_anon_vma(frame.r.mm, frame.r.vma.start)?;
         }
         Ok(())
+    }
+
+    /// Gives the area at an address the head of its reverse map, a neighbour's if that can be (`__anon_vma_prepare`).
+    pub(super) fn prepare_anon_vma(&mut self, mm: MmId, addr: VirtAddr) -> Result<Option<AnonVma>> {
+        let new = AnonVma { id: self.nr_anon_vmas + 1, cloned: false };
+        let vmas = &mut self.mm_mut(mm)?.vmas;
+        let Some(found) = vmas.lookup(addr).copied() else { return Ok(None) };
+        let anon_vma = found.anon_vma.or_else(|| vmas.mergeable_anon_vma(found.start)).unwrap_or(new);
+        vmas.update(Vma { anon_vma: Some(anon_vma), ..found });
+        if anon_vma == new {
+            self.nr_anon_vmas += 1;
+        }
+        Ok(Some(anon_vma))
     }
 
     pub(super) fn do_huge_pmd_anonymous_page(&mut self, frame: &mut Frame) -> Result<()> {
         let table = self.tables.alloc_table_at(frame.r.root, frame.r.addr, PMD_LEVEL)?;
         frame.r.place = Some(Place { table, level: PMD_LEVEL });
         let prot = self.page_prot(&frame.r.vma);
+        // Before it is known whether the zero page will do.
+        self.anon_vma_prepare(frame)?;
         if !is_write(frame) {
             let pte = Pte::new(HUGE_ZERO_PFN, prot).mk_huge().mk_young().wrprotect();
             frame.page = Some(HUGE_ZERO_PFN);
             return self.write_entry(frame, pte);
         }
-        self.anon_vma_prepare(frame)?;
         let page = self.pages.alloc(PageKind::Anon, true)?;
         let mut pte = Pte::new(page, prot).mk_huge().mk_young().mk_dirty().mk_soft_dirty();
         if frame.r.vma.is_writable() {
@@ -127,6 +137,8 @@ impl Machine {
         let start = VirtAddr(addr.0 / window * window).max(table_start).max(vma.start);
         let end = VirtAddr(start.0 + window).min(VirtAddr(table_start.0 + PMD_SIZE)).min(vma.end);
         let prot = self.page_prot(&vma);
+        // The read is waited for, and the fault done again: what came with it is mapped too.
+        self.pages.read_around(file, vma.index_of(addr));
         for number in start.0 >> PAGE_SHIFT..end.0 >> PAGE_SHIFT {
             let at = VirtAddr(number << PAGE_SHIFT);
             let index = vma.index_of(at);

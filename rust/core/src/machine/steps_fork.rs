@@ -6,7 +6,7 @@ use crate::page_table::{PMD_LEVEL, Pte, table_index};
 use super::Machine;
 use super::frame::{Frame, Place};
 use super::rmap::Mapping;
-use super::vma::VmFlags;
+use super::vma::{AnonVma, VmFlags};
 
 impl Machine {
     pub(super) fn dup_mm(&mut self, frame: &mut Frame) -> Result<()> {
@@ -29,7 +29,12 @@ impl Machine {
     pub(super) fn dup_vma(&mut self, frame: &mut Frame) -> Result<()> {
         let child = Self::child(frame)?;
         let mut vma = frame.r.vma;
-        vma.anon_vma &= !vma.flags.contains(VmFlags::WIPEONFORK);
+        vma.anon_vma = vma.anon_vma.filter(|_| !vma.flags.contains(VmFlags::WIPEONFORK));
+        if let Some(anon_vma) = &mut vma.anon_vma {
+            // mm/rmap.c:anon_vma_fork(): a new one, and the parent's in the chain beside it.
+            self.nr_anon_vmas += 1;
+            *anon_vma = AnonVma { id: self.nr_anon_vmas, cloned: true };
+        }
         self.mm_mut(child)?.vmas.insert(vma);
         Ok(())
     }

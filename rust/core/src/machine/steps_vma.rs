@@ -57,12 +57,13 @@ impl Machine {
 
     pub(super) fn mmap_region(&mut self, frame: &mut Frame) -> Result<()> {
         let vma = frame.args.new_vma.ok_or_else(|| frame.error("the arguments of mmap", "none"))?;
+        let either = self.kernel.constants.anon_vma_merges_either_way;
         let vmas = &mut self.mm_mut(frame.r.mm)?.vmas;
         if !vmas.is_free(vma.range()) {
             return Err(frame.error("free space for the new VMA", "a VMA there"));
         }
         vmas.insert(vma);
-        frame.r.vma = vmas.merge_at(vma.start);
+        frame.r.vma = vmas.merge_at(vma.start, either);
         Ok(())
     }
 
@@ -87,11 +88,12 @@ impl Machine {
         for border in [range.start, range.end] {
             self.split_vma_at(by, id, border)?;
         }
+        let either = self.kernel.constants.anon_vma_merges_either_way;
         let vmas = &mut self.mm_mut(id)?.vmas;
         if let Some(vma) = vmas.lookup(range.start).copied() {
             vmas.update(Vma { flags, ..vma });
         }
-        Ok(vmas.merge_at(range.start))
+        Ok(vmas.merge_at(range.start, either))
     }
 
     pub(super) fn clear_vma_soft_dirty(&mut self, frame: &mut Frame) -> Result<()> {
@@ -108,10 +110,11 @@ impl Machine {
     /// Grows the area of mremap's old range over the free space behind it.
     pub(super) fn vma_expand(&mut self, frame: &mut Frame) -> Result<()> {
         let args = frame.args.mremap;
+        let either = self.kernel.constants.anon_vma_merges_either_way;
         let vmas = &mut self.mm_mut(frame.r.mm)?.vmas;
         if let Some(start) = vmas.lookup(args.old).map(|vma| vma.start) {
             vmas.expand_up(start, VirtAddr(args.old.0 + args.new_len));
-            frame.r.vma = vmas.merge_at(start);
+            frame.r.vma = vmas.merge_at(start, either);
         }
         Ok(())
     }
@@ -124,7 +127,7 @@ impl Machine {
             return Err(frame.error("a VMA at the old address", "none"));
         };
         let range = args.new_range();
-        let never_faulted = old.is_anonymous() && !old.anon_vma;
+        let never_faulted = old.is_anonymous() && old.anon_vma.is_none();
         let copy = Vma {
             start: range.start,
             end: range.end,

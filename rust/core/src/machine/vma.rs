@@ -58,6 +58,15 @@ impl VmFlags {
     pub const ACCESS: Self = Self::READ.union(Self::WRITE).union(Self::EXEC);
 }
 
+/// The head of the reverse map of an area's anonymous pages (`struct anon_vma`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct AnonVma {
+    /// Areas with the same one may be merged, those with different ones not.
+    pub id: u32,
+    /// fork made the area from another, so that it has the parent's in its chain too (`anon_vma_chain` is not singular).
+    pub cloned: bool,
+}
+
 /// One area of an address space: a range of bytes with the same rights and the same backing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Vma {
@@ -71,8 +80,8 @@ pub struct Vma {
     pub file: Option<FileId>,
     /// Page of the file at `start`; for anonymous memory `start >> 12` at creation.
     pub pgoff: u64,
-    /// Whether anonymous pages were ever mapped here (`vma->anon_vma`): fork copies such areas.
-    pub anon_vma: bool,
+    /// Where the reverse map of anonymous pages begins (`vma->anon_vma`), if there ever were any: fork copies such areas.
+    pub anon_vma: Option<AnonVma>,
     /// The generation that completes the deferred flushes of this area (consolidated schemes only).
     pub defer_gen: u64,
     /// Which area of its mm it was, counted as they came in: walks of the reverse map meet the older of two areas that
@@ -89,7 +98,7 @@ impl Vma {
             flags: flags | VmFlags::SOFTDIRTY,
             file,
             pgoff,
-            anon_vma: false,
+            anon_vma: None,
             defer_gen: 0,
             born: 0,
         }
@@ -126,19 +135,30 @@ impl Vma {
     }
 
     /// `vma->vm_page_prot`; `real_file` says that [`Self::file`] is not shmem: its shared mappings start without W, so that
-    /// the first write is seen (`vma_wants_writenotify`).
+    /// the first write is seen, and so do all shared ones whose soft-dirty bits are tracked (`vma_wants_writenotify`).
     pub fn page_prot(&self, real_file: bool) -> Prot {
-        let writes_through = self.is_shared() && !real_file;
         let has = |flag| self.flags.contains(flag);
+        let writes_through = self.is_shared() && !real_file && has(VmFlags::SOFTDIRTY);
         Prot::vm_page_prot(has(VmFlags::READ), has(VmFlags::WRITE), has(VmFlags::EXEC), writes_through)
     }
 
-    /// Whether `next` continues this area so that both can be one (`can_vma_merge_after`).
-    fn can_merge(&self, next: &Self) -> bool {
+    /// Whether `next` continues this area, as far as they may differ in `but`.
+    fn continues(&self, next: &Self, but: VmFlags) -> bool {
         self.end == next.start
-            && (self.flags ^ next.flags).difference(VmFlags::SOFTDIRTY).is_empty()
+            && (self.flags ^ next.flags).difference(but | VmFlags::SOFTDIRTY).is_empty()
             && self.file == next.file
             && self.index_of(self.end) == next.pgoff
+    }
+
+    /// Whether `changed`, which was changed just now, can be one with its neighbour `self` as far as their anonymous pages
+    /// go (`is_mergeable_anon_vma`); `either` says that it does not matter which of them has some (v6.16).
+    fn takes_in(&self, changed: &Self, either: bool) -> bool {
+        match (self.anon_vma, changed.anon_vma) {
+            (None, None) => true,
+            (Some(own), None) => !own.cloned,
+            (None, Some(other)) => either && !other.cloned,
+            (Some(own), Some(other)) => own.id == other.id,
+        }
     }
 }
 
@@ -232,21 +252,40 @@ impl VmaTree {
         }
     }
 
-    /// Joins the area that starts at `start` with its left, then its right neighbour, where they fit; returns the result.
+    /// Joins the area that starts at `start` with its neighbours, where they fit; returns the result. If both fit but have
+    /// anonymous pages of different origin, with the left one. `either`: see [`Vma::takes_in`].
     ///
     /// There must be such an area.
-    pub fn merge_at(&mut self, start: VirtAddr) -> Vma {
+    pub fn merge_at(&mut self, start: VirtAddr, either: bool) -> Vma {
         let mut vma = self.by_start[&start];
-        if let Some(left) = self.find_before(start).copied().filter(|left| left.can_merge(&vma)) {
+        let fits = |left: &Vma, right: &Vma| left.continues(right, VmFlags::empty());
+        let left = self.find_before(start).copied().filter(|left| fits(left, &vma) && left.takes_in(&vma, either));
+        let right = self.by_start.get(&vma.end).copied();
+        let right = right.filter(|right| fits(&vma, right) && right.takes_in(&vma, either));
+        let agree = |left: &Vma, right: &Vma| match (left.anon_vma, right.anon_vma) {
+            (Some(left), Some(right)) => left.id == right.id,
+            _ => true,
+        };
+        let right = right.filter(|right| left.is_none_or(|left| agree(&left, right)));
+        if let Some(left) = left {
             self.by_start.remove(&start);
             vma = join(&left, &vma);
         }
-        if let Some(right) = self.by_start.get(&vma.end).copied().filter(|right| vma.can_merge(right)) {
+        if let Some(right) = right {
             self.by_start.remove(&right.start);
             vma = join(&vma, &right);
         }
         self.by_start.insert(vma.start, vma);
         vma
+    }
+
+    /// The head of a neighbour's reverse map that the area at `start` can have too (`find_mergeable_anon_vma`).
+    pub fn mergeable_anon_vma(&self, start: VirtAddr) -> Option<AnonVma> {
+        let vma = self.by_start.get(&start)?;
+        let reusable = |near: &Vma| near.anon_vma.filter(|anon_vma| !anon_vma.cloned);
+        let next = self.by_start.get(&vma.end).filter(|next| vma.continues(next, VmFlags::ACCESS));
+        let before = self.find_before(start).filter(|before| before.continues(vma, VmFlags::ACCESS));
+        next.and_then(reusable).or_else(|| before.and_then(reusable))
     }
 
     /// Moves the start of the area at `start` down to `new_start`, over free space (`expand_downwards`).
@@ -284,7 +323,7 @@ fn join(left: &Vma, right: &Vma) -> Vma {
     Vma {
         end: right.end,
         flags: left.flags | right.flags,
-        anon_vma: left.anon_vma || right.anon_vma,
+        anon_vma: left.anon_vma.or(right.anon_vma),
         defer_gen: left.defer_gen.max(right.defer_gen),
         ..*left
     }
@@ -316,22 +355,57 @@ mod tests {
         for (start, end) in [(0, 4), (8, 12), (4, 8)] {
             tree.insert(anon(start, end));
         }
-        assert_eq!(tree.merge_at(VirtAddr(4 * PAGE)).range(), pages(0, 12));
+        assert_eq!(tree.merge_at(VirtAddr(4 * PAGE), false).range(), pages(0, 12));
         tree.insert(Vma { pgoff: 99, ..anon(12, 13) });
-        assert_eq!(tree.merge_at(VirtAddr(12 * PAGE)).range(), pages(12, 13));
+        assert_eq!(tree.merge_at(VirtAddr(12 * PAGE), false).range(), pages(12, 13));
         tree.insert(Vma { flags: VmFlags::READ | VmFlags::WRITE, ..anon(20, 21) });
         tree.insert(anon(21, 22));
-        assert_eq!(tree.merge_at(VirtAddr(21 * PAGE)).range(), pages(21, 22));
+        assert_eq!(tree.merge_at(VirtAddr(21 * PAGE), false).range(), pages(21, 22));
     }
 
     #[test]
     fn soft_dirty_tells_no_areas_apart() {
         let mut tree = VmaTree::default();
+        let anon_vma = Some(AnonVma { id: 1, cloned: false });
         tree.insert(Vma { flags: VmFlags::READ, ..anon(0, 1) });
-        tree.insert(Vma { anon_vma: true, defer_gen: 7, ..anon(1, 2) });
-        let joined = tree.merge_at(VirtAddr(PAGE));
+        tree.insert(Vma { anon_vma, defer_gen: 7, ..anon(1, 2) });
+        let joined = tree.merge_at(VirtAddr(0), false);
         assert_eq!(joined.flags, VmFlags::READ | VmFlags::SOFTDIRTY);
-        assert_eq!((joined.anon_vma, joined.defer_gen), (true, 7));
+        assert_eq!((joined.anon_vma, joined.defer_gen), (anon_vma, 7));
+    }
+
+    /// Three areas in a row with these heads; the middle one was changed. How many are left?
+    fn nr_after_merge(heads: [Option<(u32, bool)>; 3], either: bool) -> usize {
+        let mut tree = VmaTree::default();
+        for (page, head) in (0..).zip(heads) {
+            let anon_vma = head.map(|(id, cloned)| AnonVma { id, cloned });
+            tree.insert(Vma { anon_vma, ..anon(page, page + 1) });
+        }
+        tree.merge_at(VirtAddr(PAGE), either);
+        tree.len()
+    }
+
+    #[test]
+    fn anonymous_pages_of_different_origin_tell_areas_apart() {
+        let (one, two, cloned) = (Some((1, false)), Some((2, false)), Some((1, true)));
+        assert_eq!(nr_after_merge([one, None, one], false), 1);
+        assert_eq!(nr_after_merge([one, None, two], false), 2, "with the left one");
+        assert_eq!(nr_after_merge([one, one, two], false), 2);
+        assert_eq!(nr_after_merge([cloned, None, None], false), 2, "a child's area does not grow");
+        assert_eq!(nr_after_merge([None, one, None], false), 3);
+        assert_eq!(nr_after_merge([None, one, None], true), 1, "since 6.16");
+        assert_eq!(nr_after_merge([None, cloned, None], true), 3);
+    }
+
+    #[test]
+    fn neighbours_share_the_head_of_the_reverse_map() {
+        let mut tree = VmaTree::default();
+        let anon_vma = Some(AnonVma { id: 1, cloned: false });
+        tree.insert(Vma { flags: VmFlags::READ | VmFlags::WRITE, anon_vma, ..anon(0, 1) });
+        tree.insert(anon(1, 2));
+        assert_eq!(tree.mergeable_anon_vma(VirtAddr(PAGE)), anon_vma);
+        tree.insert(Vma { pgoff: 9, ..anon(2, 3) });
+        assert_eq!(tree.mergeable_anon_vma(VirtAddr(2 * PAGE)), None);
     }
 
     #[test]
@@ -369,8 +443,9 @@ mod tests {
         let shared = VmFlags::READ | VmFlags::WRITE | VmFlags::SHARED;
         assert_eq!(with(VmFlags::empty(), false), Prot::NONE);
         assert_eq!(with(VmFlags::READ | VmFlags::WRITE, false), Prot::READONLY);
-        assert_eq!(with(shared, false), Prot::SHARED);
-        assert_eq!(with(shared, true), Prot::READONLY);
+        assert_eq!(with(shared | VmFlags::SOFTDIRTY, false), Prot::SHARED);
+        assert_eq!(with(shared, false), Prot::READONLY, "soft-dirty bits are tracked here");
+        assert_eq!(with(shared | VmFlags::SOFTDIRTY, true), Prot::READONLY);
         assert_eq!(with(VmFlags::READ | VmFlags::EXEC, false), Prot::READONLY_EXEC);
     }
 
@@ -390,7 +465,7 @@ mod tests {
                         tree.insert(anon(start, end));
                         model[cells].fill(true);
                         if kind == 1 {
-                            tree.merge_at(range.start);
+                            tree.merge_at(range.start, false);
                         }
                     }
                     2 => {

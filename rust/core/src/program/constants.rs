@@ -231,6 +231,8 @@ constants! {
     cow_reuse: CowReuse,
     /// When a page that comes back from swap becomes writable, if it has no other user.
     swap_in_mkwrite: SwapInMkwrite,
+    /// An area without anonymous pages takes in a neighbour with some, not only the other way round.
+    anon_vma_merges_either_way: bool,
     /// mremap may move whole PTE tables.
     pmd_move: bool,
     /// mremap may move whole PMD tables.

@@ -296,7 +296,11 @@ impl Driver<'_> {
             // Mapped to be read is enough where it might be written (`vma_is_shared_maywrite`); if not, the call says EACCES.
             let Some(file) = vma.file.filter(|_| vma.is_shared()) else { break };
             let nr_pages = Some((vma.end.0.min(end) - start.0) / PAGE_SIZE);
-            self.run(&Operation::Truncate { task, file: file.0, from_page: vma.index_of(start), nr_pages })?;
+            let from_page = vma.index_of(start);
+            if self.punches_after_writeback() {
+                self.run(&Operation::Fsync { task, file: file.0, from_page, nr_pages })?;
+            }
+            self.run(&Operation::Truncate { task, file: file.0, from_page, nr_pages })?;
         }
         Ok(())
     }

@@ -109,10 +109,10 @@ pub(super) fn run(
         if row % EVENTS_PER_ASKING == 0 && stop() {
             break;
         }
-        let last = parallel.as_ref().and_then(|steps| Some((steps, steps.end_of(row)?)));
-        next = last.map_or(row, |(_, last)| last) + 1;
-        let done = match last {
-            Some((steps, last)) => driver.parallel_step(steps, row, last),
+        let led = parallel.as_ref().and_then(|steps| Some((steps, steps.at(row)?)));
+        next = led.map_or(row, |(_, led)| led.last) + 1;
+        let done = match led {
+            Some((steps, led)) => driver.led_step(steps, row, led),
             None => driver.event(row),
         };
         done.map_err(|error| of_event(row, error))?;
@@ -401,7 +401,10 @@ impl<'a> Driver<'a> {
 
     pub(super) fn dispatch(&mut self, row: usize, event: &Event) -> Result<()> {
         match event.kind() {
-            EventKind::Switch => self.switch(event),
+            EventKind::Switch => {
+                self.switch(event)?;
+                self.visit_unseen(row, event)
+            }
             EventKind::MigrateTask | EventKind::SetCpu => Ok(()), // the switches that follow say where it runs
             EventKind::TaskStart => self.ensure_running(event.task, event.cpu).map(|_| ()),
             EventKind::ProcessFork => self.process_fork(event),
@@ -506,6 +509,17 @@ impl<'a> Driver<'a> {
     /// Whether everything that the machine does is kept.
     pub(super) const fn is_traced(&self) -> bool {
         self.traced.is_some()
+    }
+
+    /// Keeps what the machine does from now on, and forgets what it did.
+    pub(super) fn trace_from_here(&mut self) {
+        self.machine.set_probing(true);
+        self.traced = Some(Vec::new());
+    }
+
+    /// Takes out what was kept.
+    pub(super) fn take_traces(&mut self) -> Vec<Traced> {
+        self.traced.take().unwrap_or_default()
     }
 
     /// Keeps what the machine did, if that is wanted.

@@ -11,7 +11,7 @@ use rustc_hash::FxHashMap;
 use crate::addr::{PAGE_SHIFT, VirtAddr};
 use crate::cpumask::CpuId;
 use crate::error::Result;
-use crate::machine::{Call, LockKey, Machine, Operation, Probe, ProbeHit, Progress};
+use crate::machine::{Call, LockKey, Machine, Operation, Outcome, Probe, ProbeHit, Progress};
 
 /// Steps without a sign after which a task is given up: far above the entries of a gather.
 const MAX_STEPS: u32 = 1_000_000;
@@ -77,9 +77,18 @@ pub(super) struct Interleaving {
     pub(super) causes: FxHashMap<u32, (usize, u32)>,
     /// Probes hit so far.
     pub(super) probes: Vec<ProbeHit>,
+    /// One entry ran alone, but CPUs switched while it ran.
+    pub(super) is_alone: bool,
+    /// Forks that are done: row, the machine's new task.
+    forked: Vec<(usize, u32)>,
 }
 
 impl Interleaving {
+    /// Nobody has anything to do; `is_alone` says that one entry ran alone.
+    pub(super) fn new(is_alone: bool) -> Self {
+        Self { is_alone, ..Self::default() }
+    }
+
     /// Gives a task an operation to do after what it has to do already.
     pub(super) fn push(&mut self, task: u32, row: usize, operation: Operation) {
         self.actors.entry(task).or_default().queue.push_back((row, operation));
@@ -169,10 +178,20 @@ impl Interleaving {
         self.actors.get(&task)?.doing.as_ref().map(|(row, _)| *row)
     }
 
+    /// The row of what a task has to do next.
+    pub(super) fn next_row(&self, task: u32) -> Option<usize> {
+        self.actors.get(&task)?.queue.front().map(|(row, _)| *row)
+    }
+
     /// Does all that a task has to do.
     pub(super) fn finish(&mut self, machine: &mut Machine, task: u32) -> Result<bool> {
         self.until(machine, task, Sign::Return(usize::MAX))?;
         Ok(!self.is_in_call(task))
+    }
+
+    /// Takes the forks that were done since the last time: row, the machine's new task.
+    pub(super) fn take_forked(&mut self) -> Vec<(usize, u32)> {
+        std::mem::take(&mut self.forked)
     }
 
     /// The tasks that were given anything.
@@ -180,13 +199,15 @@ impl Interleaving {
         self.actors.keys().copied().collect()
     }
 
-    /// Runs a task on to just before its next sign, or to where it has to wait.
+    /// Runs a task on to just before its next sign, or to where it has to wait. A call that gives no sign any more is done to
+    /// its end: when it returned is recorded, when it did its work is not.
     pub(super) fn run_ahead(&mut self, machine: &mut Machine, task: u32) -> Result<()> {
         let (mut other, mut other_machine) = (self.clone(), machine.clone());
         let nr_signs = other.nr_signs(task);
         let mut nr_steps = 0;
         while nr_steps < MAX_STEPS && matches!(other.step(&mut other_machine, task)?, Turn::Ran) {
             if other.nr_signs(task) > nr_signs {
+                nr_steps += u32::from(other.has_returned(task) && !self.accesses(task));
                 break;
             }
             nr_steps += 1;
@@ -197,18 +218,55 @@ impl Interleaving {
         Ok(())
     }
 
+    /// Lets a task get to the end of the fault that it is in, and not to the access again.
+    pub(super) fn finish_fault(&mut self, machine: &mut Machine, task: u32) -> Result<()> {
+        let is_handled = |actor: &Actor| actor.doing.as_ref().is_none_or(|(_, call)| call.position().is_none());
+        for _ in 0..MAX_STEPS {
+            if self.actors.get(&task).is_none_or(is_handled) || !matches!(self.step(machine, task)?, Turn::Ran) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the latest sign of a task is that a call returned.
+    fn has_returned(&self, task: u32) -> bool {
+        self.actors.get(&task).is_some_and(|actor| matches!(actor.signs.back(), Some(Sign::Return(_))))
+    }
+
+    /// Whether what a task does, or will do next, is an access of its own.
+    fn accesses(&self, task: u32) -> bool {
+        let Some(actor) = self.actors.get(&task) else { return false };
+        let doing = actor.doing.as_ref().map(|(_, call)| call.operation());
+        matches!(doing.or_else(|| actor.queue.front().map(|(_, operation)| operation)), Some(Operation::Access { .. }))
+    }
+
     fn nr_signs(&self, task: u32) -> usize {
         self.actors.get(&task).map_or(0, |actor| actor.signs.len())
     }
 
-    /// `cpu` executes what the task on `requester` asked for; nothing if it asks for nothing.
-    pub(super) fn deliver(&mut self, machine: &mut Machine, requester: CpuId, cpu: CpuId) {
+    /// `cpu` executes what the task on `requester` asked for; nothing if it asks for nothing. With `chooses_again` the first
+    /// that does so comes after the targets were chosen again.
+    pub(super) fn deliver(&mut self, machine: &mut Machine, requester: CpuId, cpu: CpuId, chooses_again: bool) {
         for (_, call) in self.actors.values_mut().filter_map(|actor| actor.doing.as_mut()) {
             if call.flushing().is_some_and(|flush| flush.initiator().cpu == requester) {
+                if chooses_again {
+                    machine.choose_targets_again(call);
+                }
                 machine.deliver(call, cpu);
                 return;
             }
         }
+    }
+
+    /// Leads a task to a sign with its walk stopped at an address on the way.
+    pub(super) fn until_stopped(&mut self, machine: &mut Machine, task: u32, sign: Sign, at: VirtAddr) -> Result<bool> {
+        if let Some((_, call)) = self.actors.get(&task).and_then(|actor| actor.doing.as_ref()) {
+            machine.reschedule_at(call, at);
+        }
+        let found = self.until(machine, task, sign);
+        machine.reschedule_nowhere();
+        found
     }
 
     /// Lets the task of the machine that runs on a CPU leave the section in which it cannot be preempted.
@@ -241,18 +299,24 @@ impl Interleaving {
         }
         let Some((row, call)) = &mut actor.doing else { return Ok(Turn::Idle) };
         let was_flushing = call.flushing().is_some();
+        let before = machine.engine().counters().nr_flush_requests;
         let progress = machine.advance(call)?;
+        let nr_logged = machine.engine().counters().nr_flush_requests - before;
         for hit in machine.take_probes() {
             actor.signs.extend(Sign::of(hit.probe));
             self.probes.push(hit);
         }
-        if !was_flushing && call.flushing().is_some() {
-            actor.signs.push_back(Sign::Request);
-        }
+        // A request gives its sign when it begins; one that is made at once (the split of a huge page), when it is logged.
+        let is_flushing = call.flushing().is_some();
+        let nr_made = nr_logged.saturating_sub(was_flushing.into()) + u64::from(!was_flushing && is_flushing);
+        actor.signs.extend((0..nr_made).map(|_| Sign::Request));
         Ok(match progress {
             Progress::Ran => Turn::Ran,
             Progress::Blocked(key) => Turn::Blocked(key),
-            Progress::Done(_) => {
+            Progress::Done(outcome) => {
+                if let (Operation::Fork { .. }, Outcome::Value(child)) = (call.operation(), outcome) {
+                    self.forked.extend(u32::try_from(child).map(|child| (*row, child)));
+                }
                 // Accesses of one event are one thing to do.
                 if actor.queue.front().is_none_or(|(next, _)| next != row) {
                     actor.signs.push_back(Sign::Return(*row));

@@ -26,6 +26,7 @@ mod parallel_step;
 mod reclaimed;
 mod scenario;
 mod search;
+mod switched_step;
 mod tasks;
 mod times;
 mod traced;

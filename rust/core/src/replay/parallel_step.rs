@@ -13,8 +13,11 @@ use rustc_hash::FxHashMap;
 
 use super::driver::Driver;
 use super::interleave::{Interleaving, Sign};
+use super::lab::model::columns_of_requests;
+use super::lab::recorded::columns_of_rows;
 use super::lab::{Columns, Entries, Entry, model_columns, recorded_columns};
 use super::search::{Found, Schedule, Search};
+use super::switched_step::switched_entries;
 use super::traced::Traced;
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE, VirtAddr};
 use crate::cpumask::CpuId;
@@ -30,8 +33,17 @@ const MAX_LATE: usize = 6;
 pub(super) struct ParallelSteps {
     entries: Entries,
     recorded: Vec<Columns>,
-    /// First row to last row.
-    steps: BTreeMap<usize, usize>,
+    /// By first row.
+    steps: BTreeMap<usize, Step>,
+}
+
+/// Rows that are replayed as one.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Step {
+    /// The last row.
+    pub(super) last: usize,
+    /// The only entry, if it ran alone and a CPU switched while it ran.
+    pub(super) alone: Option<usize>,
 }
 
 /// What became of one parallel step.
@@ -45,6 +57,20 @@ pub struct ParallelOutcome {
     pub nr_exact: usize,
     /// Schedules tried.
     pub nr_schedules: u64,
+}
+
+/// What is held against the records at the end of a part of a step.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Check {
+    /// An entry, which ends there.
+    Entry(usize),
+    /// The first requests of an entry that ran alone.
+    Requests {
+        /// Which entry.
+        entry: usize,
+        /// How many.
+        nr: usize,
+    },
 }
 
 /// A place in a step, in the order of the records.
@@ -64,16 +90,18 @@ impl ParallelSteps {
         let mut steps: BTreeMap<u64, (usize, usize)> = BTreeMap::new();
         let is_parallel = |entry: &&Entry| entry.parallel && entry.text != Entry::EXIT_MMAP;
         for entry in entries.list.iter().filter(is_parallel) {
-            let rows = entry.row..recording.events.len();
-            let is_end = |row: &usize| {
-                let event = recording.events.get(*row);
-                event.task == entry.task && matches!(event.kind(), EventKind::StepEnd | EventKind::Exit)
-            };
-            let end = rows.clone().find(is_end).unwrap_or(entry.row);
+            let end = end_of(recording, entry).unwrap_or(entry.row);
             let step = steps.entry(entry.step).or_insert((entry.row, end));
             *step = (step.0.min(entry.row), step.1.max(end));
         }
-        Self { entries, recorded, steps: steps.into_values().collect() }
+        let parallel = steps.into_values().map(|(first, last)| (first, Step { last, alone: None }));
+        let steps = parallel.chain(switched_entries(recording, &entries)).collect();
+        Self { entries, recorded, steps }
+    }
+
+    /// The columns that were recorded of an entry.
+    pub(super) fn recorded(&self, entry: usize) -> &Columns {
+        &self.recorded[entry]
     }
 
     /// The entries of the recording.
@@ -81,10 +109,18 @@ impl ParallelSteps {
         &self.entries
     }
 
-    /// The last row of the parallel step that begins at a row.
-    pub(super) fn end_of(&self, row: usize) -> Option<usize> {
+    /// The step that begins at a row.
+    pub(super) fn at(&self, row: usize) -> Option<Step> {
         self.steps.get(&row).copied()
     }
+}
+
+/// The row with which an entry ends.
+pub(super) fn end_of(recording: &Recording, entry: &Entry) -> Option<usize> {
+    (entry.row..recording.events.len()).find(|row| {
+        let event = recording.events.get(*row);
+        event.task == entry.task && matches!(event.kind(), EventKind::StepEnd | EventKind::Exit)
+    })
 }
 
 /// The rows of a step with its flush records, in the order of their times.
@@ -114,6 +150,17 @@ fn items(recording: &Recording, first: usize, last: usize) -> Vec<Item> {
     items.into_iter().map(|(_, _, item)| item).collect()
 }
 
+/// How a flush record is come to.
+#[derive(Clone, Copy, Debug)]
+struct FlushWay {
+    /// A request raises the generation late.
+    is_slow: bool,
+    /// A request's targets are chosen again before the first CPU executes it.
+    chooses_again: bool,
+    /// A walk stopped on the way, as a reschedule was due.
+    stops: bool,
+}
+
 /// A step under way.
 #[derive(Clone)]
 pub(super) struct Way<'a> {
@@ -141,10 +188,21 @@ impl Way<'_> {
                 Item::Return(row) => {
                     self.interleaving.until(&mut self.driver.machine, task, Sign::Return(row))?;
                 }
-                Item::Flush(row) => self.driver.lead_to_flush(&mut self.interleaving, row, schedule.is_slow(at))?,
+                Item::Flush(row) => {
+                    let way = FlushWay {
+                        is_slow: schedule.is_slow(at),
+                        chooses_again: schedule.chooses_again(at),
+                        stops: schedule.stops(at),
+                    };
+                    self.driver.lead_to_flush(&mut self.interleaving, row, way)?;
+                }
             }
             let nth = self.interleaving.tasks().iter().position(|other| *other == task);
-            if nth.is_some_and(|nth| schedule.runs_on(nth as u32, at)) {
+            if let Item::Event(row) = *item
+                && self.driver.faults_again(row)
+            {
+                self.interleaving.finish_fault(&mut self.driver.machine, task)?;
+            } else if nth.is_some_and(|nth| schedule.runs_on(nth as u32, at)) {
                 self.interleaving.run_ahead(&mut self.driver.machine, task)?;
             }
         }
@@ -181,16 +239,27 @@ impl Way<'_> {
         Ok(())
     }
 
-    /// Differences of an entry from what was recorded, as far as it went.
-    pub(super) fn nr_differences(&self, steps: &ParallelSteps, entry: usize) -> usize {
-        let model = model_columns(&self.driver.traces(&self.interleaving), &steps.entries);
-        steps.recorded[entry].differences(&model[entry]).len()
+    /// Differences from what was recorded, as far as it went.
+    pub(super) fn nr_differences(&self, steps: &ParallelSteps, check: Check, requests: &[Vec<usize>]) -> usize {
+        let traces = self.driver.traces(&self.interleaving);
+        match check {
+            Check::Entry(entry) => {
+                let model = model_columns(&traces, &steps.entries);
+                steps.recorded[entry].differences(&model[entry]).len()
+            }
+            Check::Requests { entry, nr } => {
+                let rows: Vec<usize> = requests.iter().take(nr).flatten().copied().collect();
+                let recorded = columns_of_rows(self.driver.recording, &rows);
+                recorded.differences(&columns_of_requests(&traces, &steps.entries, entry, nr)).len()
+            }
+        }
     }
 }
 
 impl Driver<'_> {
-    /// Replays the rows of a parallel step.
-    pub(super) fn parallel_step(&mut self, steps: &ParallelSteps, first: usize, last: usize) -> Result<()> {
+    /// Replays the rows of a step, led by its records.
+    pub(super) fn parallel_step(&mut self, steps: &ParallelSteps, first: usize, step: Step) -> Result<()> {
+        let last = step.last;
         self.flush_reclaim()?;
         self.run_deferred(self.recording.events.time_ns[first])?;
         self.book();
@@ -198,12 +267,16 @@ impl Driver<'_> {
         let booked = self.set_aside();
         let start = self.clone();
         self.machine.set_probing(true);
-        let way = Way { driver: self.clone(), interleaving: Interleaving::default(), late: Vec::new() };
-        let Some(found) = Search::new(steps, &items, self.recording).run(way) else {
-            // No schedule could be carried out: one after the other, as always.
+        let interleaving = Interleaving::new(step.alone.is_some());
+        let way = Way { driver: self.clone(), interleaving, late: Vec::new() };
+        let found = Search::new(steps, step, &items, self.recording).run(way);
+        let Some(found) = found.filter(|found| step.alone.is_none() || found.nr_exact == found.nr_entries) else {
+            // No schedule could be carried out, or none is better: one after the other, as always.
             *self = start;
             self.put_back(booked);
-            self.note("parallel step replayed in the order of its records");
+            if step.alone.is_none() {
+                self.note("parallel step replayed in the order of its records");
+            }
             return (first..=last).try_for_each(|row| self.event(row));
         };
         let Found { way, nr_entries, nr_exact, nr_schedules } = found;
@@ -217,23 +290,32 @@ impl Driver<'_> {
         }
         self.put_back(booked);
         self.book_interleaved(&interleaving);
-        self.parallel_outcomes.push(ParallelOutcome { row: first, nr_entries, nr_exact, nr_schedules });
         self.cause = (last, self.recording.events.task[last]);
+        if step.alone.is_some() {
+            self.note("entry during which a CPU switched: their order taken from the records");
+        } else {
+            self.parallel_outcomes.push(ParallelOutcome { row: first, nr_entries, nr_exact, nr_schedules });
+        }
         Ok(())
     }
 
     fn lead_to_event(&mut self, interleaving: &mut Interleaving, row: usize) -> Result<()> {
         let event = self.recording.events.get(row);
         self.set_now(event.time_ns);
+        self.lead_forks(interleaving, &event)?;
         self.cause = (row, event.task);
         match event.kind() {
             EventKind::StepEnd => {
                 interleaving.finish(&mut self.machine, event.task)?;
+                self.lead_forks(interleaving, &event)?;
                 self.scenario(row, &event)
             }
             EventKind::Access => self.push_accesses(interleaving, row, &event),
             EventKind::Fault if self.step_covers(&event) => {
                 let page = VirtAddr(event.a0).align_down(PAGE_SHIFT);
+                if interleaving.is_alone {
+                    self.heed_recorded_fault(&event)?;
+                }
                 interleaving.until(&mut self.machine, event.task, Sign::Fault(page)).map(|_| ())
             }
             EventKind::Fault => {
@@ -258,7 +340,8 @@ impl Driver<'_> {
                 if let Some(running) = curr {
                     interleaving.leave_atomic(&mut self.machine, running)?;
                 }
-                self.switch(&event)
+                self.switch(&event)?;
+                self.visit_unseen(row, &event)
             }
             EventKind::Fsync | EventKind::Ftruncate | EventKind::Fpunch | EventKind::ClearRefs => {
                 self.collected = Some(Vec::new());
@@ -266,6 +349,7 @@ impl Driver<'_> {
                 self.push_collected(interleaving, row, event.task);
                 Ok(())
             }
+            EventKind::Fork if interleaving.is_alone => self.lead_to_fork(interleaving, row, &event),
             EventKind::Fork | EventKind::Exec => self.dispatch(row, &event),
             kind if kind.is_call() => {
                 self.collected = Some(Vec::new());
@@ -287,14 +371,19 @@ impl Driver<'_> {
         let Some(task) = self.ensure_running(event.task, event.cpu)? else { return Ok(()) };
         let kind = if event.a3 != 0 { AccessKind::Write } else { AccessKind::Read };
         let step = usize::try_from(event.a2.max(1)).unwrap_or(usize::MAX);
+        let faults = if interleaving.is_alone { self.faults_of(row, event) } else { None };
+        let mm = self.machine.task_mm(task)?;
         for page in (0..event.a1).step_by(step) {
             let addr = event.a0.saturating_add(page.saturating_mul(PAGE_SIZE));
+            if faults.as_ref().is_some_and(|faults| !faults.contains_key(&addr)) {
+                self.heed_fault(mm, VirtAddr(addr), kind, None)?;
+            }
             interleaving.push(event.task, row, Operation::Access { task, addr, kind });
         }
         Ok(())
     }
 
-    fn lead_to_flush(&mut self, interleaving: &mut Interleaving, row: usize, is_slow: bool) -> Result<()> {
+    fn lead_to_flush(&mut self, interleaving: &mut Interleaving, row: usize, way: FlushWay) -> Result<()> {
         let flush = self.recording.flushes.get(row);
         let sign = match FlushKind::from_number(flush.kind) {
             Some(FlushKind::Gather | FlushKind::GatherFull) => Sign::Gather,
@@ -306,7 +395,7 @@ impl Driver<'_> {
                 if let Some(task) = interleaving.owing_on(&self.machine, CpuId(flush.icpu)) {
                     interleaving.make_owed(&mut self.machine, task)?;
                 }
-                interleaving.deliver(&mut self.machine, CpuId(flush.icpu), CpuId(flush.cpu));
+                interleaving.deliver(&mut self.machine, CpuId(flush.icpu), CpuId(flush.cpu), way.chooses_again);
                 return Ok(());
             }
             Some(FlushKind::Multi) => return interleaving.make_owed(&mut self.machine, flush.task),
@@ -315,7 +404,14 @@ impl Driver<'_> {
         if !interleaving.tasks().contains(&flush.task) {
             return Ok(());
         }
-        if is_slow && sign == Sign::Request {
+        if way.stops {
+            // Where, only what was flushed by then tells; else it does not matter.
+            let at = if sign == Sign::BatchedPending { VirtAddr(0) } else { VirtAddr(flush.end) };
+            if flush.count > 1 && sign == Sign::BatchedPending {
+                interleaving.until(&mut self.machine, flush.task, sign)?;
+            }
+            interleaving.until_stopped(&mut self.machine, flush.task, sign, at)?;
+        } else if way.is_slow && sign == Sign::Request {
             interleaving.owe_request(&mut self.machine, flush.task)?;
         } else {
             interleaving.until(&mut self.machine, flush.task, sign)?;

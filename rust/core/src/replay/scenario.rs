@@ -2,6 +2,7 @@
 
 use super::driver::{Driver, ReclaimList};
 use super::lab::columns::in_region;
+use super::lab::runner::is_since;
 use super::reclaimed::ReclaimRun;
 use crate::addr::{PAGE_SIZE, VirtAddr};
 use crate::error::Result;
@@ -35,13 +36,18 @@ impl Driver<'_> {
                 self.file_by_name(event.a0, Some(event.a1))?;
                 Ok(())
             }
-            EventKind::Fsync => self.on_file(event, |task, file| Operation::Fsync { task, file }),
+            EventKind::Fsync => {
+                self.on_file(event, |task, file| Operation::Fsync { task, file, from_page: 0, nr_pages: None })
+            }
             EventKind::Ftruncate => {
                 let from_page = event.a1;
                 self.on_file(event, |task, file| Operation::Truncate { task, file, from_page, nr_pages: None })
             }
             EventKind::Fpunch => {
                 let (from_page, nr_pages) = (event.a1, Some(event.a2));
+                if self.punches_after_writeback() {
+                    self.on_file(event, |task, file| Operation::Fsync { task, file, from_page, nr_pages })?;
+                }
                 self.on_file(event, |task, file| Operation::Truncate { task, file, from_page, nr_pages })
             }
             EventKind::ClearRefs => {
@@ -52,6 +58,12 @@ impl Driver<'_> {
             }
             _ => Ok(()), // modes, waits, Creclaim: switches and ReclaimPage events say what came of them
         }
+    }
+
+    /// Whether ext4, which the lab uses, writes the dirty pages of a hole back before it punches it (fs/ext4/inode.c:
+    /// `ext4_punch_hole`, until v6.13).
+    pub(super) fn punches_after_writeback(&self) -> bool {
+        self.is_lab && !is_since(self.recording.meta.kernel.as_deref().unwrap_or_default(), (6, 14))
     }
 
     fn on_file(&mut self, event: &Event, operation: impl FnOnce(u32, u32) -> Operation) -> Result<()> {

@@ -151,7 +151,8 @@ impl Driver<'_> {
         Ok(())
     }
 
-    fn foreign(&mut self, cpu: u16) -> Result<u32> {
+    /// A process that stands for whatever foreign program ran on a CPU.
+    pub(super) fn foreign(&mut self, cpu: u16) -> Result<u32> {
         if let Some(task) = self.tasks.foreign[cpu as usize] {
             return Ok(task);
         }
@@ -167,10 +168,15 @@ impl Driver<'_> {
         }
         let Some(parent) = self.ensure_running(event.task, event.cpu)? else { return Ok(()) };
         let shares = event.flags & (SHARES_MM | THREAD) != 0;
+        self.see_child_tid(event);
+        self.new_task(parent, event.a5, shares)
+    }
+
+    /// Where the child of a fork call will write its id.
+    pub(super) fn see_child_tid(&mut self, event: &Event) {
         if self.is_lab && event.nr == CLONE && event.a0 & CLONE_CHILD_SETTID != 0 {
             self.child_tids.insert(u32::try_from(event.a5).unwrap_or(TASK_OTHER), event.a3);
         }
-        self.new_task(parent, event.a5, shares)
     }
 
     /// A new task whose fork call was not recorded.
@@ -185,13 +191,18 @@ impl Driver<'_> {
     fn new_task(&mut self, parent: u32, child: u64, shares_mm: bool) -> Result<()> {
         let operation =
             if shares_mm { Operation::CloneThread { task: parent } } else { Operation::Fork { task: parent } };
+        let machine_task = self.id(&operation)?;
+        self.new_task_made(parent, child, machine_task)
+    }
+
+    /// A new task of the machine stands for one of the recording.
+    pub(super) fn new_task_made(&mut self, parent: u32, child: u64, machine_task: u32) -> Result<()> {
         let index = u32::try_from(child).unwrap_or(TASK_OTHER);
         let known = child != NO_VALUE && (index as usize) < self.recording.tasks.len();
         if known && self.tasks.seen(index) != Seen::NotYet {
             // It ran before its parent's call was seen to begin: fork's flush is due all the same.
             self.note("child seen before its fork");
         }
-        let machine_task = self.id(&operation)?;
         if known && self.tasks.seen(index) == Seen::NotYet {
             let pid = self.recording.tasks[index as usize].pid;
             self.tasks.add(index, pid, machine_task);

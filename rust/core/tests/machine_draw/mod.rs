@@ -114,7 +114,7 @@ pub fn draw_operation(draw: &mut Draw, task: u32, nr_tasks: u32) -> Operation {
         }
         11..=13 => Operation::Madvise { task, addr, len, advice: draw.advice() },
         14 => Operation::Msync { task, addr, len, sync: !draw.chance(4) },
-        15 => Operation::Fsync { task, file: 1 },
+        15 => Operation::Fsync { task, file: 1, from_page: 0, nr_pages: None },
         16 => Operation::Truncate {
             task,
             file: 1 + draw.below(2) as u32,

@@ -156,7 +156,7 @@ impl Machine {
         let state = self.mm_ref(mm)?;
         let vma = state.vmas.lookup(start).copied();
         // mm/khugepaged.c:hugepage_vma_revalidate wants an anon_vma: nothing but zero pages is not collapsed.
-        let fits = |vma: &Vma| range.end <= vma.end && vma.is_anonymous() && !vma.is_shared() && vma.anon_vma;
+        let fits = |vma: &Vma| range.end <= vma.end && vma.is_anonymous() && !vma.is_shared() && vma.anon_vma.is_some();
         let (Some(vma), Some(table)) = (vma.filter(fits), self.tables.pte_table(state.root, start)) else {
             return Ok(Stage::Done(Outcome::Errno(Errno::Einval)));
         };

@@ -13,8 +13,8 @@ use super::super::vma::Vma;
 use super::stage::{Stage, Todo};
 
 /// `fsync`: all of a file.
-pub(super) fn fsync(file: FileId) -> Stage {
-    Stage::Do(Todo::Writeback { parts: vec![(file, 0, u64::MAX)], next: 0, outcome: Outcome::None })
+pub(super) fn fsync(file: FileId, from: u64, to: u64) -> Stage {
+    Stage::Do(Todo::Writeback { parts: vec![(file, from, to)], next: 0, outcome: Outcome::None })
 }
 
 impl Machine {
@@ -73,7 +73,7 @@ impl Machine {
     }
 
     pub(super) fn truncate(
-        &self,
+        &mut self,
         by: Initiator,
         mm: MmId,
         file: FileId,
@@ -81,6 +81,9 @@ impl Machine {
         nr_pages: Option<u64>,
     ) -> Result<Stage> {
         let to = nr_pages.map_or(u64::MAX, |nr_pages| from.saturating_add(nr_pages));
+        if nr_pages.is_none() {
+            self.pages.set_file_size(file, from);
+        }
         let frame = self.frame_on_file(ProgramName::UnmapMappingRange, by, mm, (file, from, to))?;
         Ok(Stage::Run(frame, Todo::DropPages { file, from, to, again: nr_pages.is_none() }))
     }
@@ -103,6 +106,7 @@ impl Machine {
         for pfn in gone {
             self.pages.leave_page_cache(pfn);
         }
+        self.pages.forget_content(file, from, to);
         if !again {
             return Ok(Stage::Done(Outcome::None));
         }

@@ -134,12 +134,13 @@ impl Machine {
         if new_end > old_end {
             let range = VaRange::new(old_end, new_end);
             let flags = VmFlags::READ | VmFlags::WRITE;
+            let either = self.kernel.constants.anon_vma_merges_either_way;
             let vmas = &mut self.mm_mut(mm)?.vmas;
             if !vmas.is_free(range) {
                 return Ok(Stage::Done(Outcome::Value(old.0)));
             }
             vmas.insert(Vma::new(range, flags, None, old_end.0 >> PAGE_SHIFT));
-            vmas.merge_at(old_end);
+            vmas.merge_at(old_end, either);
         }
         self.mm_mut(mm)?.brk = addr;
         let outcome = Outcome::Value(addr.0);

@@ -103,9 +103,10 @@ impl Machine {
                 let (_, mm) = self.running(task)?;
                 self.msync(mm, addr, len, sync)
             }
-            Operation::Fsync { task, file } => {
+            Operation::Fsync { task, file, from_page, nr_pages } => {
                 self.running(task)?;
-                Ok(fsync(self.file_id(file)?))
+                let to = nr_pages.map_or(u64::MAX, |nr_pages| from_page.saturating_add(nr_pages));
+                Ok(fsync(self.file_id(file)?, from_page, to))
             }
             Operation::Truncate { task, file, from_page, nr_pages } => {
                 let (by, mm) = self.running(task)?;

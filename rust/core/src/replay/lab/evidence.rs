@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::runner::is_relro;
+use super::unseen::Unseen;
 use crate::addr::{PAGE_SIZE, VirtAddr};
 use crate::error::Result;
 use crate::flush::MmId;
@@ -46,6 +47,8 @@ pub(in crate::replay) struct LabEvidence {
     list_ends: FxHashMap<u32, Vec<u64>>,
     /// Per task, what reclaim did, and when in ns, in order.
     visit_steps: BTreeMap<u32, Vec<(u64, VisitStep)>>,
+    /// Switches that only their flushes show.
+    pub(super) unseen: Unseen,
 }
 
 impl LabEvidence {
@@ -102,7 +105,7 @@ impl LabEvidence {
         for steps in visit_steps.values_mut() {
             steps.sort_by_key(|(time, _)| *time);
         }
-        Self { pid_of_mm, unnamed_pids, alone, list_ends, visit_steps }
+        Self { pid_of_mm, unnamed_pids, alone, list_ends, visit_steps, unseen: Unseen::of(recording) }
     }
 }
 

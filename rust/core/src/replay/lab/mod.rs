@@ -10,9 +10,10 @@ pub(super) mod columns;
 mod compare;
 mod entries;
 pub(super) mod evidence;
-mod model;
-mod recorded;
-mod runner;
+pub(super) mod model;
+pub(super) mod recorded;
+pub(super) mod runner;
+mod unseen;
 
 pub use cause::Cause;
 pub use columns::{AskedFlush, Columns, CpuFlush, Difference};

@@ -21,6 +21,25 @@ pub fn model_columns(traced: &[Traced], entries: &Entries) -> Vec<Columns> {
     all
 }
 
+/// What the machine's first requests of an entry did, without what other probes showed.
+pub(in crate::replay) fn columns_of_requests(
+    traced: &[Traced],
+    entries: &Entries,
+    entry: usize,
+    nr_requests: usize,
+) -> Columns {
+    let mut columns = Columns::default();
+    let is_of = |part: &&Traced| {
+        let owner = entries.of_event(part.row);
+        owner == Some(entry) && entries.list[entry].task == part.task && !part.requests.is_empty()
+    };
+    for part in traced.iter().filter(is_of).take(nr_requests) {
+        add_traced(&mut columns, &Traced { probes: Vec::new(), ..part.clone() });
+    }
+    columns.tlb_flush_list.sort_unstable();
+    columns
+}
+
 /// Adds what one event did.
 fn add_traced(columns: &mut Columns, part: &Traced) {
     let is_unnamed = |mm: &MmId| part.unnamed_mms.contains(mm);

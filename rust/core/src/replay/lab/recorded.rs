@@ -33,6 +33,40 @@ pub fn recorded_columns(recording: &Recording, entries: &Entries) -> Vec<Columns
     all
 }
 
+/// The flush records of each request that an entry made: the request itself and what came of it.
+pub(in crate::replay) fn requests_of(recording: &Recording, entries: &Entries, entry: usize) -> Vec<Vec<usize>> {
+    let mut requests: Vec<Vec<usize>> = Vec::new();
+    for row in 0..recording.flushes.len() {
+        let flush = recording.flushes.get(row);
+        match FlushKind::from_number(flush.kind) {
+            Some(FlushKind::MmRange | FlushKind::BatchFlush) if entries.of_flush(row) == Some(entry) => {
+                requests.push(vec![row]);
+            }
+            Some(FlushKind::Multi | FlushKind::Func) => {
+                let made = |rows: &&mut Vec<usize>| usize::try_from(flush.request) == Ok(rows[0]);
+                if let Some(rows) = requests.iter_mut().rev().find(made) {
+                    rows.push(row);
+                }
+            }
+            _ => {}
+        }
+    }
+    requests
+}
+
+/// The columns of some flush records alone.
+pub(in crate::replay) fn columns_of_rows(recording: &Recording, rows: &[usize]) -> Columns {
+    let mut columns = Columns::default();
+    for &row in rows {
+        let flush = recording.flushes.get(row);
+        if let Some(kind) = FlushKind::from_number(flush.kind) {
+            add(&mut columns, kind, &flush);
+        }
+    }
+    columns.tlb_flush_list.sort_unstable();
+    columns
+}
+
 fn add(columns: &mut Columns, kind: FlushKind, flush: &Flush) {
     let others = !1u64.checked_shl(u32::from(flush.cpu)).unwrap_or(0);
     match kind {

@@ -48,10 +48,13 @@ pub(in crate::replay) const fn is_relro(addr: VirtAddr) -> bool {
 type Area = (u64, u64, VmFlags, bool);
 
 /// The areas, by address. The data segment is split where the linker's read-only part ends (RELRO); the heap is an area
-/// of its own, since the first `brk` does not extend the one before it.
-fn areas(heap: u64) -> [Area; 10] {
+/// of its own, since the first `brk` does not extend the one before it. The kernel's data for the vDSO are one area, and
+/// two since 6.13, the second for virtual clocks (arch/x86/entry/vdso/vma.c:`map_vdso`).
+fn areas(heap: u64, has_vclock_area: bool) -> Vec<Area> {
+    let (data, vclock) = if has_vclock_area { (6, 2) } else { (4, 0) };
+    let vclock_start = VDSO - vclock * PAGE_SIZE;
     let (r, rw, rx) = (VmFlags::READ, VmFlags::READ | VmFlags::WRITE, VmFlags::READ | VmFlags::EXEC);
-    [
+    let areas = [
         (0x40_0000, 0x40_1000, r, true),
         (0x40_1000, 0x49_0000, rx, true),
         (0x49_0000, 0x4b_b000, r, true),
@@ -59,10 +62,18 @@ fn areas(heap: u64) -> [Area; 10] {
         (0x4b_f000, 0x4c_2000, rw, true),
         (0x4c_2000, heap, rw, false),
         (heap, heap + HEAP_BYTES, rw, false),
-        (VDSO - 4 * PAGE_SIZE, VDSO, r | VmFlags::PFNMAP, true),
+        (VDSO - data * PAGE_SIZE, vclock_start, r | VmFlags::PFNMAP, true),
+        (vclock_start, VDSO, r | VmFlags::PFNMAP, true),
         (VDSO, VDSO + 2 * PAGE_SIZE, rx, true),
         (STACK_TOP - 0x2_1000, STACK_TOP, rw | VmFlags::GROWSDOWN, false),
-    ]
+    ];
+    areas.into_iter().filter(|(start, end, ..)| start < end).collect()
+}
+
+/// Whether the kernel that a recording names is this or a later one: `Linux 6.18.9+deb13-amd64 ...`.
+pub(in crate::replay) fn is_since(kernel: &str, wanted: (u32, u32)) -> bool {
+    let mut numbers = kernel.split(|c: char| !c.is_ascii_digit()).filter_map(|part| part.parse().ok());
+    numbers.next().zip(numbers.next()).is_some_and(|found| found >= wanted)
 }
 
 /// Pages of the runner whose first fault in the recording found them present.
@@ -109,7 +120,8 @@ impl Driver<'_> {
         let mm = self.machine.task_mm(task)?;
         let program = self.new_file(None)?;
         let heap = HEAPS[usize::from(self.recording.meta.counts.contains_key(OWN_RUNNER))];
-        for (start, end, flags, of_file) in areas(heap) {
+        let has_vclock_area = is_since(self.recording.meta.kernel.as_deref().unwrap_or_default(), (6, 13));
+        for (start, end, flags, of_file) in areas(heap, has_vclock_area) {
             let file = of_file.then_some(program);
             let pgoff = if of_file { (start >> 12) & 0xfff } else { start >> 12 };
             self.machine.adopt_vma(mm, VirtAddr(start), VirtAddr(end), flags, file, pgoff)?;
