@@ -19,12 +19,13 @@ if TYPE_CHECKING:
 
 
 def is_hunted(race: Race) -> bool:
-    """At most two operations, and nothing that no hunt has: shared tables, huge or executable pages, I10."""
+    """At most two operations, and nothing that no hunt has: a flush engine of its own, shared tables, huge pages, I10."""
     pages = race.scenario["pages"]
     special = isinstance(pages, list) and any({"huge", "exec"} & page.keys() for page in pages)
     return (
         len(race.scenario["operations"]) <= 2
         and not special
+        and not race.engine
         and not race.scenario.get("shared_tables")
         and race.invariant != "I10"
     )

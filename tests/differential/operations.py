@@ -463,12 +463,14 @@ class Generator:
 
     def collapse(self, _task: Task, mm: Mm) -> Operation:
         """2 MiB: those of anonymous memory that a table of present entries maps, if there are any."""
-        starts = [
-            start
+        spans = [
+            range(vma.start + PMD - 1 & ~(PMD - 1), vma.end - PMD + 1, PMD)
             for vma in mm.vmas
             if vma.anon_vma and vma.file is None
-            for start in range(vma.start + PMD - 1 & ~(PMD - 1), vma.end - PMD + 1, PMD)
         ]
+        # A stack may grow over terabytes.
+        few = 64
+        starts = [start for span in spans for start in (span if len(span) <= few else self.rng.sample(span, few))]
         tables = {start: mm.page_table.table(start, 0) for start in starts}
         starts = [
             start

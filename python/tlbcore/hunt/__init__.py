@@ -116,7 +116,7 @@ class _Hunter:
         kind, ops = group
         outcome = _Outcome()
         masked = set(masked)
-        for scenario in scenarios(ops, kind, size):
+        for scenario in scenarios(ops, kind, size, whole_tables=self.whole_tables):
             while True:
                 wanted = [name for name in self.invariants if name not in masked and name not in scenario.without]
                 if not wanted:

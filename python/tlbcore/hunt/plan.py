@@ -134,13 +134,18 @@ OF_WHOLE_TABLE = ("collapse_huge_page",)
 #: mapping is the reference, so no operation and no fault may come by it.
 _REFERENCED = "one more reference"
 
+#: A table without entries: what khugepaged takes away without a look at mmap_lock.
+_EMPTY = "an empty table"
+
 _TWO = 2
 
 
-def _layouts(kind: str, size: Size) -> Iterator[tuple[str, tuple[dict[str, Any], ...]]]:
+def _layouts(kind: str, size: Size, *, whole_tables: bool) -> Iterator[tuple[str, tuple[dict[str, Any], ...]]]:
     nr_pages = size.pages
     yield "one table", tuple({"kind": kind} for _ in range(nr_pages))
     if nr_pages < _TWO:
+        if whole_tables and kind == "file":
+            yield _EMPTY, ({"kind": kind, "mapped": "none"},)
         return
     yield "two tables", tuple({"kind": kind, "table": int(page == nr_pages - 1)} for page in range(nr_pages))
     # The last page maps what the first one maps: memory after a fork, which nobody may write, or a file mapped twice.
@@ -159,14 +164,16 @@ def _relation(ranges: Sequence[tuple[int, ...]]) -> str:
     return "overlapping ranges"
 
 
-def scenarios(chosen: Sequence[Operation], kind: str, size: Size) -> list[Scenario]:
+def scenarios(
+    chosen: Sequence[Operation], kind: str, size: Size, *, whole_tables: bool = False
+) -> list[Scenario]:
     """Every way to lay the ranges of operations over the pages, none twice nor mirrored, each page in some range."""
     nr_pages = size.pages
     whole = tuple(range(nr_pages))
     spans = [whole[a:b] for a in whole for b in range(a + 1, nr_pages + 1)]
     spans.sort(key=lambda span: (-len(span), span))
     found: dict[str, Scenario] = {}
-    for (layout, pages), ranges in product(_layouts(kind, size), product(spans, repeat=len(chosen))):
+    for (layout, pages), ranges in product(_layouts(kind, size, whole_tables=whole_tables), product(spans, repeat=len(chosen))):
         real = [
             whole if operation.program in OF_WHOLE_MM else span for operation, span in zip(chosen, ranges, strict=True)
         ]
@@ -181,9 +188,10 @@ def scenarios(chosen: Sequence[Operation], kind: str, size: Size) -> list[Scenar
         key = min(_key(chosen, real), _key(chosen, mirrored))
         threads = tuple(operation.thread(span) for operation, span in zip(chosen, real, strict=True))
         words = layout if len(chosen) == 1 else f"{_relation(real)}, {layout}"
+        words = words if nr_pages > 1 or layout == _EMPTY else "same range"
         # Whether the other reference reads what is stored while the page is given up is not what I4 asks.
         without = ("I4",) if layout == _REFERENCED else ()
-        found.setdefault(f"{layout} {key}", Scenario(words if nr_pages > 1 else "same range", pages, threads, without))
+        found.setdefault(f"{layout} {key}", Scenario(words, pages, threads, without))
     return list(found.values())
 
 

@@ -118,7 +118,8 @@ macro_rules! with_words {
             3..=4 => $function::<4>(&$blueprint, $($argument),*),
             5..=6 => $function::<6>(&$blueprint, $($argument),*),
             7..=8 => $function::<8>(&$blueprint, $($argument),*),
-            words => Err(Error::Value(format!("scenario: states take {words} words, expected at most 8"))),
+            9..=12 => $function::<12>(&$blueprint, $($argument),*),
+            words => Err(Error::Value(format!("scenario: states take {words} words, expected at most 12"))),
         }
     };
 }

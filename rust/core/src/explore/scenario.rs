@@ -358,6 +358,7 @@ impl Scenario {
         for spec in &self.threads {
             self.add_thread(&mut world, spec)?;
         }
+        Self::add_merged_frames(&mut world);
         self.add_spare_frames(&mut world)?;
         for _ in 0..self.faults {
             world.threads.push(Thread {
@@ -449,17 +450,6 @@ impl Scenario {
             ProgramName::Mremap => {
                 add_copies(world, &range, 0, if spec.other_table { "'" } else { "*" }, spec.other_table)
             }
-            ProgramName::KsmMerge => {
-                // The first page of the range is the one that the others are merged with.
-                let first = world.pages[usize::from(range[0])].frames[0];
-                for page in &range {
-                    let own = &mut world.pages[usize::from(*page)].frames;
-                    if !own.contains(&first) {
-                        own.push(first);
-                    }
-                }
-                Vec::new()
-            }
             ProgramName::Fork => add_copies(world, &(0..nr_pages).collect::<Vec<_>>(), 1, "c", true),
             _ => Vec::new(),
         };
@@ -475,6 +465,18 @@ impl Scenario {
             truncates,
         });
         Ok(())
+    }
+
+    /// The first page of a range is the one that KSM merges the others with; a copy of an entry may come to map it too.
+    fn add_merged_frames(world: &mut World) {
+        for thread in world.threads.iter().filter(|thread| thread.program == ProgramName::KsmMerge) {
+            let own: Vec<u8> = thread.range.iter().map(|page| world.pages[usize::from(*page)].frames[0]).collect();
+            for page in world.pages.iter_mut().filter(|page| own.contains(&page.frames[0])) {
+                if !page.frames.contains(&own[0]) {
+                    page.frames.push(own[0]);
+                }
+            }
+        }
     }
 
     /// Spare frames for pages that can get a new one: one of its own for each page that migrates, one for each fault; or so

@@ -61,6 +61,7 @@ impl Machine {
     }
 
     /// From the arguments to the first thing to do.
+    #[expect(clippy::too_many_lines, reason = "one arm for each operation")]
     fn resolve(&mut self, operation: &Operation) -> Result<Stage> {
         if let Some(key) = self.blocks_begin(operation)? {
             return Ok(Stage::Blocked(key));
