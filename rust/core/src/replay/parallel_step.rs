@@ -341,6 +341,7 @@ impl Driver<'_> {
                     interleaving.leave_atomic(&mut self.machine, running)?;
                 }
                 self.switch(&event)?;
+                self.lead_rseq(interleaving, row, &event)?;
                 self.visit_unseen(row, &event)
             }
             EventKind::Fsync | EventKind::Ftruncate | EventKind::Fpunch | EventKind::ClearRefs => {
@@ -444,7 +445,7 @@ impl Driver<'_> {
                 unnamed_mms: unnamed_mms.clone(),
             });
         }
-        for hit in &interleaving.probes {
+        for hit in interleaving.probes.iter().filter(|hit| !interleaving.hides(hit)) {
             if let Some(&(row, task)) = interleaving.causes.get(&hit.op) {
                 traces.push(Traced {
                     row,
