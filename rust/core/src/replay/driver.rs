@@ -443,6 +443,9 @@ impl<'a> Driver<'a> {
 
     /// Corrects the mask of the task's address space by what the recording shows of it.
     pub(super) fn follow_mask(&mut self, row: usize, event: &Event) -> Result<()> {
+        if self.is_lab && self.masks.is_some() {
+            return self.follow_idle(row);
+        }
         let Some(has_others) = self.masks.as_ref().and_then(|masks| masks.after(row)) else { return Ok(()) };
         let Some(task) = self.tasks.alive(event.task) else { return Ok(()) };
         let mm = self.machine.task_mm(task)?;

@@ -296,7 +296,7 @@ impl Driver<'_> {
         } else {
             self.parallel_outcomes.push(ParallelOutcome { row: first, nr_entries, nr_exact, nr_schedules });
         }
-        Ok(())
+        (first..=last).try_for_each(|row| self.follow_idle(row))
     }
 
     fn lead_to_event(&mut self, interleaving: &mut Interleaving, row: usize) -> Result<()> {
