@@ -545,6 +545,9 @@ impl<'a> Driver<'a> {
     /// Books what the machine flushed since the last time on the current cause.
     pub(super) fn book(&mut self) {
         let (row, task) = self.cause;
+        if self.traced.is_none() && self.machine.engine_mut().is_log_empty() {
+            return;
+        }
         let (requests, events) = self.machine.engine_mut().take_log();
         let first = self.machine.engine().counters().nr_flush_requests - requests.len() as u64;
         let unnamed_mms = self.unnamed_mms();
