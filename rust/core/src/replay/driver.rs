@@ -563,6 +563,9 @@ impl<'a> Driver<'a> {
 
     fn book_but(&mut self, is_seen: impl Fn(&Probe) -> bool) {
         let (row, task) = self.cause;
+        if self.traced.is_none() && self.machine.engine_mut().is_log_empty() {
+            return;
+        }
         let (requests, events) = self.machine.engine_mut().take_log();
         let first = self.machine.engine().counters().nr_flush_requests - requests.len() as u64;
         let unnamed_mms = self.unnamed_mms();
