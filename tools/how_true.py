@@ -40,7 +40,7 @@ Seven programs on two CPUs, held against `linux-6.18`.
 _LAB: Final = """\
 ## The kernel lab
 
-Scenarios on an emulated machine (masks are never followed).
+Scenarios on an emulated machine (an idle CPU that a recorded mask has lost is followed, no other).
 *Single* and *parallel*: entries (steps) that are exact in every column: requests with ranges and strides, masks, who
 obeyed, lazy CPUs, local flushes, gathers, deferred flushes, faults.
 Parallel ones ran at the same time as others: their order is searched for by what was recorded, so they show what the model

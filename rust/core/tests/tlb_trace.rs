@@ -158,6 +158,60 @@ proptest! {
     }
 }
 
+/// Stretches of whole blocks, each local or scattered; in scattered ones some accesses go back to a page of shortly before.
+fn long_stream() -> impl Strategy<Value = Vec<u64>> {
+    let stretch = (2..16_u32, 1..400_u64, 1_000..9_000_usize, any::<u64>());
+    prop::collection::vec(stretch, 1..6).prop_map(|stretches| {
+        let mut all: Vec<u64> = Vec::new();
+        for (log_pages, back_each, len, seed) in stretches {
+            let mut state = seed;
+            let mut next = |bound: u64| {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                (state >> 33) % bound
+            };
+            for _ in 0..len {
+                let page = BASE + (next(1 << (log_pages + 5)) << 12);
+                let back = usize::try_from(next(200)).unwrap_or(0) + 1;
+                let address = if log_pages > 9 && next(back_each) == 0 && back <= all.len() {
+                    all[all.len() - back]
+                } else {
+                    page
+                };
+                all.push(address + next(4096) - address % 4096);
+            }
+        }
+        all
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(60))]
+
+    #[test]
+    fn each_loop_is_plain(machine in machine(), usual_first in 0..4_usize, addresses in long_stream(), mixed in any::<bool>(),
+                          place in any::<prop::sample::Index>()) {
+        let first = [machine.tlb.l1_4k, ArrayGeometry::new(64, 4), ArrayGeometry::new(96, 6), ArrayGeometry::new(128, 8)];
+        let mut machine = machine;
+        machine.tlb.l1_4k = first[usual_first];
+        if usual_first > 0 {
+            machine.tlb.stlb = StlbGeometry::new(1536, 12);
+            machine.tlb.replacement = Replacement::Lru;
+        }
+        let huge = (BASE + 2 * MIB, BASE + 8 * MIB, PageSize::Size2M);
+        let pages = if mixed { PageMap::new(PageSize::Size4K, vec![huge]).unwrap() } else { PageMap::uniform(PageSize::Size4K) };
+        let at = place.index(addresses.len()) as u64;
+        let events = vec![
+            Event { at, kind: EventKind::InvalidateCurrent(addresses[at as usize]) },
+            Event { at, kind: EventKind::Switch(3) },
+        ];
+        let streams = [(addresses, events)];
+        prop_assert_eq!(
+            counts(&machine, &pages, &streams, 1, Engine::Auto),
+            counts(&machine, &pages, &streams, 1, Engine::Plain)
+        );
+    }
+}
+
 fn usual() -> Machine {
     Machine { tlb: TlbGeometry::default(), levels: Levels::Four }
 }

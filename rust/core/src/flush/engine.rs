@@ -346,6 +346,13 @@ impl Engine {
         &self.log.events
     }
 
+    /// Whether [`Self::take_log`] would hand out nothing; if so, that is as good as done.
+    pub fn is_log_empty(&mut self) -> bool {
+        self.log.counters_taken =
+            if self.log.requests.is_empty() { self.log.counters } else { self.log.counters_taken };
+        self.log.requests.is_empty() && self.log.events.is_empty()
+    }
+
     /// Hands out the requests and tracepoints, and begins again with none.
     pub fn take_log(&mut self) -> (Vec<FlushRequest>, Vec<TlbFlushEvent>) {
         self.log.counters_taken = self.log.counters;

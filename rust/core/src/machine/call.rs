@@ -9,7 +9,7 @@ use crate::addr::VirtAddr;
 use crate::cpumask::CpuId;
 use crate::error::{Error, Result};
 use crate::flush::FlushInProgress;
-use crate::program::{Instr, Leaf, LockName, Pc, Program, ProgramName};
+use crate::program::{CompiledKernel, Instr, Leaf, LockName, Pc, Program, ProgramName};
 
 use super::Machine;
 use super::frame::{Frame, Loop, StepStatus};
@@ -139,9 +139,10 @@ impl Machine {
         self.pages.set_locked(self.locks.folios_of_others(call.op));
         // From its begin to its first flush a call without others can neither wait nor find anything changed.
         let pace = if pace == Pace::ToFlush && call.is_new() && self.nr_calls == 1 { Pace::ToFlushAlone } else { pace };
+        let kernel = Arc::clone(&self.kernel);
         // Nobody else does anything in between: who runs where, and what others have locked, stays as it is.
         let progress = loop {
-            match self.advance_stage(call.op, &call.operation, &mut call.stage, pace) {
+            match self.advance_stage(&kernel, (call.op, &call.operation), &mut call.stage, pace) {
                 Ok(Progress::Ran) if pace != Pace::Step && call.flushing().is_none() => {}
                 progress => break progress,
             }
@@ -242,9 +243,15 @@ impl Machine {
         Ok(None)
     }
 
-    fn advance_stage(&mut self, op: u32, operation: &Operation, stage: &mut Stage, pace: Pace) -> Result<Progress> {
+    fn advance_stage(
+        &mut self,
+        kernel: &CompiledKernel,
+        (op, operation): (u32, &Operation),
+        stage: &mut Stage,
+        pace: Pace,
+    ) -> Result<Progress> {
         let next = match stage {
-            Stage::Run(frame, todo) => match self.advance_frame(frame, pace)? {
+            Stage::Run(frame, todo) => match self.advance_frame(kernel, frame, pace)? {
                 StepStatus::Running => return Ok(Progress::Ran),
                 StepStatus::Blocked(key) => return Ok(Progress::Blocked(key)),
                 StepStatus::Done => {
@@ -271,8 +278,8 @@ impl Machine {
             }
             Stage::Run(mut frame, todo) => {
                 // What was looked up for the program is protected by the lock that it takes first.
-                if let Some(Instr::Leaf(Leaf::Lock { .. })) = self.program_of(&frame).code.first() {
-                    self.advance_frame(&mut frame, Pace::Step)?;
+                if let Some(Instr::Leaf(Leaf::Lock { .. })) = frame.code(kernel).first() {
+                    self.advance_frame(kernel, &mut frame, Pace::Step)?;
                 }
                 *stage = Stage::Run(frame, todo);
                 Ok(Progress::Ran)
@@ -284,12 +291,8 @@ impl Machine {
         }
     }
 
-    fn program_of(&self, frame: &Frame) -> Arc<Program> {
-        frame.custom.clone().unwrap_or_else(|| self.kernel.shared_program(frame.program))
-    }
-
     /// One step of a program: up to and with its next leaf, or one CPU of a flush. Or all steps up to a flush.
-    fn advance_frame(&mut self, frame: &mut Frame, pace: Pace) -> Result<StepStatus> {
+    fn advance_frame(&mut self, kernel: &CompiledKernel, frame: &mut Frame, pace: Pace) -> Result<StepStatus> {
         if let Some(flush) = &mut frame.flushing {
             let Some(cpu) = flush.waiting().first().copied() else {
                 self.end_flush(frame)?;
@@ -298,7 +301,8 @@ impl Machine {
             self.engine.deliver(flush, cpu);
             return Ok(StepStatus::Running);
         }
-        let program = self.program_of(frame);
+        let custom = frame.custom.clone();
+        let program = custom.as_deref().unwrap_or_else(|| kernel.program(frame.program));
         loop {
             match &program.code[frame.pc as usize] {
                 Instr::Leaf(leaf) => match self.advance_leaf(frame, *leaf, pace)? {
@@ -306,13 +310,13 @@ impl Machine {
                     status => return Ok(status),
                 },
                 Instr::Next { .. } if walks_unlocked(frame) => {
-                    if let Some(key) = self.next_and_lock(&program, frame)? {
+                    if let Some(key) = self.next_and_lock(program, frame)? {
                         return Ok(StepStatus::Blocked(key));
                     }
                 }
-                Instr::End => return self.step_in(&program, frame),
+                Instr::End => return self.step_in(program, frame),
                 _ => {
-                    self.step_in(&program, frame)?;
+                    self.step_in(program, frame)?;
                 }
             }
         }

@@ -7,7 +7,7 @@ use crate::addr::{Pfn, VaRange, VirtAddr};
 use crate::error::{Error, Result};
 use crate::flush::{FlushInProgress, Initiator, MmId};
 use crate::page_table::{PMD_LEVEL, Pte, TableId};
-use crate::program::{Pc, Program, ProgramName, PteFilter};
+use crate::program::{CompiledKernel, Instr, Pc, Program, ProgramName, PteFilter};
 
 use super::gather::MmuGather;
 use super::locks::LockKey;
@@ -302,6 +302,11 @@ impl Frame {
         self.force_flush = walk.force_flush;
         self.delay_rmap = walk.delay_rmap;
         self.break_pte = walk.break_pte;
+    }
+
+    /// The instructions of the program that runs, of a kernel's if it is not its own.
+    pub(super) fn code<'a>(&'a self, kernel: &'a CompiledKernel) -> &'a [Instr] {
+        &self.custom.as_deref().unwrap_or_else(|| kernel.program(self.program)).code
     }
 
     /// The program that runs.

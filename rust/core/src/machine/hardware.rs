@@ -161,7 +161,7 @@ impl Machine {
             }
         }
         let start = addr.align_down(size.shift());
-        tlbs.insert(
+        tlbs.insert_missed(
             cpu.index(),
             pcid,
             TlbEntry {

@@ -9,6 +9,7 @@ use rustc_hash::FxHashMap;
 use super::flushed::Predicted;
 use super::in_flight::InFlight;
 use super::lab::evidence::LabEvidence;
+use super::lab::rseq::Rseq;
 use super::ledger::{Ledger, OpKind};
 use super::mask_evidence::MaskEvidence;
 use super::nesting::Nesting;
@@ -19,7 +20,7 @@ use super::tasks::Tasks;
 use super::traced::Traced;
 use crate::error::{Error, Result};
 use crate::flush::{FlushRequest, MmId, TlbFlushEvent};
-use crate::machine::{Counters, FileId, Machine, MachineConfig, Operation, Outcome};
+use crate::machine::{Counters, FileId, Machine, MachineConfig, Operation, Outcome, Probe};
 use crate::program::CompiledKernel;
 use crate::trace::{Event, EventKind, Recording};
 
@@ -242,6 +243,8 @@ pub(super) struct Driver<'a> {
     pub(super) lab: Option<Arc<LabEvidence>>,
     /// Where children that did not run yet will write their ids (lab only): task, address.
     pub(super) child_tids: FxHashMap<u32, u64>,
+    /// What the kernel owes the threads' `struct rseq` (lab only).
+    pub(super) rseq: Rseq,
     /// The event that flushes are booked on, and its task.
     pub(super) cause: (usize, u32),
     predicted: Vec<Predicted>,
@@ -302,6 +305,7 @@ impl<'a> Driver<'a> {
             is_lab: recording.meta.source == "lab",
             lab: (recording.meta.source == "lab").then(|| Arc::new(LabEvidence::new(recording))),
             child_tids: FxHashMap::default(),
+            rseq: Rseq::default(),
             cause: (0, 0),
             predicted: Vec::new(),
             ledger: Ledger::default(),
@@ -374,6 +378,7 @@ impl<'a> Driver<'a> {
         self.meet(&event)?;
         self.run_deferred(event.time_ns)?;
         self.set_now(event.time_ns);
+        self.rseq_due(row, event.time_ns)?;
         self.advance_reclaim(&event)?;
         if !matches!(event.kind(), EventKind::Switch | EventKind::MigrateTask) {
             self.finish_exec(&event)?;
@@ -403,6 +408,7 @@ impl<'a> Driver<'a> {
         match event.kind() {
             EventKind::Switch => {
                 self.switch(event)?;
+                self.rseq_after_switch(row, event)?;
                 self.visit_unseen(row, event)
             }
             EventKind::MigrateTask | EventKind::SetCpu => Ok(()), // the switches that follow say where it runs
@@ -437,6 +443,9 @@ impl<'a> Driver<'a> {
 
     /// Corrects the mask of the task's address space by what the recording shows of it.
     pub(super) fn follow_mask(&mut self, row: usize, event: &Event) -> Result<()> {
+        if self.is_lab && self.masks.is_some() {
+            return self.follow_idle(row);
+        }
         let Some(has_others) = self.masks.as_ref().and_then(|masks| masks.after(row)) else { return Ok(()) };
         let Some(task) = self.tasks.alive(event.task) else { return Ok(()) };
         let mm = self.machine.task_mm(task)?;
@@ -544,12 +553,25 @@ impl<'a> Driver<'a> {
 
     /// Books what the machine flushed since the last time on the current cause.
     pub(super) fn book(&mut self) {
+        self.book_but(|_| true);
+    }
+
+    /// The same of what the kernel did by itself: its faults are not those of user mode, which alone are recorded.
+    pub(super) fn book_by_kernel(&mut self) {
+        self.book_but(|probe| !matches!(probe, Probe::Fault { .. }));
+    }
+
+    fn book_but(&mut self, is_seen: impl Fn(&Probe) -> bool) {
         let (row, task) = self.cause;
+        if self.traced.is_none() && self.machine.engine_mut().is_log_empty() {
+            return;
+        }
         let (requests, events) = self.machine.engine_mut().take_log();
         let first = self.machine.engine().counters().nr_flush_requests - requests.len() as u64;
         let unnamed_mms = self.unnamed_mms();
         if let Some(traced) = &mut self.traced {
-            let probes = self.machine.take_probes();
+            let mut probes = self.machine.take_probes();
+            probes.retain(|hit| is_seen(&hit.probe));
             if !requests.is_empty() || !probes.is_empty() {
                 let (requests, events) = (requests.clone(), events.clone());
                 let unnamed_mms = unnamed_mms.clone();

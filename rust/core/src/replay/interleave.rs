@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::addr::{PAGE_SHIFT, VirtAddr};
 use crate::cpumask::CpuId;
@@ -50,11 +50,20 @@ impl Sign {
     }
 }
 
+/// An operation that a task has to do.
+#[derive(Clone, Debug)]
+struct Due {
+    /// Row of the event; several of one row follow each other.
+    row: usize,
+    operation: Operation,
+    /// The kernel does it by itself, in kernel mode: no record of its faults.
+    by_kernel: bool,
+}
+
 /// What a task of the recording has to do.
 #[derive(Clone, Debug, Default)]
 struct Actor {
-    /// Row of the event and operation; several of one row follow each other.
-    queue: VecDeque<(usize, Operation)>,
+    queue: VecDeque<Due>,
     doing: Option<(usize, Call)>,
     /// Signs given and not asked for.
     signs: VecDeque<Sign>,
@@ -79,6 +88,8 @@ pub(super) struct Interleaving {
     pub(super) probes: Vec<ProbeHit>,
     /// One entry ran alone, but CPUs switched while it ran.
     pub(super) is_alone: bool,
+    /// Operations of the machine that the kernel did by itself.
+    by_kernel: FxHashSet<u32>,
     /// Forks that are done: row, the machine's new task.
     forked: Vec<(usize, u32)>,
 }
@@ -91,13 +102,26 @@ impl Interleaving {
 
     /// Gives a task an operation to do after what it has to do already.
     pub(super) fn push(&mut self, task: u32, row: usize, operation: Operation) {
-        self.actors.entry(task).or_default().queue.push_back((row, operation));
+        self.actors.entry(task).or_default().queue.push_back(Due { row, operation, by_kernel: false });
     }
 
     /// Gives a task operations to do before what it has to do already.
     pub(super) fn push_first(&mut self, task: u32, row: usize, operations: Vec<Operation>) {
         let queue = &mut self.actors.entry(task).or_default().queue;
-        operations.into_iter().rev().for_each(|operation| queue.push_front((row, operation)));
+        let due = operations.into_iter().map(|operation| Due { row, operation, by_kernel: false });
+        due.rev().for_each(|due| queue.push_front(due));
+    }
+
+    /// Gives a task something that the kernel does by itself: before, or after, what it has to do already.
+    pub(super) fn push_by_kernel(&mut self, task: u32, row: usize, operation: Operation, is_first: bool) {
+        let queue = &mut self.actors.entry(task).or_default().queue;
+        let due = Due { row, operation, by_kernel: true };
+        if is_first { queue.push_front(due) } else { queue.push_back(due) }
+    }
+
+    /// Whether a probe was hit that the recording would not show: a fault in kernel mode.
+    pub(super) fn hides(&self, hit: &ProbeHit) -> bool {
+        matches!(hit.probe, Probe::Fault { .. }) && self.by_kernel.contains(&hit.op)
     }
 
     /// Whether a task has a call in progress.
@@ -166,8 +190,10 @@ impl Interleaving {
     /// Whether the accesses of a task have come beyond a page: they ascend.
     fn is_past(&self, task: u32, page: VirtAddr) -> bool {
         let Some(actor) = self.actors.get(&task) else { return false };
-        let of_call = actor.doing.as_ref().map(|(_, call)| call.operation());
-        match of_call.or_else(|| actor.queue.front().map(|(_, operation)| operation)) {
+        let of_user = |call: &&(usize, Call)| !self.by_kernel.contains(&call.1.op());
+        let of_call = actor.doing.as_ref().filter(of_user).map(|(_, call)| call.operation());
+        let next = actor.queue.iter().find(|due| !due.by_kernel);
+        match of_call.or_else(|| next.map(|due| &due.operation)) {
             Some(Operation::Access { addr, .. }) => VirtAddr(*addr).align_down(PAGE_SHIFT) > page,
             _ => false,
         }
@@ -180,7 +206,7 @@ impl Interleaving {
 
     /// The row of what a task has to do next.
     pub(super) fn next_row(&self, task: u32) -> Option<usize> {
-        self.actors.get(&task)?.queue.front().map(|(row, _)| *row)
+        self.actors.get(&task)?.queue.front().map(|due| due.row)
     }
 
     /// Does all that a task has to do.
@@ -238,7 +264,7 @@ impl Interleaving {
     fn accesses(&self, task: u32) -> bool {
         let Some(actor) = self.actors.get(&task) else { return false };
         let doing = actor.doing.as_ref().map(|(_, call)| call.operation());
-        matches!(doing.or_else(|| actor.queue.front().map(|(_, operation)| operation)), Some(Operation::Access { .. }))
+        matches!(doing.or_else(|| actor.queue.front().map(|due| &due.operation)), Some(Operation::Access { .. }))
     }
 
     fn nr_signs(&self, task: u32) -> usize {
@@ -288,13 +314,16 @@ impl Interleaving {
     fn step(&mut self, machine: &mut Machine, task: u32) -> Result<Turn> {
         let actor = self.actors.entry(task).or_default();
         if actor.doing.is_none() {
-            let Some((row, operation)) = actor.queue.pop_front() else { return Ok(Turn::Idle) };
+            let Some(Due { row, operation, by_kernel }) = actor.queue.pop_front() else { return Ok(Turn::Idle) };
             let of_machine = operation.task().unwrap_or_default();
             if !machine.runs(of_machine) {
                 bring_back(machine, of_machine)?;
             }
             let call = machine.begin(operation)?;
             self.causes.insert(call.op(), (row, task));
+            if by_kernel {
+                self.by_kernel.insert(call.op());
+            }
             actor.doing = Some((row, call));
         }
         let Some((row, call)) = &mut actor.doing else { return Ok(Turn::Idle) };
@@ -303,7 +332,8 @@ impl Interleaving {
         let progress = machine.advance(call)?;
         let nr_logged = machine.engine().counters().nr_flush_requests - before;
         for hit in machine.take_probes() {
-            actor.signs.extend(Sign::of(hit.probe));
+            let is_hidden = matches!(hit.probe, Probe::Fault { .. }) && self.by_kernel.contains(&hit.op);
+            actor.signs.extend(Sign::of(hit.probe).filter(|_| !is_hidden));
             self.probes.push(hit);
         }
         // A request gives its sign when it begins; one that is made at once (the split of a huge page), when it is logged.
@@ -318,7 +348,7 @@ impl Interleaving {
                     self.forked.extend(u32::try_from(child).map(|child| (*row, child)));
                 }
                 // Accesses of one event are one thing to do.
-                if actor.queue.front().is_none_or(|(next, _)| next != row) {
+                if actor.queue.front().is_none_or(|next| next.row != *row) {
                     actor.signs.push_back(Sign::Return(*row));
                 }
                 actor.doing = None;

@@ -116,6 +116,8 @@ pub struct Ledger {
     rows: Vec<(String, LedgerRow)>,
     /// Where the row of a kind stands.
     places: FxHashMap<OpKind, u32>,
+    /// The kind asked for last, which is mostly the next one too.
+    last: Option<(OpKind, u32)>,
 }
 
 impl PartialEq for Ledger {
@@ -154,10 +156,14 @@ impl Ledger {
     }
 
     fn row(&mut self, kind: OpKind) -> &mut LedgerRow {
-        let place = *self.places.entry(kind).or_insert_with(|| {
-            self.rows.push((kind.name(), LedgerRow::default()));
-            self.rows.len() as u32 - 1
-        });
+        let place = match self.last {
+            Some((last, place)) if last == kind => place,
+            _ => *self.places.entry(kind).or_insert_with(|| {
+                self.rows.push((kind.name(), LedgerRow::default()));
+                self.rows.len() as u32 - 1
+            }),
+        };
+        self.last = Some((kind, place));
         &mut self.rows[place as usize].1
     }
 }

@@ -122,8 +122,9 @@ fn count_open(calls: &[Holder], newest: usize, margin_ns: u64, nested: &mut FxHa
         }
         for (own, other) in [(old, &new), (&new, old)] {
             // Both open their gather a margin after they got their lock, and looking takes as long again.
-            let asked_ns = own.start_ns + 2 * margin_ns;
-            if other.start_ns + margin_ns < asked_ns && asked_ns + margin_ns < other.end_ns {
+            let after = |time_ns: u64, nr_margins: u64| time_ns.saturating_add(margin_ns.saturating_mul(nr_margins));
+            let asked_ns = after(own.start_ns, 2);
+            if after(other.start_ns, 1) < asked_ns && after(asked_ns, 1) < other.end_ns {
                 *nested.entry(own.row).or_default() += 1;
             }
         }

@@ -296,7 +296,7 @@ impl Driver<'_> {
         } else {
             self.parallel_outcomes.push(ParallelOutcome { row: first, nr_entries, nr_exact, nr_schedules });
         }
-        Ok(())
+        (first..=last).try_for_each(|row| self.follow_idle(row))
     }
 
     fn lead_to_event(&mut self, interleaving: &mut Interleaving, row: usize) -> Result<()> {
@@ -341,6 +341,7 @@ impl Driver<'_> {
                     interleaving.leave_atomic(&mut self.machine, running)?;
                 }
                 self.switch(&event)?;
+                self.lead_rseq(interleaving, row, &event)?;
                 self.visit_unseen(row, &event)
             }
             EventKind::Fsync | EventKind::Ftruncate | EventKind::Fpunch | EventKind::ClearRefs => {
@@ -444,7 +445,7 @@ impl Driver<'_> {
                 unnamed_mms: unnamed_mms.clone(),
             });
         }
-        for hit in &interleaving.probes {
+        for hit in interleaving.probes.iter().filter(|hit| !interleaving.hides(hit)) {
             if let Some(&(row, task)) = interleaving.causes.get(&hit.op) {
                 traces.push(Traced {
                     row,

@@ -79,7 +79,7 @@ impl Driver<'_> {
             return self.dispatch(row, event);
         }
         let Some(parent) = self.ensure_running(event.task, event.cpu)? else { return Ok(()) };
-        self.see_child_tid(event);
+        self.see_child(event, false);
         interleaving.push(event.task, row, Operation::Fork { task: parent });
         Ok(())
     }

@@ -168,12 +168,15 @@ impl Driver<'_> {
         }
         let Some(parent) = self.ensure_running(event.task, event.cpu)? else { return Ok(()) };
         let shares = event.flags & (SHARES_MM | THREAD) != 0;
-        self.see_child_tid(event);
+        self.see_child(event, shares);
         self.new_task(parent, event.a5, shares)
     }
 
-    /// Where the child of a fork call will write its id.
-    pub(super) fn see_child_tid(&mut self, event: &Event) {
+    /// Where the child of a fork call will write its id, and has its block.
+    pub(super) fn see_child(&mut self, event: &Event, is_thread: bool) {
+        if self.is_lab {
+            self.rseq.see_child(event, u32::try_from(event.a5).unwrap_or(TASK_OTHER), is_thread);
+        }
         if self.is_lab && event.nr == CLONE && event.a0 & CLONE_CHILD_SETTID != 0 {
             self.child_tids.insert(u32::try_from(event.a5).unwrap_or(TASK_OTHER), event.a3);
         }

@@ -159,8 +159,20 @@ impl SetArray {
     ///
     /// Returns the tag of the entry that made room, by being overwritten or evicted. The array must not be absent.
     pub fn insert(&mut self, cpu: usize, key: Key, global: bool, data: u64) -> Option<u64> {
-        let tag = key.tag(global);
-        let (displaced, set, slot) = if let Some((set, slot)) = self.find(cpu, key) {
+        let found = self.find(cpu, key);
+        self.put(cpu, key.tag(global), data, found)
+    }
+
+    /// As [`Self::insert`], of a key of which a look-up has just found no entry.
+    pub fn insert_absent(&mut self, cpu: usize, key: Key, global: bool, data: u64) -> Option<u64> {
+        debug_assert!(self.find(cpu, key).is_none(), "there is an entry");
+        self.put(cpu, key.tag(global), data, None)
+    }
+
+    /// Puts an entry in, over the one found.
+    #[inline]
+    fn put(&mut self, cpu: usize, tag: u64, data: u64, found: Option<(usize, usize)>) -> Option<u64> {
+        let (displaced, set, slot) = if let Some((set, slot)) = found {
             self.touch(cpu, set, slot);
             // An ordered set keeps its most recently used entry in front.
             let slot = if self.replacement == Replacement::Lru { self.base(cpu, set) } else { slot };
@@ -186,7 +198,16 @@ impl SetArray {
         let (base, ways) = (self.base(cpu, set), self.ways);
         match self.replacement {
             Replacement::Lru | Replacement::Fifo => {
-                self.bring_to_front(base, base + ways - 1);
+                // Entries stand in front: no more need to move than there are.
+                let tags = &mut self.tags[base..base + ways];
+                let nr_behind = tags.iter().position(|&tag| tag == 0).unwrap_or(ways - 1);
+                let victim = tags[nr_behind];
+                let data = &mut self.data[base..base + ways];
+                for way in (0..nr_behind).rev() {
+                    tags[way + 1] = tags[way];
+                    data[way + 1] = data[way];
+                }
+                tags[0] = victim;
                 base
             }
             Replacement::TreePlru => {
@@ -219,11 +240,14 @@ impl SetArray {
     /// Moves a slot to the front of its set and the slots before it one back.
     #[inline]
     fn bring_to_front(&mut self, base: usize, slot: usize) {
-        let (tag, data) = (self.tags[slot], self.data[slot]);
-        self.tags.copy_within(base..slot, base + 1);
-        self.data.copy_within(base..slot, base + 1);
-        self.tags[base] = tag;
-        self.data[base] = data;
+        let (tags, data) = (&mut self.tags[base..=slot], &mut self.data[base..=slot]);
+        // Sets are short: a loop is over before a call of memmove would begin.
+        let (tag, word) = (tags[slot - base], data[slot - base]);
+        for way in (1..tags.len()).rev() {
+            tags[way] = tags[way - 1];
+            data[way] = data[way - 1];
+        }
+        (tags[0], data[0]) = (tag, word);
     }
 
     #[inline]

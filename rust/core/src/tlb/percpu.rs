@@ -158,6 +158,16 @@ impl Tlbs {
     /// An entry of the same page and size that `pcid` could use (its own or a global one) is replaced; a global entry
     /// replaces those of every PCID. An entry of a size that no array holds is not cached.
     pub fn insert(&mut self, cpu: usize, pcid: u16, entry: TlbEntry) {
+        self.insert_after(cpu, pcid, entry, false);
+    }
+
+    /// As [`Self::insert`], of an entry for an address of which [`Self::lookup`] has just found nothing.
+    pub fn insert_missed(&mut self, cpu: usize, pcid: u16, entry: TlbEntry) {
+        self.insert_after(cpu, pcid, entry, true);
+    }
+
+    #[inline]
+    fn insert_after(&mut self, cpu: usize, pcid: u16, entry: TlbEntry, is_absent: bool) {
         debug_assert!(
             entry.vpn.0.is_multiple_of(entry.size.base_pages()),
             "{:?} is not aligned to its {:?}",
@@ -180,7 +190,12 @@ impl Tlbs {
                     private_copy
                 });
             }
-            fill(array, holdings, cpu, key, entry.global, data);
+            if is_absent && !array.is_absent() {
+                let displaced = array.insert_absent(cpu, key, entry.global, data);
+                holdings.insert_tlb(key.tag(entry.global), displaced);
+            } else {
+                fill(array, holdings, cpu, key, entry.global, data);
+            }
         }
     }
 

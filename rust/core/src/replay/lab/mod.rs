@@ -12,6 +12,7 @@ mod entries;
 pub(super) mod evidence;
 pub(super) mod model;
 pub(super) mod recorded;
+pub(super) mod rseq;
 pub(super) mod runner;
 mod unseen;
 

@@ -159,6 +159,7 @@ impl Driver<'_> {
             }
             self.run(&Operation::Exit { task: visitor })?;
         }
+        self.rseq.has_block(index, heap);
         self.note("the lab's runner: image taken over");
         self.discard_log();
         Ok(())

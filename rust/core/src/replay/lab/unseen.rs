@@ -10,6 +10,8 @@
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
+use super::runner::is_since;
+use crate::cpumask::CpuId;
 use crate::error::Result;
 use crate::machine::Operation;
 use crate::replay::driver::Driver;
@@ -21,6 +23,8 @@ use crate::trace::{Event, EventKind, FlushKind, Recording};
 pub(in crate::replay) struct Unseen {
     /// Rows of switches to idle after which the CPU loaded another address space.
     switches: FxHashSet<usize>,
+    /// By row of an event: address space, mask and time in ns of its last request, where the kernel clears masks eagerly.
+    masks: FxHashMap<usize, (u32, u64, u64)>,
 }
 
 /// What runs on a CPU, as far as switches show it.
@@ -44,6 +48,7 @@ impl Unseen {
             .collect();
         order.sort_unstable();
         let mut found = Self::default();
+        let is_eager = !is_since(recording.meta.kernel.as_deref().unwrap_or_default(), (6, 14));
         let mut cpus: FxHashMap<u16, Running> = FxHashMap::default();
         let mut ending: FxHashSet<u32> = FxHashSet::default();
         for (_, is_switch, row) in order {
@@ -58,6 +63,11 @@ impl Unseen {
             }
             let flush = flushes.get(row);
             match FlushKind::from_number(flush.kind) {
+                Some(FlushKind::MmRange) if is_eager => {
+                    if let Ok(cause) = usize::try_from(flush.op_event) {
+                        found.masks.insert(cause, (flush.mm, flush.mask, flush.time_ns));
+                    }
+                }
                 Some(FlushKind::ExitMmap) => {
                     ending.insert(flush.mm);
                 }
@@ -94,9 +104,44 @@ impl Driver<'_> {
             return Ok(());
         }
         self.note("switch to another address space that only its flush shows");
-        let foreign = self.foreign(event.cpu)?;
+        self.visit_foreign(event.cpu)
+    }
+
+    /// After an event whose flushes were predicted: an idle CPU that its last request did not find in the mask any more has
+    /// loaded another address space since it was last seen. The prediction stands as it is.
+    pub(in crate::replay) fn follow_idle(&mut self, row: usize) -> Result<()> {
+        let known = self.lab.as_ref().and_then(|lab| lab.unseen.masks.get(&row).copied());
+        let Some((number, mask, time_ns)) = known else { return Ok(()) };
+        let Some(mm) = self.lab_mm(number.into()) else { return Ok(()) };
+        let events = &self.recording.events;
+        // A flush that nothing else claims belongs to the task's latest fault, however long after.
+        let next = (row + 1..events.len()).find(|&later| events.task[later] == events.task[row]);
+        if events.end_ns[row] < time_ns && next.is_none_or(|next| events.time_ns[next] < time_ns) {
+            return Ok(());
+        }
+        let switched: FxHashSet<u16> = (row..events.len())
+            .take_while(|&later| events.time_ns[later] <= time_ns)
+            .filter(|&later| events.kind[later] == EventKind::Switch.number())
+            .map(|later| events.cpu[later])
+            .collect();
+        let is_gone = |cpu: &CpuId| {
+            let is_idle = self.machine.cpu(*cpu).is_some_and(|cpu| cpu.curr.is_none());
+            is_idle && mask.checked_shr(cpu.0.into()).is_some_and(|bits| bits & 1 == 0) && !switched.contains(&cpu.0)
+        };
+        let gone: Vec<CpuId> = self.machine.engine().mm_cpumask(mm).iter().filter(is_gone).collect();
+        for cpu in gone {
+            self.note("idle CPU found to have left mm_cpumask, corrected");
+            self.visit_foreign(cpu.0)?;
+            self.discard_log();
+        }
+        Ok(())
+    }
+
+    /// Whatever ran on an idle CPU, and left it idle.
+    fn visit_foreign(&mut self, cpu: u16) -> Result<()> {
+        let foreign = self.foreign(cpu)?;
         for task in [Some(foreign), None] {
-            self.run(&Operation::Schedule { cpu: event.cpu.into(), task })?;
+            self.run(&Operation::Schedule { cpu: cpu.into(), task })?;
         }
         Ok(())
     }

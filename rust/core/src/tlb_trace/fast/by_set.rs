@@ -41,6 +41,7 @@ pub(super) fn access(cpu: &mut FastCpu, size: PageSize, addresses: &[u64], nr_th
     if !done.iter().all(|&(_, is_fine)| is_fine) {
         return false;
     }
+    cpu.is_in_order = false;
     for (group, (theirs, _)) in done.iter().enumerate() {
         let is_theirs = |set: usize| set & (nr_threads - 1) == group;
         cpu.l1.take_sets(&theirs.l1, size, is_theirs);

@@ -1,9 +1,12 @@
-//! The common first levels, sets of 4, 6 or 8 ways under LRU, in loops that the compiler sees through.
+//! The common first levels, sets of 4, 6 or 8 ways under LRU, each by the loop that suits the stream.
 //!
-//! An access to the newest key of its set changes nothing: one comparison, and 84 to 93 of 100 accesses of real programs
-//! end there. One to the second newest swaps two words. The rest shifts the set without a branch, and its key is written
-//! behind the misses always, but counted only if it was one.
+//! Where most accesses hit, they go through the [`cascade`]; where most miss, through whole sets in wide registers
+//! ([`packed`]). A CPU without such registers has the plain loop here: an access to the newest key of its set changes
+//! nothing, one comparison, and 84 to 93 of 100 accesses of real programs end there. One to the second newest swaps two
+//! words. The rest shifts the set without a branch, and its key is written behind the misses always, but counted only if
+//! it was one.
 
+use super::cascade;
 use super::ordered::Ordered;
 use super::packed;
 
@@ -21,11 +24,12 @@ pub(super) fn access(
     addresses: &[u64],
     misses: &mut Vec<u64>,
     is_random: bool,
+    scratch: &mut cascade::Scratch,
 ) -> u64 {
     match array.ways() {
-        4 => access_ways::<4>(array, context, shift, addresses, misses, is_random),
-        6 => access_ways::<6>(array, context, shift, addresses, misses, is_random),
-        _ => access_ways::<8>(array, context, shift, addresses, misses, is_random),
+        4 => access_ways::<4>(array, context, shift, addresses, misses, is_random, scratch),
+        6 => access_ways::<6>(array, context, shift, addresses, misses, is_random, scratch),
+        _ => access_ways::<8>(array, context, shift, addresses, misses, is_random, scratch),
     }
 }
 
@@ -36,13 +40,17 @@ fn access_ways<const W: usize>(
     addresses: &[u64],
     misses: &mut Vec<u64>,
     is_random: bool,
+    scratch: &mut cascade::Scratch,
 ) -> u64 {
+    let takes_cascade = addresses.len() >= cascade::MIN_ACCESSES && cascade::takes(std::iter::once(&*array));
     let sets = array.keys_mut().as_chunks_mut::<W>().0;
     let mut out = Misses::behind(misses, addresses.len());
     let mut bits = 0;
     if is_random && packed::takes(W) {
         bits = packed::differing_bits(0, addresses);
         packed::access_sets(sets, context, shift, addresses, &mut out);
+    } else if takes_cascade {
+        bits = cascade::access(sets, (context, shift), addresses, &mut out, scratch);
     } else {
         for &address in addresses {
             bits |= address;
@@ -103,11 +111,43 @@ impl<'a> Misses<'a> {
         self.nr_new += usize::from(is_miss);
     }
 
+    /// The place behind what was counted, for a loop that holds it in registers: a count behind a reference would be
+    /// written to memory and read again with every key.
+    #[inline]
+    pub(super) fn cursor(&self) -> Cursor {
+        // SAFETY: at most `nr_max` were counted, within the room.
+        Cursor { next: unsafe { self.next.add(self.nr_new) }, nr_new: 0, nr_max: self.nr_max - self.nr_new }
+    }
+
+    /// Counts what was put at a cursor.
+    #[inline]
+    pub(super) fn advance(&mut self, cursor: &Cursor) {
+        self.nr_new += cursor.nr_new;
+    }
+
     /// Keeps what was counted.
     pub(super) fn keep(self) {
         let len = self.all.len() + self.nr_new;
         // SAFETY: the first `nr_new` words of the room were written by `put`.
         unsafe { self.all.set_len(len) };
+    }
+}
+
+/// A place in [`Misses`], to go on from; nothing else is put there meanwhile.
+pub(super) struct Cursor {
+    next: *mut u64,
+    nr_new: usize,
+    nr_max: usize,
+}
+
+impl Cursor {
+    /// As [`Misses::put`], for as many accesses as there are still to come.
+    #[inline]
+    pub(super) fn put(&mut self, key: u64, is_miss: bool) {
+        debug_assert!(self.nr_new <= self.nr_max, "more keys than there are accesses");
+        // SAFETY: as for `Misses::put`: this is within its room.
+        unsafe { self.next.add(self.nr_new).write(key) };
+        self.nr_new += usize::from(is_miss);
     }
 }
 
@@ -136,8 +176,15 @@ mod tests {
                 let (mut array, mut other) = (Ordered::new(geometry, true), Ordered::new(geometry, true));
                 let mut misses = Vec::new();
                 let mut expected = Vec::new();
-                for addresses in sequence(nr_pages, 5000).chunks(777) {
-                    access(&mut array, context(3, PageSize::Size4K), 12, addresses, &mut misses, is_random);
+                let mut scratch = cascade::Scratch::new();
+                let context = context(3, PageSize::Size4K);
+                let sizes = [777, 2100, 100, 1024, 1, 999];
+                let all = sequence(nr_pages, 5001);
+                let mut rest = &all[..];
+                for size in sizes {
+                    let (addresses, others) = rest.split_at(size);
+                    rest = others;
+                    access(&mut array, context, 12, addresses, &mut misses, is_random, &mut scratch);
                     for &address in addresses {
                         let key = Key::new(3, VirtAddr(address), PageSize::Size4K);
                         if !other.access(key) {

@@ -1,5 +1,6 @@
 //! The first level: an array for each page size, of which an access looks up the one of its page's size.
 
+use super::cascade;
 use super::dense;
 use super::key::{EMPTY, Key, context};
 use super::mixed;
@@ -15,6 +16,7 @@ pub(super) struct FirstLevel {
     /// Whether at least a quarter of the block before missed: then branches would be mispredicted all the time.
     is_random: bool,
     scratch: mixed::Scratch,
+    passes: cascade::Scratch,
 }
 
 impl FirstLevel {
@@ -24,6 +26,7 @@ impl FirstLevel {
             arrays: PageSize::ALL.map(|size| Ordered::new(geometry.l1(size), is_lru)),
             is_random: false,
             scratch: mixed::Scratch::new(),
+            passes: cascade::Scratch::new(),
         }
     }
 
@@ -35,7 +38,7 @@ impl FirstLevel {
             let array = &mut self.arrays[size as usize];
             let context = context(pcid, size);
             if dense::takes(array) {
-                dense::access(array, context, size.shift(), addresses, misses, self.is_random)
+                dense::access(array, context, size.shift(), addresses, misses, self.is_random, &mut self.passes)
             } else {
                 access_any(array, context, size.shift(), addresses, misses)
             }
@@ -76,6 +79,27 @@ impl FirstLevel {
         }
     }
 
+    /// The sets after accesses of which none hit: the latest of each come before those that it held.
+    pub(super) fn take_newest(&mut self, size: PageSize, context: u64, addresses: &[u64]) {
+        let array = &mut self.arrays[size as usize];
+        let (ways, mut nr_open) = (array.ways(), array.nr_sets());
+        let mut newest = Ordered::of_shape(array);
+        let mut nr_taken = vec![0; array.nr_sets()];
+        for address in addresses.iter().rev() {
+            let key = Key(context | address >> size.shift());
+            let set = array.set_index(key);
+            if nr_taken[set] < ways {
+                newest.keys_mut()[set * ways + nr_taken[set]] = key.0;
+                nr_taken[set] += 1;
+                nr_open -= usize::from(nr_taken[set] == ways);
+                if nr_open == 0 {
+                    break;
+                }
+            }
+        }
+        array.put_before(&newest, &nr_taken);
+    }
+
     /// Goes on to what `later` became, which began with empty sets where this left off, without an event between; under
     /// LRU. `misses` are those of `later` in order, all or up to the moment when its sets were full: those that were hits
     /// in truth are taken out.
@@ -106,8 +130,8 @@ impl FirstLevel {
 
     fn access_mixed(&mut self, pages: &PageMap, pcid: u16, addresses: &[u64], misses: &mut Vec<u64>) -> u64 {
         if mixed::takes(&self.arrays) {
-            let Self { arrays, scratch, is_random } = self;
-            return mixed::access(arrays, pcid, pages, addresses, misses, scratch, *is_random);
+            let Self { arrays, scratch, passes, is_random } = self;
+            return mixed::access(arrays, pcid, pages, addresses, misses, (scratch, passes), *is_random);
         }
         let mut bits = 0;
         for &address in addresses {

@@ -1,11 +1,13 @@
 //! Pages of several sizes through first-level arrays of four ways each: first the key and the set of every access, in
 //! wide registers, then the sets, which lie one array after the other.
 
+use super::cascade::{self, BySize};
+use super::compact;
 use super::dense::{Misses, touch};
 use super::key::context;
 use super::ordered::Ordered;
 use super::packed;
-use crate::addr::PageSize;
+use crate::addr::{PAGE_SHIFT, PageSize};
 use crate::tlb_trace::page_map::{PageMap, SizeCache};
 
 const WAYS: usize = 4;
@@ -30,7 +32,7 @@ impl Scratch {
     }
 }
 
-/// How the pages of one size become keys and numbers of sets.
+/// How the numbers of 4 KiB pages become keys of pages of one size, and numbers of sets.
 #[derive(Clone, Copy, Default)]
 struct Rule {
     context: u64,
@@ -41,8 +43,8 @@ struct Rule {
 
 impl Rule {
     #[inline]
-    const fn apply(self, address: u64) -> (u64, u32) {
-        let number = address >> self.shift;
+    const fn apply(self, page: u64) -> (u64, u32) {
+        let number = page >> self.shift;
         (self.context | number, (self.first_set + (number & self.mask)) as u32)
     }
 }
@@ -59,38 +61,65 @@ pub(super) fn access(
     pages: &PageMap,
     addresses: &[u64],
     misses: &mut Vec<u64>,
-    scratch: &mut Scratch,
+    (scratch, passes): (&mut Scratch, &mut cascade::Scratch),
     is_random: bool,
 ) -> u64 {
+    let takes_cascade = addresses.len() >= cascade::MIN_ACCESSES && cascade::takes(arrays.iter());
     let Scratch { sizes, sets, keys, numbers } = scratch;
     sets.clear();
     let rules = PageSize::ALL.map(|size| {
         let array = &arrays[size as usize];
         let first_set = sets.len() as u64;
         sets.extend_from_slice(array.keys().as_chunks::<WAYS>().0);
-        Rule { context: context(pcid, size), shift: size.shift(), mask: array.nr_sets() as u64 - 1, first_set }
+        Rule {
+            context: context(pcid, size),
+            shift: size.shift() - PAGE_SHIFT,
+            mask: array.nr_sets() as u64 - 1,
+            first_set,
+        }
     });
     keys.resize(NEAR, 0);
     numbers.resize(NEAR, 0);
     let rule_of = |size: PageSize| rules[size as usize];
-    let ranges: Vec<_> = pages.ranges().iter().map(|&(start, end, size)| (start, end - start, rule_of(size))).collect();
-    let mut out = Misses::behind(misses, addresses.len());
-    let mut bits = 0;
-    for addresses in addresses.chunks(NEAR) {
-        let (keys, numbers) = (&mut keys[..addresses.len()], &mut numbers[..addresses.len()]);
-        bits |= packed::differing_bits(0, addresses);
+    let ranges = pages.ranges().iter();
+    let ranges: Vec<_> =
+        ranges.map(|&(start, end, size)| (start >> PAGE_SHIFT, (end - start) >> PAGE_SHIFT, rule_of(size))).collect();
+    // Numbers of 4 KiB pages become keys, and the numbers of their sets.
+    let mut find_keys = |keys: &mut [u64], numbers: &mut [u32]| {
         if ranges.len() <= MAX_RANGES {
-            split(rule_of(pages.default()), &ranges, addresses, keys, numbers);
+            split(rule_of(pages.default()), &ranges, keys, numbers);
         } else {
-            for ((&address, key), number) in addresses.iter().zip(&mut *keys).zip(&mut *numbers) {
-                (*key, *number) = rules[sizes.size_index(pages, address)].apply(address);
+            for (key, number) in keys.iter_mut().zip(numbers) {
+                (*key, *number) = rules[sizes.size_index(pages, *key << PAGE_SHIFT)].apply(*key);
             }
         }
-        if is_random && packed::takes(WAYS) {
-            packed::access_keys(sets, keys, numbers, &mut out);
-        } else {
-            for (&key, &number) in keys.iter().zip(&*numbers) {
-                touch(&mut sets[number as usize], key, &mut out);
+    };
+    let mut out = Misses::behind(misses, addresses.len());
+    let mut bits = 0;
+    if takes_cascade && !is_random {
+        let by_size = |size: usize| rules.get(size).map_or((0, 0), |rule| (rule.mask as u8, rule.first_set as u8));
+        let numbering = BySize { sizes: [0, 1, 2, 3].map(by_size) };
+        // Who repeats a page of 4 KiB repeats it whatever its size.
+        let keys_of = |addresses: &[u64], keys: &mut [u64]| {
+            let (nr_keys, bits) = compact::drop_repeats(0, PAGE_SHIFT, addresses, keys);
+            find_keys(&mut keys[..nr_keys], &mut numbers[..nr_keys]);
+            (nr_keys, bits)
+        };
+        bits = cascade::access_with(sets, numbering, addresses, keys_of, &mut out, passes);
+    } else {
+        for addresses in addresses.chunks(NEAR) {
+            let (keys, numbers) = (&mut keys[..addresses.len()], &mut numbers[..addresses.len()]);
+            bits |= packed::differing_bits(0, addresses);
+            for (key, &address) in keys.iter_mut().zip(addresses) {
+                *key = address >> PAGE_SHIFT;
+            }
+            find_keys(keys, numbers);
+            if is_random && packed::takes(WAYS) {
+                packed::access_keys(sets, keys, numbers, &mut out);
+            } else {
+                for (&key, &number) in keys.iter().zip(&*numbers) {
+                    touch(&mut sets[number as usize], key, &mut out);
+                }
             }
         }
     }
@@ -104,49 +133,44 @@ pub(super) fn access(
     bits
 }
 
-fn split(default: Rule, ranges: &[(u64, u64, Rule)], addresses: &[u64], keys: &mut [u64], numbers: &mut [u32]) {
+fn split(default: Rule, ranges: &[(u64, u64, Rule)], keys: &mut [u64], numbers: &mut [u32]) {
     #[cfg(target_arch = "x86_64")]
     if packed::is_available() {
         // SAFETY: the CPU has the features.
-        unsafe { split_wide(default, ranges, addresses, keys, numbers) };
+        unsafe { split_wide(default, ranges, keys, numbers) };
         return;
     }
-    split_any(default, ranges, addresses, keys, numbers);
+    split_any(default, ranges, keys, numbers);
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512vl")]
-fn split_wide(default: Rule, ranges: &[(u64, u64, Rule)], addresses: &[u64], keys: &mut [u64], numbers: &mut [u32]) {
-    split_any(default, ranges, addresses, keys, numbers);
+fn split_wide(default: Rule, ranges: &[(u64, u64, Rule)], keys: &mut [u64], numbers: &mut [u32]) {
+    split_any(default, ranges, keys, numbers);
 }
 
-/// The key and the set of each access; a loop for each number of ranges, so that the compiler can make it wide.
+/// The key, in place of the page, and the set of each access; a loop for each number of ranges, so that the compiler can make it wide.
 #[inline(always)]
 #[expect(clippy::inline_always, reason = "compiled with the features of its caller")]
-fn split_any(default: Rule, ranges: &[(u64, u64, Rule)], addresses: &[u64], keys: &mut [u64], numbers: &mut [u32]) {
+fn split_any(default: Rule, ranges: &[(u64, u64, Rule)], keys: &mut [u64], numbers: &mut [u32]) {
     match *ranges {
-        [] => split_ranges(default, [], addresses, keys, numbers),
-        [a] => split_ranges(default, [a], addresses, keys, numbers),
-        [a, b] => split_ranges(default, [a, b], addresses, keys, numbers),
-        [a, b, c] => split_ranges(default, [a, b, c], addresses, keys, numbers),
-        [a, b, c, d, ..] => split_ranges(default, [a, b, c, d], addresses, keys, numbers),
+        [] => split_ranges(default, [], keys, numbers),
+        [a] => split_ranges(default, [a], keys, numbers),
+        [a, b] => split_ranges(default, [a, b], keys, numbers),
+        [a, b, c] => split_ranges(default, [a, b, c], keys, numbers),
+        [a, b, c, d, ..] => split_ranges(default, [a, b, c, d], keys, numbers),
     }
 }
 
 #[inline(always)]
 #[expect(clippy::inline_always, reason = "compiled with the features of its caller")]
-fn split_ranges<const N: usize>(
-    default: Rule,
-    ranges: [(u64, u64, Rule); N],
-    addresses: &[u64],
-    keys: &mut [u64],
-    numbers: &mut [u32],
-) {
-    for ((&address, key), number) in addresses.iter().zip(keys).zip(numbers) {
-        let mut chosen = default.apply(address);
+fn split_ranges<const N: usize>(default: Rule, ranges: [(u64, u64, Rule); N], keys: &mut [u64], numbers: &mut [u32]) {
+    for (key, number) in keys.iter_mut().zip(numbers) {
+        let page = *key;
+        let mut chosen = default.apply(page);
         for (start, len, rule) in ranges {
-            let other = rule.apply(address);
-            let is_inside = address.wrapping_sub(start) < len;
+            let other = rule.apply(page);
+            let is_inside = page.wrapping_sub(start) < len;
             chosen.0 = if is_inside { other.0 } else { chosen.0 };
             chosen.1 = if is_inside { other.1 } else { chosen.1 };
         }

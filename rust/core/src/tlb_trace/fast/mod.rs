@@ -8,18 +8,23 @@
 //! Every event ends a block. Sets and rows are small arrays in the order of their eviction, newest first, so that the
 //! page which a row saw last is the first word of the row: an access to it changes nothing and costs one comparison.
 //!
+//! Where next to nothing hits the first level, [`scattered`] looks into the second only.
+//!
 //! Several threads share a long stream by time. Each runs the first level over its part from empty sets, which is right
 //! from the moment on that a set is full; [`FirstLevel::stitch`] then puts the sets of the part before under it and takes
 //! back the misses that were none. The second level is shared by sets. Where nearly everything misses, threads share all
 //! by sets ([`by_set`]).
 
 mod by_set;
+mod cascade;
+mod compact;
 mod dense;
 mod key;
 mod l1;
 mod mixed;
 mod ordered;
 mod packed;
+mod scattered;
 mod shared;
 mod stlb;
 mod walker;
@@ -43,6 +48,11 @@ const BLOCK: usize = 1 << 12;
 /// Misses that are worth a pass through the second level.
 const NR_KEPT: usize = 1 << 11;
 
+/// Hits of the first level in a block with which a stream counts as scattered.
+const MAX_SCATTERED_HITS: usize = 1 << 4;
+/// Accesses of a block of such a stream.
+const SCATTERED_BLOCK: usize = BLOCK << 1;
+
 /// One CPU.
 #[derive(Clone, Debug)]
 pub(super) struct FastCpu {
@@ -55,6 +65,10 @@ pub(super) struct FastCpu {
     /// The keys that missed the first level, and of these the second.
     misses: Vec<u64>,
     walks: Vec<u64>,
+    /// Whether next to nothing hit the first level of late.
+    is_scattered: bool,
+    /// What [`scattered`] needs is known to be true of both levels.
+    is_in_order: bool,
     /// What threads share.
     parts: Vec<shared::Part>,
 }
@@ -76,6 +90,8 @@ impl FastCpu {
             counts: Counts::default(),
             misses: Vec::with_capacity(NR_KEPT + BLOCK),
             walks: Vec::with_capacity(NR_KEPT + BLOCK),
+            is_scattered: false,
+            is_in_order: false,
             parts: Vec::new(),
         })
     }
@@ -93,6 +109,11 @@ impl FastCpu {
         self.counts.nr_l1_misses += misses.len() as u64;
         self.walks.clear();
         self.stlb.access(misses, &mut self.walks);
+        self.count_walks();
+    }
+
+    /// Takes what missed both levels through the walker.
+    fn count_walks(&mut self) {
         if self.walker.has_caches() {
             for &key in &self.walks {
                 self.walker.walk(Key(key), &mut self.counts);
@@ -131,6 +152,7 @@ impl Cpu for FastCpu {
     }
 
     fn event(&mut self, kind: EventKind) {
+        self.is_in_order = false;
         match kind {
             EventKind::Switch(pcid) => self.pcid = pcid,
             EventKind::FlushPcid(pcid) => self.flush_pcid(pcid),
@@ -152,18 +174,60 @@ impl Cpu for FastCpu {
 
 impl FastCpu {
     fn access_alone(&mut self, addresses: &[u64]) -> std::result::Result<(), usize> {
-        for (nr_block, block) in addresses.chunks(BLOCK).enumerate() {
-            let bits = self.l1.access(&self.pages, self.pcid, block, &mut self.misses);
-            if bits >> ADDRESS_BITS != 0 {
-                let at = block.iter().position(|address| address >> ADDRESS_BITS != 0).unwrap_or(0);
-                return Err(nr_block * BLOCK + at);
-            }
-            self.counts.nr_accesses += block.len() as u64;
-            if self.misses.len() >= NR_KEPT {
-                self.drain_kept();
-            }
+        let mut done = 0;
+        while done < addresses.len() {
+            let rest = &addresses[done..];
+            let (result, nr) = if self.is_scattered {
+                let nr = rest.len().min(SCATTERED_BLOCK);
+                (self.access_scattered(&rest[..nr]), nr)
+            } else {
+                let nr = rest.len().min(BLOCK);
+                (self.access_levels(&rest[..nr]), nr)
+            };
+            result.map_err(|at| done + at)?;
+            done += nr;
         }
         self.drain_kept();
+        Ok(())
+    }
+
+    /// At most a block of accesses, level by level.
+    fn access_levels(&mut self, block: &[u64]) -> std::result::Result<(), usize> {
+        self.is_in_order = false;
+        let nr_before = self.misses.len();
+        let bits = self.l1.access(&self.pages, self.pcid, block, &mut self.misses);
+        if bits >> ADDRESS_BITS != 0 {
+            return Err(block.iter().position(|address| address >> ADDRESS_BITS != 0).unwrap_or(0));
+        }
+        self.counts.nr_accesses += block.len() as u64;
+        if block.len() == BLOCK {
+            let nr_hits = BLOCK - (self.misses.len() - nr_before);
+            self.is_scattered = nr_hits <= MAX_SCATTERED_HITS;
+        }
+        if self.misses.len() >= NR_KEPT {
+            self.drain_kept();
+        }
+        Ok(())
+    }
+
+    /// The same where next to nothing hits the first level: from one hit to the next.
+    fn access_scattered(&mut self, block: &[u64]) -> std::result::Result<(), usize> {
+        let (mut done, mut nr_stops) = (0, 0);
+        while done < block.len() {
+            let nr_done = if block.len() - done >= scattered::MIN_ACCESSES && nr_stops < MAX_SCATTERED_HITS {
+                scattered::access(self, &block[done..])
+            } else {
+                0
+            };
+            done += nr_done;
+            nr_stops += 1;
+            // Where it can do nothing, what stands in its way may be gone after some accesses.
+            let nr_more = if nr_done > 0 { 1 } else { scattered::MIN_ACCESSES };
+            let levels = &block[done..block.len().min(done + nr_more)];
+            self.access_levels(levels).map_err(|at| done + at)?;
+            done += levels.len();
+        }
+        self.is_scattered = nr_stops < MAX_SCATTERED_HITS;
         Ok(())
     }
 

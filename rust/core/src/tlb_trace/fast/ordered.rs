@@ -30,6 +30,11 @@ impl Ordered {
         }
     }
 
+    /// An empty array of the shape of another.
+    pub(super) fn of_shape(other: &Self) -> Self {
+        Self { keys: vec![EMPTY; other.keys.len()], ..*other }
+    }
+
     /// Whether there is no slot at all, so that every access misses.
     #[inline]
     pub(super) const fn is_absent(&self) -> bool {

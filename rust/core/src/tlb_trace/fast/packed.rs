@@ -107,6 +107,39 @@ pub(super) fn access_lines(
     }
 }
 
+/// A stream of which next to nothing hits the first level, of as many ways as `nr_first`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Scattered {
+    /// What makes a key of a page number, which is an address without `shift` bits.
+    pub(super) context: u64,
+    pub(super) shift: u32,
+    /// The highest page number that can be packed.
+    pub(super) last: u64,
+    pub(super) nr_first: usize,
+}
+
+/// Accesses to sets of packed keys under LRU, each with the one base of `packing`; the keys of those that miss go to
+/// `misses`. Ends before the first access that cannot be packed, or that `stops` says yes to, which is asked about those
+/// whose page stands in one of the first places of its set. Returns how many were done.
+pub(super) fn access_scattered(
+    lines: &mut [Line],
+    ways: usize,
+    addresses: &[u64],
+    (set_bits, base): (u32, u32),
+    stream: Scattered,
+    misses: &mut Misses<'_>,
+    stops: &dyn Fn(usize) -> bool,
+) -> usize {
+    assert!(is_available() && (1..=LINE_WAYS).contains(&ways), "asked for on a CPU that cannot, or for {ways} ways");
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: the CPU has the features.
+    unsafe {
+        x86::access_scattered(lines, ways, addresses, (set_bits, base), stream, misses, stops)
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    0
+}
+
 /// The ways of a [`Line`].
 pub(super) const LINE_WAYS: usize = 16;
 
@@ -121,13 +154,17 @@ mod x86 {
     use std::arch::x86_64::{
         _mm256_cmpeq_epi64_mask, _mm256_loadu_si256, _mm256_mask_alignr_epi64, _mm256_set1_epi64x, _mm256_storeu_si256,
         _mm512_and_si512, _mm512_cmpeq_epi32_mask, _mm512_cmpeq_epi64_mask, _mm512_load_si512, _mm512_loadu_si512,
-        _mm512_mask_alignr_epi32, _mm512_mask_alignr_epi64, _mm512_maskz_compress_epi64, _mm512_set1_epi32,
-        _mm512_set1_epi64, _mm512_store_si512, _mm512_storeu_si512,
+        _mm512_mask_alignr_epi32, _mm512_mask_alignr_epi64, _mm512_maskz_compress_epi64, _mm512_permutex2var_epi32,
+        _mm512_set1_epi32, _mm512_set1_epi64, _mm512_store_si512, _mm512_storeu_si512,
     };
 
+    use super::super::cascade::prefetch;
     use super::super::dense::Misses;
     use super::super::key::context_of;
-    use super::{COMPRESSED_AT_ONCE, LINE_WAYS, Line, Packing};
+    use super::{COMPRESSED_AT_ONCE, LINE_WAYS, Line, Packing, Scattered};
+
+    /// How many words ahead a stream is fetched where each access costs several cycles.
+    const AHEAD: usize = 1 << 9;
 
     /// From the front up to the key found, or up to the last way if none was: the slots that shift back by one.
     const fn slots_to_shift(hits: u32, ways: usize) -> u32 {
@@ -148,20 +185,24 @@ mod x86 {
         addresses: &[u64],
         out: &mut Misses<'_>,
     ) {
+        let mut cursor = out.cursor();
         for &address in addresses {
             let key = context | address >> shift;
             let set = &mut sets[key as usize & (sets.len() - 1)];
             let hits = if W == 4 { touch_4(set.as_mut_slice(), key) } else { touch_8(set.as_mut_slice(), key) };
-            out.put(key, hits == 0);
+            cursor.put(key, hits == 0);
         }
+        out.advance(&cursor);
     }
 
     #[target_feature(enable = "avx512f,avx512vl,bmi1")]
     pub(super) fn access_keys(sets: &mut [[u64; 4]], keys: &[u64], numbers: &[u32], out: &mut Misses<'_>) {
+        let mut cursor = out.cursor();
         for (&key, &number) in keys.iter().zip(numbers) {
             let hits = touch_4(sets[number as usize].as_mut_slice(), key);
-            out.put(key, hits == 0);
+            cursor.put(key, hits == 0);
         }
+        out.advance(&cursor);
     }
 
     #[target_feature(enable = "avx512f,avx512vl,bmi1,popcnt")]
@@ -232,11 +273,12 @@ mod x86 {
     ) {
         debug_assert!(ways <= LINE_WAYS);
         let Some((&(_, base), others)) = packing.bases.split_first() else { return };
+        let mut cursor = misses.cursor();
         if others.is_empty() {
             for &key in keys {
                 let (set, page) = packing.place(key);
                 let hits = touch_line(&mut lines[set], ways, base | page);
-                misses.put(key, hits == 0);
+                cursor.put(key, hits == 0);
             }
         } else {
             for &key in keys {
@@ -246,9 +288,10 @@ mod x86 {
                     base = std::hint::select_unpredictable(context == context_of(key), other, base);
                 }
                 let hits = touch_line(&mut lines[set], ways, base | page);
-                misses.put(key, hits == 0);
+                cursor.put(key, hits == 0);
             }
         }
+        misses.advance(&cursor);
     }
 
     #[target_feature(enable = "avx512f,avx512vl,bmi1")]
@@ -263,5 +306,79 @@ mod x86 {
             _mm512_store_si512(line.0.as_mut_ptr().cast(), new);
             hits
         }
+    }
+
+    #[target_feature(enable = "avx512f,avx512vl,bmi1,bmi2")]
+    pub(super) fn access_scattered(
+        lines: &mut [Line],
+        ways: usize,
+        addresses: &[u64],
+        (set_bits, base): (u32, u32),
+        stream: Scattered,
+        misses: &mut Misses<'_>,
+        stops: &dyn Fn(usize) -> bool,
+    ) -> usize {
+        let first_places = (1_u32 << stream.nr_first) - 1;
+        let mut at = 0;
+        loop {
+            at += miss_run(lines, ways, &addresses[at..], (set_bits, base), stream, misses);
+            let Some(&address) = addresses.get(at) else { return at };
+            // One that the second level holds, most likely.
+            let number = address >> stream.shift;
+            if number > stream.last {
+                return at;
+            }
+            let line = &mut lines[number as usize & ((1 << set_bits) - 1)];
+            let packed = base | (number >> set_bits) as u32;
+            let place = line.0.iter().position(|&other| other == packed).unwrap_or(LINE_WAYS - 1);
+            if first_places >> place & 1 != 0 && stops(at) {
+                return at;
+            }
+            touch_line(line, ways, packed);
+            at += 1;
+        }
+    }
+
+    /// Accesses up to the first that hits; returns how many.
+    #[inline(never)]
+    #[target_feature(enable = "avx512f,avx512vl,bmi1,bmi2")]
+    fn miss_run(
+        lines: &mut [Line],
+        ways: usize,
+        addresses: &[u64],
+        (set_bits, base): (u32, u32),
+        stream: Scattered,
+        misses: &mut Misses<'_>,
+    ) -> usize {
+        let Scattered { context, shift, last, .. } = stream;
+        // Where the word of each place comes from: the first from the key, the others from the place before.
+        let mut sources: [u32; LINE_WAYS] = std::array::from_fn(|place| place as u32);
+        sources[..ways].rotate_right(1);
+        sources[0] = LINE_WAYS as u32;
+        // SAFETY: sixteen words are read.
+        let sources = unsafe { _mm512_loadu_si512(sources.as_ptr().cast()) };
+        let mut cursor = misses.cursor();
+        let mut nr = 0;
+        for address in addresses {
+            prefetch(std::ptr::from_ref(address).wrapping_add(AHEAD));
+            let number = address >> shift;
+            if number > last {
+                break;
+            }
+            let line = &mut lines[number as usize & ((1 << set_bits) - 1)];
+            let key = _mm512_set1_epi32((base | (number >> set_bits) as u32).cast_signed());
+            // SAFETY: a line is 64 aligned bytes.
+            unsafe {
+                let old = _mm512_load_si512(line.0.as_ptr().cast());
+                if _mm512_cmpeq_epi32_mask(old, key) != 0 {
+                    break;
+                }
+                _mm512_store_si512(line.0.as_mut_ptr().cast(), _mm512_permutex2var_epi32(old, sources, key));
+            }
+            cursor.put(context | number, true);
+            nr += 1;
+        }
+        misses.advance(&cursor);
+        nr
     }
 }

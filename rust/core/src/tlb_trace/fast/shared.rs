@@ -73,6 +73,7 @@ pub(super) fn access(cpu: &mut FastCpu, addresses: &[u64], nr_threads: usize) ->
         return 0;
     }
 
+    cpu.is_in_order = false;
     // Each part comes after the one before it.
     for (index, part) in parts.iter_mut().enumerate() {
         if index == 0 {

@@ -105,6 +105,32 @@ impl SecondLevel {
         packed.split(context_of(context(pcid, size)), nr_groups)
     }
 
+    /// The lines of the packed array with its ways, the log2 of its sets, and a context where packed keys have it; there are
+    /// none where [`Self::can_split`] says no.
+    pub(super) fn packed_lines(&mut self, context: u64) -> Option<(&mut [Line], usize, (u32, u32))> {
+        let Shared::Packed(packed) = &mut self.shared else { return None };
+        let base = packed.number(context)? << packed.page_bits();
+        let (ways, set_bits) = (packed.geometry.ways as usize, packed.set_bits);
+        Some((&mut packed.lines, ways, (set_bits, base)))
+    }
+
+    /// The ways of the shared array.
+    pub(super) fn ways(&self) -> usize {
+        match &self.shared {
+            Shared::Packed(packed) => packed.geometry.ways as usize,
+            Shared::Ordered(array) => array.ways(),
+        }
+    }
+
+    /// In which place of its set a key stands, the newest first, if the array is packed and has it.
+    pub(super) fn place_if_packed(&self, key: Key) -> Option<usize> {
+        let Shared::Packed(packed) = &self.shared else { return None };
+        let number = packed.contexts.iter().position(|&other| other == context_of(key.0))? as u32;
+        let set = key.number() as usize & (packed.lines.len() - 1);
+        let wanted = number << packed.page_bits() | (key.number() >> packed.set_bits) as u32;
+        packed.lines[set].0.iter().position(|&other| other == wanted)
+    }
+
     /// Puts keys into the lists of the groups that [`Self::split`] makes of as many.
     pub(super) fn group(&self, keys: &[u64], lists: &mut [Vec<u64>]) {
         let Shared::Packed(packed) = &self.shared else { return };
