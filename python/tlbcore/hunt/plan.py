@@ -164,16 +164,16 @@ def _relation(ranges: Sequence[tuple[int, ...]]) -> str:
     return "overlapping ranges"
 
 
-def scenarios(
-    chosen: Sequence[Operation], kind: str, size: Size, *, whole_tables: bool = False
-) -> list[Scenario]:
+def scenarios(chosen: Sequence[Operation], kind: str, size: Size, *, whole_tables: bool = False) -> list[Scenario]:
     """Every way to lay the ranges of operations over the pages, none twice nor mirrored, each page in some range."""
     nr_pages = size.pages
     whole = tuple(range(nr_pages))
     spans = [whole[a:b] for a in whole for b in range(a + 1, nr_pages + 1)]
     spans.sort(key=lambda span: (-len(span), span))
     found: dict[str, Scenario] = {}
-    for (layout, pages), ranges in product(_layouts(kind, size, whole_tables=whole_tables), product(spans, repeat=len(chosen))):
+    for (layout, pages), ranges in product(
+        _layouts(kind, size, whole_tables=whole_tables), product(spans, repeat=len(chosen))
+    ):
         real = [
             whole if operation.program in OF_WHOLE_MM else span for operation, span in zip(chosen, ranges, strict=True)
         ]
