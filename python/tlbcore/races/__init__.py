@@ -11,103 +11,30 @@ True
 from __future__ import annotations
 
 import re
+from importlib import import_module
+from pkgutil import iter_modules
 
 from tlbcore.errors import InputError
 from tlbcore.lookup import nearest
-from tlbcore.races import (
-    m1,
-    m2,
-    m3,
-    m4,
-    m5,
-    m7,
-    m8,
-    m11,
-    m12,
-    r01,
-    r02,
-    r03,
-    r04,
-    r05,
-    r05b,
-    r06,
-    r08,
-    r09a,
-    r09b,
-    r10,
-    r11,
-    r12,
-    r13,
-    r14a,
-    r14b,
-    r16,
-    r17,
-    r18,
-    r19,
-    r21,
-    r22,
-    r23,
-    r24,
-    r26,
-    r27,
-    r28,
-    r30,
-    r32,
-    r33,
-    r34,
-    r35,
-    r37,
-    r39b,
-    r39c,
-)
 from tlbcore.races.race import Race
 from tlbcore.races.uncovered import UNCOVERED, Uncovered
 
 __all__ = ["RACES", "UNCOVERED", "Race", "Uncovered", "get", "matching"]
 
-_MODULES = (
-    *(
-        r01,
-        r02,
-        r03,
-        r04,
-        r05,
-        r05b,
-        r06,
-        r08,
-        r09a,
-        r09b,
-        r10,
-        r11,
-        r12,
-        r13,
-        r14a,
-        r14b,
-        r16,
-        r17,
-        r18,
-        r19,
-        r21,
-        r22,
-        r23,
-        r24,
-        r26,
-        r27,
-        r28,
-        r30,
-        r32,
-        r33,
-        r34,
-        r35,
-        r37,
-        r39b,
-        r39c,
-    ),
-    *(m1, m2, m3, m4, m5, m7, m8, m11, m12),
-)
+#: What a module of one race is called: R04 is `r04`, M1 is `m1`.
+_MODULE = re.compile(r"([rm])(\d+)([a-c]?)")
+
+
+def _all() -> dict[str, Race]:
+    """The race of each module: those of Linux, then those of patches, by number."""
+    found = [match for module in iter_modules(__path__) if (match := _MODULE.fullmatch(module.name))]
+    found.sort(key=lambda match: (match[1] != "r", int(match[2]), match[3]))
+    races: list[Race] = [import_module(f"{__name__}.{match[0]}").RACE for match in found]
+    return {race.id: race for race in races}
+
 
 #: The races by their short names.
-RACES: dict[str, Race] = {module.RACE.id: module.RACE for module in _MODULES}
+RACES: dict[str, Race] = _all()
 
 
 def get(name: str) -> Race:

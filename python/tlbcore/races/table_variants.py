@@ -14,12 +14,9 @@ from tlbcore.steps import (
     for_each_pte,
     for_each_rmap_vma,
     for_each_table,
-    for_each_vma,
     force_flush,
     free_pgtables,
-    have_vmas,
     lock,
-    mmap_write_downgrade,
     page_remove_rmap,
     pmd_shared,
     pmdp_huge_get_and_clear,
@@ -30,7 +27,6 @@ from tlbcore.steps import (
     pte_unmap_unlock,
     ptep_get_and_clear,
     pud_clear,
-    select_range,
     set_delay_rmap,
     set_force_flush,
     set_page_dirty,
@@ -42,7 +38,6 @@ from tlbcore.steps import (
     tlb_remove_table_sync_one,
     tlb_remove_tlb_entry,
     unlock,
-    vms_gather_munmap_vmas,
     when,
 )
 
@@ -139,22 +134,9 @@ class LateAnonRmapGather(MmuGather):
             ),
         ]
 
-    def unmap(self, name: str, *, downgrade: bool = False) -> Block:
+    def free_tables(self) -> Block:
         """Page tables and reverse maps go before the flush."""
-        return [
-            select_range(name),
-            vms_gather_munmap_vmas(),
-            [mmap_write_downgrade()] if downgrade else [],
-            when(
-                have_vmas,
-                self.open_gather(),
-                for_each_vma(self.zap()),
-                free_pgtables(),
-                tlb_flush_mmu_tlbonly(),
-                tlb_flush_rmaps(),
-                self.close_gather(),
-            ),
-        ]
+        return [free_pgtables(), tlb_flush_mmu_tlbonly(), tlb_flush_rmaps()]
 
 
 #: The schemes of this file by class name.

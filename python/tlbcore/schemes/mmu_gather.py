@@ -186,10 +186,14 @@ class MmuGather(Scheme):
                 have_vmas,
                 self.open_gather(),
                 for_each_vma(self.zap()),
-                free_pgtables(),
+                self.free_tables(),
                 self.close_gather(),
             ),
         ]
+
+    def free_tables(self) -> Block:
+        """What comes between the zap of a range and the end of its gather."""
+        return [free_pgtables()]
 
     def munmap(self) -> Block:
         """`do_vmi_munmap()` (mm/vma.c)."""

@@ -267,6 +267,11 @@ impl Unroller<'_> {
 
     // --- the batch of reclaim ----------------------------------------------------------------------------------------
 
+    /// A flag says that reclaim left something, not a count.
+    fn uses_flag(&self) -> bool {
+        self.kernel.constants.batched_pending != BatchedPending::Counter
+    }
+
     /// Whether anybody leaves flushes for later in this way.
     fn batches(&self) -> bool {
         self.world.users > 0 && self.any_program_has(|leaf| *leaf == Leaf::SetTlbUbcFlushPending) > 0
