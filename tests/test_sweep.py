@@ -129,7 +129,11 @@ def test_a_table_as_parquet(tmp_path: Path) -> None:
         (f'recordings = ["{MICRO}"]\nkernels = ["linux-6.81"]\n', [], "did you mean linux-6.1"),
         (f'recordings = ["{MICRO}"]\nkernels = ["linux-6.18"]\n', ["--executor", "thread"], "did you mean threads?"),
         (f'recordings = ["{MICRO}"]\nkernels = ["linux-6.18"]\n', ["--workers", "0"], "--workers: found 0"),
-        (f'recordings = ["{MICRO}"]\nkernels = ["linux-6.18"]\n', ["-o", "out.txt"], "expected .csv or .parquet"),
+        (
+            f'recordings = ["{MICRO}"]\nkernels = ["linux-6.18"]\n',
+            ["-o", "out.txt"],
+            "expected .parquet or .arrow or .csv",
+        ),
     ],
 )
 def test_bad_input(

@@ -13,11 +13,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tlbcore import machines, recordings
+from tlbcore import machines, recordings, tables
 from tlbcore.errors import InputError
 from tlbcore.replay import Replay, replay
 from tlbcore.report.table import number
-from tlbcore.results import Cell, Result, arrow_table
+from tlbcore.results import Cell, Result, columns
 
 if TYPE_CHECKING:
     import os
@@ -116,7 +116,7 @@ class Comparison(Result):
         Raises:
             InputError: pyarrow is not installed, or as `to_rows`.
         """
-        return arrow_table(self.to_rows(by))
+        return tables.arrow_table(columns(self.to_rows(by)))
 
     def table(self) -> tuple[list[str], list[list[str]]]:
         """A row for each counter that some kernel has, then the times; a column for each kernel, ratios to the first."""

@@ -16,7 +16,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
-from tlbcore.errors import InputError
+from tlbcore import tables
 from tlbcore.report.html import html_table
 from tlbcore.report.table import number, table
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-__all__ = ["Cell", "Result", "arrow_table"]
+__all__ = ["Cell", "Result", "columns"]
 
 #: What stands in a row: a number with its unit in the column's name, a text, or nothing.
 Cell = str | int | float | bool | None
@@ -58,7 +58,7 @@ class Result(ABC):
         Raises:
             InputError: pyarrow is not installed.
         """
-        return arrow_table(self.to_rows())
+        return tables.arrow_table(columns(self.to_rows()))
 
     def __str__(self) -> str:
         """The headline, and the table below it."""
@@ -78,17 +78,9 @@ class Result(ABC):
         return html_table(self.headline(), *self.table())
 
 
-def arrow_table(rows: Sequence[dict[str, Cell]]) -> pa.Table:
-    """Rows as an Arrow table.
-
-    Raises:
-        InputError: pyarrow is not installed.
-    """
-    try:
-        import pyarrow as pa  # noqa: PLC0415 - an extra
-    except ImportError as error:
-        raise InputError("to_arrow: found no pyarrow, expected it: pip install 'tlbcore[arrow]'") from error
-    return pa.Table.from_pylist(list(rows))
+def columns(rows: Sequence[dict[str, Cell]]) -> dict[str, list[Cell]]:
+    """Rows with the same keys as columns, for `tlbcore.tables`."""
+    return {name: [row[name] for row in rows] for name in (rows[0] if rows else ())}
 
 
 def _text(value: Cell) -> str:

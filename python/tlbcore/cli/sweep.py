@@ -17,8 +17,9 @@ from tlbcore.errors import InputError
 from tlbcore.lookup import nearest
 from tlbcore.progress import Progress
 from tlbcore.report.table import is_terminal, table
+from tlbcore.results import columns
 from tlbcore.sweep import sweep
-from tlbcore.tables import write_table
+from tlbcore.tables import FORMATS, check_format, write_table
 
 if TYPE_CHECKING:
     import argparse
@@ -38,17 +39,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"where the replays run: {', '.join(EXECUTORS)}, or dask:ADDRESS of a scheduler (%(default)s)",
     )
     parser.add_argument("--workers", type=int, metavar="N", help="so many threads or processes (as many as CPUs)")
-    parser.add_argument("-o", dest="out", metavar="OUT", type=Path, help="write a row for each point: .csv or .parquet")
+    ends = ", .".join(FORMATS)
+    parser.add_argument("-o", dest="out", metavar="OUT", type=Path, help=f"write a row for each point: .{ends}")
     add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Sweep and print; a recording that cannot be read is a line on standard error, and the status says so."""
     asked = sweep_file.load(args.file)
+    if args.out is not None:
+        check_format(args.out)
     with _executor(args.executor, args.workers) as executor, Progress("points") as progress:
         found = sweep(asked.recordings, asked.kernels, asked.machines, executor=executor, progress=progress)
     if args.out is not None:
-        write_table(found.to_rows(), args.out)
+        write_table(columns(found.to_rows()), args.out)
     if args.json:
         print_json(found.to_dict())
     else:

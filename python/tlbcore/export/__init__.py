@@ -10,29 +10,38 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
+from tlbcore import tables as files
 from tlbcore.errors import InputError
-from tlbcore.export.columnar import to_arrow, write_arrow, write_csv, write_parquet
 from tlbcore.export.perfetto import write_perfetto
 from tlbcore.export.tables import TABLES, table
+from tlbcore.lookup import nearest
 from tlbcore.whole_file import replacing
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable
 
     from tlbcore._core import Recording
 
 __all__ = ["FORMATS", "TABLES", "export", "table", "to_arrow"]
 
-_TABULAR: Final[dict[str, tuple[str, Callable[[Recording, str, Path], None]]]] = {
-    "parquet": (".parquet", write_parquet),
-    "arrow": (".arrow", write_arrow),
-    "csv": (".csv", write_csv),
-}
-FORMATS: Final = ("perfetto", *_TABULAR)
+FORMATS: Final = ("perfetto", *files.FORMATS)
 """The formats there are."""
+
+
+def to_arrow(recording: Recording, name: str) -> Any:  # noqa: ANN401  # a pyarrow.Table
+    """One of `tlbcore.export.TABLES` as a `pyarrow.Table`; texts are dictionaries, since few are many times there.
+
+    Raises:
+        InputError: No such table, or pyarrow is not installed.
+
+    """
+    return files.arrow_table(table(recording, name), _metadata(recording))
+
+
+def _metadata(recording: Recording) -> dict[str, str]:
+    return {"tlbcore.recording": str(recording.meta["file"])}
 
 
 def export(
@@ -52,22 +61,25 @@ def export(
 
     """
     output = Path(output)
+    if form not in FORMATS:
+        raise InputError(
+            f"export: found the format {form!r}, expected one of {', '.join(FORMATS)}{nearest(form, FORMATS)}"
+        )
     if form == "perfetto":
         with replacing(output) as partial:
             write_perfetto(recording, partial)
         return [output]
-    if form not in _TABULAR:
-        raise InputError(f"export: found the format {form!r}, expected one of {', '.join(FORMATS)}")
     for name in tables:
         if name not in TABLES:
-            raise InputError(f"export: found the table {name!r}, expected one of {', '.join(TABLES)}")
-    suffix, write = _TABULAR[form]
+            raise InputError(
+                f"export: found the table {name!r}, expected one of {', '.join(TABLES)}{nearest(name, TABLES)}"
+            )
+    files.check_format(Path(f"x.{form}"))
     if len(tables) > 1:
         output.mkdir(exist_ok=True)
-        paths = [output / f"{name}{suffix}" for name in tables]
+        paths = [output / f"{name}.{form}" for name in tables]
     else:
         paths = [output]
     for name, path in zip(tables, paths, strict=True):
-        with replacing(path) as partial:
-            write(recording, name, partial)
+        files.write_table(table(recording, name), path, form=form, metadata=_metadata(recording))
     return paths

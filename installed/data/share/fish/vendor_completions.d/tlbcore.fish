@@ -50,7 +50,7 @@ complete -c tlbcore -n '__fish_seen_subcommand_from export' -l json -d 'print th
 complete -c tlbcore -n '__fish_seen_subcommand_from sweep' -s h -l help -d 'show this help message and exit'
 complete -c tlbcore -n '__fish_seen_subcommand_from sweep' -l executor -x -a 'threads processes serial dask' -d 'where the replays run: threads, processes, serial, dask, or dask:ADDRESS of a scheduler (threads)'
 complete -c tlbcore -n '__fish_seen_subcommand_from sweep' -l workers -r -d 'so many threads or processes (as many as CPUs)'
-complete -c tlbcore -n '__fish_seen_subcommand_from sweep' -s o -r -d 'write a row for each point: .csv or .parquet'
+complete -c tlbcore -n '__fish_seen_subcommand_from sweep' -s o -r -d 'write a row for each point: .parquet, .arrow, .csv'
 complete -c tlbcore -n '__fish_seen_subcommand_from sweep' -l json -d 'print the result as JSON'
 complete -c tlbcore -n '__fish_seen_subcommand_from check' -s h -l help -d 'show this help message and exit'
 complete -c tlbcore -n '__fish_seen_subcommand_from check' -l litmus -r -d 'litmus files, or folders of them, instead of a kernel; status 1 unless each is answered as it expects'
