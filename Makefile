@@ -3,8 +3,10 @@
 PYTHON ?= python3
 PYTEST_ARGS ?= -n auto
 RELEASE_PYTHON ?= $(PYTHON)
-RELEASE_TESTS ?= tests/test_packaging.py tests/test_cli.py tests/test_doctests.py tests/test_results.py tests/test_sweep.py \
-	tests/test_bad_input.py tests/test_man_pages.py tests/test_simulator.py tests/test_notebooks.py
+RELEASE_GROUP ?= dev
+RELEASE_TESTS ?= tests/test_packaging.py tests/test_docs.py tests/test_record.py tests/test_report.py tests/test_cli.py \
+	tests/test_doctests.py tests/test_results.py tests/test_sweep.py tests/test_bad_input.py tests/test_man_pages.py \
+	tests/test_simulator.py tests/test_notebooks.py
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -71,16 +73,19 @@ docs: $(DOCS) ## Build the documentation into docs/_build, warnings are errors
 build: $(DEV) ## Build a wheel and a source distribution into dist
 	$(BIN)/maturin build --release --sdist --out dist
 
-# The wheel is built from the source distribution, elsewhere, so that both are tried; a fresh environment has nothing else.
+# The wheel is built from the source distribution, elsewhere, so that both are tried, and by the interpreter that it is for: one
+# wheel serves every CPython from 3.11 on, but each free-threaded one needs its own (RELEASE_PYTHON=python3.14t, and
+# RELEASE_GROUP=test where some of what the other tests need has no wheel). A fresh environment has nothing else.
 release: $(DEV) ## Build both, install the wheel into a fresh environment, run tests against it: RELEASE_TESTS=tests for all
-	rm -rf build/release
-	$(BIN)/maturin sdist --out build/release/dist
-	$(BIN)/python -m pip wheel --no-deps --wheel-dir build/release/dist build/release/dist/*.tar.gz
+	rm -rf build/release/venv build/release/sdist
+	$(BIN)/maturin sdist --out build/release/sdist
 	$(RELEASE_PYTHON) -m venv build/release/venv
 	build/release/venv/bin/python -m pip install --upgrade 'pip>=25.1'
-	build/release/venv/bin/python -m pip install --group dev build/release/dist/*.whl
+	build/release/venv/bin/python -m pip wheel --no-deps --wheel-dir build/release/venv/dist build/release/sdist/*.tar.gz
+	build/release/venv/bin/python -m pip install --group $(RELEASE_GROUP) build/release/venv/dist/*.whl
 	build/release/venv/bin/python -m pytest $(PYTEST_ARGS) $(RELEASE_TESTS)
-	@ls -l build/release/dist
+	mkdir -p dist && cp build/release/sdist/*.tar.gz build/release/venv/dist/*.whl dist/
+	@ls -l dist
 
 # Needs packages of the system (lab/README.md), no virtual environment.
 lab: ## Record a scenario on a real kernel in QEMU: SCENARIO=FILE, LAB_ARGS='--kernel-package NAME'

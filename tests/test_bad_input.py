@@ -79,7 +79,7 @@ def test_a_truncated_recording(part: float, tlbr: Path, capsys: pytest.CaptureFi
     ("at", "value", "message"),
     [
         (0, ord("X"), "line 1: found `XLBCREC"),
-        (8, 9, "byte 8: found version 9, expected version 1"),
+        (8, 9, "byte 8: found version 9, expected version 2"),
         (30, None, "byte 16: found checksum 0x"),
         (-1, None, "found checksum 0x"),
     ],

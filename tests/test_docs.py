@@ -1,25 +1,37 @@
 """The documentation shows what happens: every command and program in it runs, and prints what the page says."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from shown_output import PAGES, ROOT, Example, examples, workplace
+from shown_output import PAGES, ROOT, Example, can_record, examples, workplace
 from tlbcore import races
 from tlbcore.schemes import SCHEMES
 
 CHECKED = (*PAGES, "ARCHITECTURE.md", "CONTRIBUTING.md", "BENCHMARKING.md", "data/README.md")
 
 
+def hold(page: str, folder: Path, *, recorded: bool) -> None:
+    """Run what a page shows, in its order, and hold what comes out against it."""
+    for example in examples(page):
+        if example.is_recorded is recorded:
+            output = example.run(folder)
+            assert example.matches(output), (
+                f"{page}:{example.line}: `python tools/shown_output.py` writes what is printed now:\n{output}"
+            )
+
+
 @pytest.mark.parametrize("page", [page for page in PAGES if examples(page)])
 def test_what_a_page_shows_is_what_comes_out(page: str, tmp_path: Path) -> None:
-    folder = workplace(tmp_path)
-    for example in examples(page):
-        output = example.run(folder)
-        assert example.matches(output), (
-            f"{page}:{example.line}: `python tools/shown_output.py` writes what is printed now:\n{output}"
-        )
+    hold(page, workplace(tmp_path), recorded=False)
+
+
+@pytest.mark.skipif(not can_record(), reason="no perf that may record here (`tlbcore record --check`)")
+@pytest.mark.parametrize("page", [page for page in PAGES if any(example.is_recorded for example in examples(page))])
+def test_what_a_page_records_is_what_is_recorded(page: str, tmp_path: Path) -> None:
+    hold(page, workplace(tmp_path), recorded=True)
 
 
 def test_the_readme_shows_the_demo_and_the_example() -> None:
@@ -90,6 +102,19 @@ def example(shown: str) -> Example:
 )
 def test_a_shown_output_is_told_from_another(shown: str, output: str, expected: bool) -> None:  # noqa: FBT001
     assert example(shown).matches(output) is expected
+
+
+@pytest.mark.parametrize(
+    ("shown", "output", "expected"),
+    [
+        ("w: 1 events, 0.5 s", "w: 15 618 events, 12.25 s\n", True),
+        ("a      1 ratio\n-----  -", "a  12 345 ratio\n-------  ----\n", True),
+        ("w: 1 events", "w: no events\n", False),
+        ("a  1\nb  2", "a  1\n", False),
+    ],
+)
+def test_of_what_is_recorded_the_numbers_may_differ(shown: str, output: str, expected: bool) -> None:  # noqa: FBT001
+    assert replace(example(shown), is_recorded=True).matches(output) is expected
 
 
 def test_what_is_written_into_a_page_matches() -> None:

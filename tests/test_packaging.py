@@ -80,6 +80,19 @@ def test_type_information_is_installed() -> None:
     assert (package / "_core.pyi").is_file()
 
 
+def test_the_build_is_for_this_kind_of_python() -> None:
+    is_free_threaded = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
+    assert ("free-threaded" in tlbcore.build_features()) is is_free_threaded
+    assert not {"abi3", "free-threaded"} <= set(tlbcore.build_features())
+
+
+@pytest.mark.skipif("free-threaded" not in tlbcore.build_features(), reason="this Python has a global lock")
+def test_without_a_global_lock_it_stays_away() -> None:
+    program = "import sys, tlbcore, tlbcore._core; tlbcore.load(sys.argv[1]); print(sys._is_gil_enabled())"
+    recording = ROOT / "data" / "recordings" / "micro.perf.txt.zst"
+    assert run(sys.executable, "-c", program, str(recording)).stdout == "False\n"
+
+
 @pytest.mark.skipif("abi3" not in tlbcore.build_features(), reason="a build for one Python version only")
 def test_one_file_serves_every_python() -> None:
     assert Path(_core.__file__).name == "_core.abi3.so"

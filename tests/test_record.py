@@ -14,6 +14,7 @@ import pytest
 
 from tlbcore import InputError, machines, recordings
 from tlbcore.cli.main import main
+from tlbcore.profile.flushes import recorded
 from tlbcore.record import Host, LacksError, PerfError, lacks, record
 from tlbcore.record.events import HELPFUL, NEEDED, TRUTH, perf_events
 from tlbcore.record.keep import Kept, kept_lines
@@ -168,6 +169,40 @@ def test_of_a_command_its_tasks_and_whom_they_interrupt_are_kept() -> None:
     assert (len(everybody.splitlines()), counts.nr_of_others) == (16, 0)
 
 
+def test_callers_go_with_their_event_and_lose_their_folders() -> None:
+    chain = "\tffffffff821ef81a do_syscall_64 ([kernel.kallsyms])\n\t   1200 work (/home/x/bin/m)\n\n"
+    lines = TEXT.replace("PID", "901").splitlines(keepends=True)
+    place = " ffffffff821facd8 __schedule ([kernel.kallsyms])\n"  # at the end of events without a chain
+    with_chains = "".join(
+        f"{line}{chain}" if "sys_enter" in line or "page_fault" in line else line.rstrip("\n") + place for line in lines
+    )
+    text, counts = kept(with_chains, 901)
+    assert (counts.nr_kept, counts.nr_of_others) == (12, 4)
+    assert (
+        text.replace("\tffffffff821ef81a do_syscall_64 ([kernel.kallsyms])\n\t   1200 work (m)\n", "")
+        == (kept("".join(lines), 901)[0])
+    )
+    assert text.count("work (m)") == 3
+
+
+def test_callers_are_asked_for_and_become_call_sites(
+    host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chain = "\t   1200 munmap (/lib/libc.so.6)\n\t 0 [unknown] ([unknown])\n\t   1300 work (/home/x/m)\n\n"
+    text = "".join(line + (chain if "NR 11 (" in line else "") for line in TEXT.splitlines(keepends=True))
+    log = fake_perf(tmp_path, monkeypatch, text=text)
+    script = f"echo $$ > {tmp_path}/number"
+    record(tmp_path / "m.tlbr", command=["sh", "-c", script], host=host, callers="fp")
+    arguments = log.read_text(encoding="utf-8").splitlines()
+    assert "raw_syscalls:sys_enter/call-graph=fp/" in arguments
+    assert TRUTH in arguments
+    found = recorded(recordings.load(tmp_path / "m.tlbr"))
+    assert found is not None
+    assert found.sites == ["munmap (libc.so.6) < work (m)"]
+    record(tmp_path / "m.txt", command=["sh", "-c", script], host=host, callers="fp")
+    assert "/" not in (tmp_path / "m.txt").read_text(encoding="utf-8").partition("munmap")[2].partition("work")[0]
+
+
 def test_lost_events_come_after_the_first_line_and_are_counted() -> None:
     loss = "             m 1/1 [000] 1.000000000: PERF_RECORD_LOST lost 41\n"
     text, counts = kept(loss + loss + TEXT.replace("PID", "901"), 901)
@@ -192,7 +227,7 @@ def test_a_command_is_recorded(
     recording = recordings.load(tmp_path / "m.tlbr")
     assert recording.meta["nr_lost_events"] == 41
     assert recording.meta["kernel"] == os.uname().release
-    assert recording.meta["file"] == "sh.perf.txt"
+    assert recording.meta["file"] == "m.tlbr"
     assert sorted(path.name for path in tmp_path.iterdir() if "record" in path.name) == []
 
 
@@ -229,6 +264,8 @@ def test_what_perf_complains_of_is_one_line_and_nothing_is_left(
         ({"seconds": 0.0}, "found 0.0, expected more than 0"),
         ({"source": "strace", "seconds": 1.0}, "cannot record the whole system"),
         ({"source": "ftrace"}, "expected one of auto, perf, strace"),
+        ({"command": ["true"], "callers": "gp"}, "callers: found 'gp', expected one of fp, dwarf, lbr"),
+        ({"command": ["true"], "callers": "fp", "source": "strace"}, "found callers to record, expected none"),
         ({"command": ["no-such-program"]}, "no-such-program: found no such program"),
     ],
 )
@@ -240,6 +277,71 @@ def test_what_cannot_be_is_told_at_once(tmp_path: Path, options: dict[str, objec
 def test_the_command_line_needs_the_dashes(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["record", "true"]) == 2
     assert "found 'true', expected -- before the command" in capsys.readouterr().err
+
+
+#: A `perf` that says where it is, and stays there: recording until Ctrl-C, or printing for ever.
+PATIENT_PERF = """#!{python}
+import signal, sys
+from pathlib import Path
+arguments = sys.argv[1:]
+if arguments == ["--version"]:
+    print("perf version 6.1"); sys.exit()
+if arguments[0] == "record":
+    Path(arguments[arguments.index("-o") + 1]).touch()
+    signal.signal(signal.SIGINT, lambda *_: sys.exit())
+    Path("{sign}").touch()
+    signal.pause()
+Path("{sign}-script").touch()
+line = Path("{text}").read_text().replace("PID", "10")
+while sys.stdout.write(line) and {prints_for_ever}:
+    pass
+"""
+
+RECORD = """
+import sys
+from pathlib import Path
+from tlbcore.record import Host, record
+folder = Path(sys.argv[1])
+host = Host((folder / "tracing",), folder / "paranoid", folder / "status", 0, "x86_64", "6.0-test")
+print(record(folder / "out" / "s.tlbr", host=host))
+"""
+
+
+@pytest.mark.parametrize("prints_for_ever", [False, True])
+def test_ctrl_c_ends_the_recording_and_a_second_one_leaves_nothing(
+    host: Host,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    prints_for_ever: bool,  # noqa: FBT001
+) -> None:
+    fake_perf(tmp_path, monkeypatch)
+    out, sign = tmp_path / "out", tmp_path / "sign"
+    out.mkdir()
+    script = PATIENT_PERF.format(
+        python=sys.executable, sign=sign, text=tmp_path / "text", prints_for_ever=prints_for_ever
+    )
+    (tmp_path / "tools" / "perf").write_text(script, encoding="utf-8")
+    with subprocess.Popen(
+        [sys.executable, "-c", RECORD, str(tmp_path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        wait_for(sign)
+        process.send_signal(signal.SIGINT)
+        wait_for(tmp_path / "sign-script")
+        if prints_for_ever:
+            process.send_signal(signal.SIGINT)
+        said, error = process.communicate(timeout=30)
+    if prints_for_ever:
+        assert "KeyboardInterrupt" in error
+        assert list(out.iterdir()) == []
+    else:
+        assert "events" in said, error
+        assert [path.name for path in out.iterdir()] == ["s.tlbr"]
+
+
+def wait_for(sign: Path) -> None:
+    """Until a file is there; the test's own time limit ends it else."""
+    while not sign.exists():
+        time.sleep(0.01)
 
 
 def works() -> bool:
@@ -275,7 +377,10 @@ def test_for_real_a_command_gives_a_recording_that_the_model_agrees_with(tmp_pat
 def test_for_real_ctrl_c_ends_the_recording_of_the_system(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tlbcore", "record", "-o", str(tmp_path / "s.tlbr")]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    time.sleep(3)
+    while not any(path.stat().st_size for path in tmp_path.glob(".tlbcore-record-*/.tlbcore-record-*/perf.data")):
+        time.sleep(0.01)
+    for _ in range(50):  # `perf` has opened its file; what comes now it sees sooner or later
+        subprocess.run(["true"], check=True)  # noqa: S607
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=40)
     assert process.returncode == 0, err

@@ -2,8 +2,14 @@
 
 In a ```` ```console ```` block a line that begins with ``$ `` is a command (of ``tlbcore``, or ``python FILE``), what
 follows its output; a ```` ```python ```` block is a program of its own, a ```` ```text ```` block right after it its
-output. A line ``...`` stands for any lines, ``...`` inside a line for any text. ``tests/test_docs.py`` holds what is
-shown against what comes out; ``python tools/shown_output.py [PAGE...]`` writes what comes out into the pages.
+output; a ```` ```toml ```` block that begins with a comment with its name is a file that the commands after it find. A line
+``...`` stands for any lines, ``...`` inside a line for any text.
+
+A ```` ```console recorded ```` (or ``python recorded``) block records what happens on this very machine, or reads what was
+recorded so: its numbers are others each time, and any number there stands for any. It is run where `perf` may record.
+
+``tests/test_docs.py`` holds what is shown against what comes out; ``python tools/shown_output.py [PAGE...]`` writes what
+comes out into the pages.
 """
 
 import os
@@ -12,9 +18,11 @@ import shlex
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
+
+from tlbcore.record import lacks
 
 ROOT: Final = Path(__file__).parents[1]
 PAGES: Final = (
@@ -29,7 +37,10 @@ WILDCARD: Final = "..."
 _TIME: Final = re.compile(r"(\(.* states, )\d+\.\d+ s\)")
 """How long a search took: another number each time."""
 
-_BLOCK: Final = re.compile(r"^```(console|python|text)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_BLOCK: Final = re.compile(r"^```(console|python|text|toml)( recorded)?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_NUMBER: Final = re.compile(r"-?\d+(?:[ ,.]\d+)*")
+_GAP: Final = re.compile(r" +|-{2,}")
+_FILE_NAME: Final = re.compile(r"# (\w+\.toml)\b")
 
 
 @dataclass(frozen=True)
@@ -44,6 +55,10 @@ class Example:
     shown: tuple[str, ...]
     #: Where in the page's text the output stands; None for a program that shows none.
     span: tuple[int, int] | None
+    #: Its numbers are others each time.
+    is_recorded: bool = False
+    #: Files that it finds: name -> text.
+    files: tuple[tuple[str, str], ...] = ()
 
     def run(self, folder: Path) -> str:
         """Run it in a folder; return what it prints, errors too.
@@ -51,10 +66,12 @@ class Example:
         Raises:
             ValueError: A command of another program.
         """
+        for name, text in self.files:
+            (folder / name).write_text(text, encoding="utf-8")
         if self.is_program:
             command = [sys.executable, "-c", self.source]
         else:
-            name, *rest = shlex.split(self.source)
+            name, *rest = shlex.split(self.source.removeprefix("sudo "))
             if name == "tlbcore":
                 command = [sys.executable, "-m", "tlbcore", *rest]
             elif name == "python":
@@ -80,8 +97,12 @@ class Example:
             if line == WILDCARD:
                 pattern += r"(?:.*\n)*?"
             else:
-                pattern += ".*".join(re.escape(part) for part in line.split(WILDCARD)) + r"\n"
-        return re.fullmatch(pattern, output) is not None
+                pattern += ".*".join(re.escape(part) for part in self._told(line).split(WILDCARD)) + r"\n"
+        return re.fullmatch(pattern, "".join(f"{self._told(line)}\n" for line in output.splitlines())) is not None
+
+    def _told(self, line: str) -> str:
+        """What of a line has to be the same each time: of what was recorded here no number, and no width of a column."""
+        return _GAP.sub(" ", _NUMBER.sub("0", line)).strip() if self.is_recorded else line
 
     def refreshed(self, output: str) -> list[str]:
         """What to show instead: as many lines at both ends as were shown, those between by their first words.
@@ -111,30 +132,38 @@ def examples(page: str) -> list[Example]:
     """What a page shows, in its order."""
     text = (ROOT / page).read_text(encoding="utf-8")
     found: list[Example] = []
+    files: list[tuple[str, str]] = []
     end_of_program = -1
     for block in _BLOCK.finditer(text):
-        kind, body, start = block[1], block[2], block.start(2)
+        kind, is_recorded, body, start = block[1], block[2] is not None, block[3], block.start(3)
         line = text.count("\n", 0, start) + 1
         if kind == "python":
-            found.append(Example(page, line, body, is_program=True, shown=(), span=None))
+            found.append(Example(page, line, body, is_program=True, shown=(), span=None, is_recorded=is_recorded))
             end_of_program = block.end()
         elif kind == "text" and not text[end_of_program : block.start()].strip() and end_of_program >= 0:
-            program = found.pop()
-            shown = tuple(body.splitlines())
-            found.append(Example(page, program.line, program.source, True, shown, (start, block.end(2))))  # noqa: FBT003
+            found[-1] = replace(found[-1], shown=tuple(body.splitlines()), span=(start, block.end(3)))
+        elif kind == "toml" and (name := _FILE_NAME.match(body)):
+            files.append((name[1], body))
         elif kind == "console":
-            found += _commands(page, body, start, line)
+            found += _commands(page, body, start, line, is_recorded=is_recorded, files=tuple(files))
     return found
 
 
-def _commands(page: str, body: str, start: int, line: int) -> list[Example]:
+def _commands(  # noqa: PLR0913  # where it stands and what it is
+    page: str, body: str, start: int, line: int, *, is_recorded: bool, files: tuple[tuple[str, str], ...]
+) -> list[Example]:
     found = []
     for command in re.finditer(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", body, re.MULTILINE):
         number = line + body.count("\n", 0, command.start())
         shown = tuple(command[2].splitlines())
         span = (start + command.start(2), start + command.end(2))
-        found.append(Example(page, number, command[1], False, shown, span))  # noqa: FBT003
+        found.append(Example(page, number, command[1], False, shown, span, is_recorded, files))  # noqa: FBT003
     return found
+
+
+def can_record() -> bool:
+    """Whether `perf` may record here."""
+    return not any(lack.stops for lack in lacks())
 
 
 def workplace(folder: Path) -> Path:
@@ -151,6 +180,9 @@ def refresh(page: str) -> int:
     with tempfile.TemporaryDirectory() as name:
         folder = workplace(Path(name))
         for example in examples(page):
+            if example.is_recorded and not can_record():
+                print(f"{page}:{example.line}: not run, no perf may record here")
+                continue
             output = example.run(folder)
             if example.span is not None and not example.matches(output):
                 changes.append((example.span, "".join(f"{line}\n" for line in example.refreshed(output))))

@@ -381,8 +381,12 @@ class Recording:
     """A recording: what programs did to their address spaces, and the flushes that the kernel did for it."""
 
     @staticmethod
-    def open(path: str | os.PathLike[str]) -> Recording:
-        """Reads any file that is understood: a recording, perf script text, lab records, a scenario."""
+    def open(path: str | os.PathLike[str], progress: Callable[[int, int], object] | None = None) -> Recording:
+        """Reads any file that is understood: a recording, perf script text, lab records, a scenario.
+
+        ``progress(done, of)`` is told the bytes of a text, ``of`` 0 if its length is not known; what it raises ends the
+        reading, as Ctrl-C does.
+        """
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes it as a ``.tlbr`` file, whole or not at all."""
     def verify(self) -> None:

@@ -9,6 +9,7 @@ from tlbcore._core import Recording
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import Callable
 
 __all__ = ["Recording", "kernel_of", "load", "machine_config", "opened", "why_kernel"]
 
@@ -16,12 +17,17 @@ __all__ = ["Recording", "kernel_of", "load", "machine_config", "opened", "why_ke
 _BY_VERSION = (((6, 14), "linux-6.18"), ((5, 19), "linux-6.1"), ((0, 0), "linux-5.10"))
 
 
-def load(path: str | os.PathLike[str]) -> Recording:
+def load(path: str | os.PathLike[str], *, progress: Callable[[int, int], None] | None = None) -> Recording:
     """A recording from any file that is understood.
 
     ``.tlbr`` is the format of tlbcore; the text of ``perf script``, the records of the kernel lab (``.jsonl``) and its
     scenarios (``.scn``) are imported, plain or compressed with gzip or zstd, and the text of ``strace -f``, plain. What a
-    file is, its content tells.
+    file is, its content tells. A pipe is read as text.
+
+    Args:
+        path: The file.
+        progress: Told now and then how many bytes of a text are read, and of how many (0: nobody knows). What it raises
+            ends the reading, as Ctrl-C does.
 
     Raises:
         InputError: the file is nothing of this, or damaged; the message names file, place, found and expected.
@@ -29,8 +35,8 @@ def load(path: str | os.PathLike[str]) -> Recording:
 
     """
     if strace.is_strace(path):
-        return strace.load(path)
-    return Recording.open(path)
+        return strace.load(path, progress)
+    return Recording.open(path, progress)
 
 
 def opened(recording: Recording | str | os.PathLike[str]) -> Recording:

@@ -5,8 +5,13 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from tlbcore import recordings
+from tlbcore.progress import Progress
+
 if TYPE_CHECKING:
     import argparse
+
+    from tlbcore.recordings import Recording
 
 
 def add_recording(parser: argparse.ArgumentParser) -> None:
@@ -16,6 +21,12 @@ def add_recording(parser: argparse.ArgumentParser) -> None:
         metavar="R",
         help="a recording (.tlbr), or any file that `tlbcore import` understands",
     )
+
+
+def read_recording(path: str) -> Recording:
+    """The recording of that name; a large text takes a while, and shows how far it is."""
+    with Progress("reading") as progress:
+        return recordings.load(path, progress=lambda done, of: progress(done >> 20, of >> 20 or None, "MiB"))
 
 
 def add_machine(parser: argparse.ArgumentParser) -> None:

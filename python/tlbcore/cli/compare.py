@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tlbcore.cli import OK
-from tlbcore.cli.common import add_json, add_machine, add_recording, print_json
+from tlbcore.cli.common import add_json, add_machine, add_recording, print_json, read_recording
 from tlbcore.compare import DEFAULT_KERNELS, compare
 from tlbcore.progress import Progress
 from tlbcore.report.comparison import comparison_report
@@ -31,8 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Compare and print."""
+    recording = read_recording(args.recording)
     with Progress("replaying") as progress:
-        comparison = compare(args.recording, args.kernel or DEFAULT_KERNELS, args.machine, progress=progress)
+        comparison = compare(recording, args.kernel or DEFAULT_KERNELS, args.machine, progress=progress)
     if args.json:
         print_json(comparison.to_dict())
     else:

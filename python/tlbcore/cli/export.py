@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tlbcore import recordings
 from tlbcore.cli import OK
-from tlbcore.cli.common import add_json, add_recording, print_json
+from tlbcore.cli.common import add_json, add_recording, print_json, read_recording
 from tlbcore.export import FORMATS, TABLES, export
 from tlbcore.report.table import number
 
@@ -32,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Export, and say what was written."""
-    recording = recordings.load(args.recording)
+    recording = read_recording(args.recording)
     tables = tuple(args.table or TABLES)
     output = args.output
     if output is None:

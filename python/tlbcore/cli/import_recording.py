@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tlbcore import recordings
 from tlbcore.cli import OK
-from tlbcore.cli.common import add_json, print_json
+from tlbcore.cli.common import add_json, print_json, read_recording
 from tlbcore.report.table import number
 
 if TYPE_CHECKING:
@@ -27,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Import, write, and say what there is."""
-    recording = recordings.load(args.file)
+    recording = read_recording(args.file)
     if args.output is not None:
         recording.save(args.output)
     meta = recording.meta

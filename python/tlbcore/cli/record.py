@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from tlbcore.cli import NEGATIVE, OK
 from tlbcore.cli.common import add_json, print_json
 from tlbcore.errors import InputError
-from tlbcore.record import SOURCES, LacksError, lacks, record
+from tlbcore.record import CALLERS, SOURCES, LacksError, lacks, record
 from tlbcore.record.perf import BUFFER_PAGES
 from tlbcore.report.table import number
 
@@ -44,6 +44,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help=f"pages of each CPU's buffer, a power of two ({BUFFER_PAGES}); more if events are lost",
     )
+    parser.add_argument(
+        "--callers",
+        choices=CALLERS,
+        nargs="?",
+        const=CALLERS[0],
+        help="record who called, so that flushes have call sites: along frame pointers (fp), or otherwise",
+    )
     parser.add_argument("--everybody", action="store_true", help="keep the events of all programs, not of CMD alone")
     parser.add_argument("--check", action="store_true", help="say what is missing for a recording, and record nothing")
     add_json(parser)
@@ -75,6 +82,7 @@ def run(args: argparse.Namespace) -> int:
             source=args.source,
             buffer_pages=args.buffer_pages,
             everybody=args.everybody,
+            callers=args.callers,
             say=tell,
         )
     except LacksError as error:

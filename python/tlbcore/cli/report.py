@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tlbcore import recordings
 from tlbcore.cli import OK
-from tlbcore.cli.common import add_json, add_recording, print_json
+from tlbcore.cli.common import add_json, add_recording, print_json, read_recording
 from tlbcore.profile import KERNELS, MACHINES, profile
 from tlbcore.progress import Progress
 from tlbcore.report.page import write_page
@@ -40,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Profile, write, and say what is in it."""
-    recording = recordings.load(args.recording)
+    recording = read_recording(args.recording)
     with Progress("replaying") as progress:
         found = profile(recording, kernels=args.kernel or KERNELS, machines=args.machine or MACHINES, progress=progress)
     output = args.output

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tlbcore.cli import OK, USAGE
-from tlbcore.cli.common import add_json, add_machine, print_json
+from tlbcore.cli.common import add_json, add_machine, print_json, read_recording
 from tlbcore.errors import InputError
 from tlbcore.progress import Progress
 from tlbcore.report import validation as report
@@ -62,9 +62,10 @@ def run(args: argparse.Namespace) -> int:
     """Validate and print."""
     if len(args.recording) > 1 or Path(args.recording[0]).is_dir():
         return _run_many(args)
+    recording = read_recording(args.recording[0])
     with Progress("replaying") as progress:
         validation = validate(
-            args.recording[0],
+            recording,
             args.kernel,
             args.machine,
             follow_masks=args.follow,

@@ -121,16 +121,22 @@ class Flushes:
 
     @cached_property
     def sites(self) -> list[str]:
-        """Where in the program each flush was caused, as far as it is recorded; empty text where not."""
+        """Where in the program each flush was caused, as far as it is recorded; empty text where not.
+
+        Callers, innermost first; of a fault without them the instruction that faulted.
+        """
         recording, names = self.recording, self.recording.names
         if not recording.nr_events:
             return [""] * len(self)
         rows = np.maximum(self.op_event, 0)
         is_fault = recording.column("kind")[rows] == {name: n for n, name in recording.event_kinds()}["fault"]
         ips, symbols = recording.column("a2")[rows], recording.column("a3")[rows].astype(np.int64)
+        callers = recording.column("site")[rows].astype(np.int64)
         found = []
-        for row, fault, ip, symbol in zip(self.op_event, is_fault, ips, symbols, strict=True):
-            if row < 0 or not fault:
+        for row, fault, ip, symbol, chain in zip(self.op_event, is_fault, ips, symbols, callers, strict=True):
+            if row >= 0 and chain < len(names):
+                found.append(names[chain])
+            elif row < 0 or not fault:
                 found.append("")
             else:
                 found.append(names[symbol] if 0 <= symbol < len(names) else f"0x{int(ip):x}" if ip else "")

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tlbcore import recordings
 from tlbcore.errors import InputError, TlbcoreError
+from tlbcore.record.events import CALLERS
 from tlbcore.record.keep import Kept
 from tlbcore.record.needs import Host, Lack, has_strace, lacks
 from tlbcore.record.perf import BUFFER_PAGES, PerfError, PerfRun, with_perf
@@ -25,7 +26,18 @@ from tlbcore.whole_file import replacing
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["SOURCES", "Host", "Lack", "LacksError", "PerfError", "Recorded", "StraceError", "lacks", "record"]
+__all__ = [
+    "CALLERS",
+    "SOURCES",
+    "Host",
+    "Lack",
+    "LacksError",
+    "PerfError",
+    "Recorded",
+    "StraceError",
+    "lacks",
+    "record",
+]
 
 SOURCES: Final = ("auto", "perf", "strace")
 """Where a recording can come from; `auto` takes `perf`, and `strace` for a command if `perf` cannot."""
@@ -75,6 +87,7 @@ def record(  # noqa: PLR0913  # what to record and how
     source: str = "auto",
     buffer_pages: int = BUFFER_PAGES,
     everybody: bool = False,
+    callers: str | None = None,
     host: Host | None = None,
     say: Callable[[str], None] | None = None,
 ) -> Recorded:
@@ -87,6 +100,7 @@ def record(  # noqa: PLR0913  # what to record and how
         source: One of `SOURCES`.
         buffer_pages: Pages of each CPU's buffer, a power of two; more if events are lost.
         everybody: Keep the events of all programs although there is a command.
+        callers: One of `CALLERS`: record who called, so that flushes have call sites.
         host: Where to look for what is needed.
         say: Told what is done without, line by line, before it starts.
 
@@ -99,13 +113,14 @@ def record(  # noqa: PLR0913  # what to record and how
 
     """
     output, tell = Path(output), say or (lambda _: None)
+    _check_callers(callers, source)
     _check(output, command, seconds, source)
     found = [] if source == "strace" else lacks(host)
     stops = [lack for lack in found if lack.stops]
     if stops and source == "auto" and command is not None and has_strace():
         for lack in stops:
             tell(str(lack))
-        tell("recording with strace instead")
+        tell("recording with strace instead" + (", which does not know callers" if callers else ""))
         source = "strace"
     elif stops:
         raise LacksError(stops)
@@ -115,7 +130,7 @@ def record(  # noqa: PLR0913  # what to record and how
     elif not has_strace():
         raise LacksError([Lack("strace", "install it (the package strace)")])
     with tempfile.TemporaryDirectory(prefix=".tlbcore-record-", dir=output.parent) as folder:
-        text = Path(folder) / f"{_name(command)}.perf.txt"
+        text = Path(folder) / output.name  # recordings are named after their file
         if source == "strace":
             run = PerfRun(Kept(), with_strace(text, command or ()), UNKNOWN)
         else:
@@ -127,6 +142,7 @@ def record(  # noqa: PLR0913  # what to record and how
                 missing=missing,
                 buffer_pages=buffer_pages,
                 everybody=everybody,
+                callers=callers,
             )
         recording = recordings.load(text)
         with replacing(output) as partial:
@@ -147,6 +163,13 @@ def record(  # noqa: PLR0913  # what to record and how
     )
 
 
+def _check_callers(callers: str | None, source: str) -> None:
+    if callers is not None and callers not in CALLERS:
+        raise InputError(f"callers: found {callers!r}, expected one of {', '.join(CALLERS)}")
+    if callers is not None and source == "strace":
+        raise InputError("strace: found callers to record, expected none: it does not know them")
+
+
 def _check(output: Path, command: Sequence[str] | None, seconds: float | None, source: str) -> None:
     if source not in SOURCES:
         raise InputError(f"source: found {source!r}, expected one of {', '.join(SOURCES)}")
@@ -164,7 +187,3 @@ def _check(output: Path, command: Sequence[str] | None, seconds: float | None, s
         raise FileNotFoundError(2, "No such file or directory", str(output.parent))
     if not os.access(output.parent, os.W_OK):
         raise PermissionError(13, "Permission denied", str(output.parent))
-
-
-def _name(command: Sequence[str] | None) -> str:
-    return Path(command[0]).name if command else "system"

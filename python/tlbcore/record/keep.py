@@ -1,7 +1,7 @@
 """Keeps of a recording of everybody the events of one command and of all that it forked.
 
 Of switches those in which such a task leaves or enters a CPU; of flushes those that such a task does, and those that other CPUs
-do because one of its flushes told them. Files are cut to the last part of their names.
+do because one of its flushes told them. Files are cut to the last part of their names, in call chains too.
 """
 
 from __future__ import annotations
@@ -22,6 +22,9 @@ _SWITCH: Final = re.compile(
 _FORK: Final = re.compile(r" pid=(\d+) child_comm=.* child_pid=(\d+)$")
 _MIGRATE: Final = re.compile(r" pid=(\d+) prio=")
 _FILE: Final = re.compile(r"filename=(.*) pid=(\d+) old_pid=(\d+)$")
+#: With callers asked for, `perf script` prints where the kernel was at the end of the line of an event without a chain.
+_PLACE: Final = re.compile(r" [0-9a-f]{8,16} \S+ \(\[[^()]*\]\)(?=\n$)")
+_FOLDER: Final = re.compile(r"\(/[^()]*/")
 #: Ends of the payload of `tlb:tlb_flush`, by reason.
 _TASK_SWITCH, _SEND, _TOLD = "(0)", "(4)", ("(1)", "(5)")
 
@@ -129,30 +132,42 @@ def kept_lines(lines: Iterable[str], root: int | None, kept: Kept) -> Iterator[s
     family = Family(root)
     # By its first line a text is known for what it is, so those about losses come after an event.
     losses: list[str] = []
+    is_kept = False
     for line in lines:
-        if "PERF_RECORD_" in line:
+        if line[0] == "\t":
+            # A line of a chain goes the way of its event.
+            if is_kept:
+                yield _FOLDER.sub("(", line)
+        elif "PERF_RECORD_" in line:
             if "PERF_RECORD_LOST" in line:
                 kept.nr_lost += int(re.findall(r"\d+", line)[-1])
                 losses.append(line)
-            continue
-        if line.startswith("#") or not line.strip():
-            continue
-        match = _LINE.match(line)
-        if match is None:
-            # The importer names it, with its number.
-            yield line
-            continue
-        event, payload = match[3], match[4]
-        if event == "tlb:tlb_flush" and payload.endswith(_TASK_SWITCH):
-            continue
-        if family.has(int(match[2]), event, payload):
-            kept.nr_kept += 1
-            yield _without_folder(line, payload) if event == "sched:sched_process_exec" else line
-            yield from losses
-            losses.clear()
-        else:
-            kept.nr_of_others += 1
+        elif line[0] != "#" and line.strip():
+            shown = _kept_line(family, line, kept)
+            is_kept = shown is not None
+            if shown is not None:
+                yield shown
+                yield from losses
+                losses.clear()
     yield from losses
+
+
+def _kept_line(family: Family, line: str, kept: Kept) -> str | None:
+    """An event's line as it is kept, or nothing."""
+    if line.endswith("])\n"):
+        line = _PLACE.sub("", line)
+    match = _LINE.match(line)
+    if match is None:
+        # The importer names it, with its number.
+        return line
+    event, payload = match[3], match[4]
+    if event == "tlb:tlb_flush" and payload.endswith(_TASK_SWITCH):
+        return None
+    if not family.has(int(match[2]), event, payload):
+        kept.nr_of_others += 1
+        return None
+    kept.nr_kept += 1
+    return _without_folder(line, payload) if event == "sched:sched_process_exec" else line
 
 
 def _without_folder(line: str, payload: str) -> str:

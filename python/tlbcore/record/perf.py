@@ -19,10 +19,13 @@ from tlbcore.record.keep import Kept, kept_lines
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["FIELDS", "PerfError", "PerfRun", "with_perf"]
+__all__ = ["CALLER_FIELDS", "FIELDS", "PerfError", "PerfRun", "with_perf"]
 
 FIELDS: Final = "comm,pid,tid,cpu,time,event,trace"
 """What `perf script` prints of each event: the importer's input."""
+
+CALLER_FIELDS: Final = "ip,sym,dso"
+"""And of each caller."""
 
 BUFFER_PAGES: Final = 8192
 """Pages of the buffer of each CPU (`perf record -m`)."""
@@ -55,6 +58,7 @@ def with_perf(  # noqa: PLR0913  # what to record and how
     missing: Sequence[str] = (),
     buffer_pages: int = BUFFER_PAGES,
     everybody: bool = False,
+    callers: str | None = None,
 ) -> PerfRun:
     """Records, and writes the text of `perf script` to `text`.
 
@@ -65,6 +69,7 @@ def with_perf(  # noqa: PLR0913  # what to record and how
         missing: Events to do without.
         buffer_pages: Pages of the buffer of each CPU, a power of two.
         everybody: Keep all tasks although there is a command.
+        callers: One of `tlbcore.record.events.CALLERS`: record who called, too.
 
     Raises:
         PerfError: `perf` failed; what it said.
@@ -75,7 +80,7 @@ def with_perf(  # noqa: PLR0913  # what to record and how
         folder = Path(name)
         data, number = folder / "perf.data", folder / "pid"
         # `-a`: who else runs on a CPU decides what is in mm_cpumask.
-        arguments = ["perf", "record", "-a", "-m", str(buffer_pages), "-o", str(data), *perf_events(events)]
+        arguments = ["perf", "record", "-a", "-m", str(buffer_pages), "-o", str(data), *perf_events(events, callers)]
         if command is not None:
             arguments += ["--", "/bin/sh", "-c", _ANNOUNCE, str(number), *command]
         elif seconds is not None:
@@ -85,7 +90,7 @@ def with_perf(  # noqa: PLR0913  # what to record and how
             raise PerfError(f"perf record: {_complaint(said, status)}")
         root = int(number.read_text(encoding="ascii")) if command is not None and not everybody else None
         kept = Kept()
-        warnings = _script(data, text, root, kept)
+        warnings = _script(data, text, root, kept, with_callers=callers is not None)
     lost = [line.strip() for line in said.splitlines() if _LOST_CHUNKS.search(line)]
     return PerfRun(kept, status if command is not None else None, tuple(dict.fromkeys([*lost, *warnings])))
 
@@ -105,8 +110,9 @@ def _record(arguments: list[str]) -> tuple[str, int]:
         return said.read(), status
 
 
-def _script(data: Path, text: Path, root: int | None, kept: Kept) -> list[str]:
-    arguments = ["perf", "script", "-i", str(data), "--ns", "--show-lost-events", "-F", FIELDS]
+def _script(data: Path, text: Path, root: int | None, kept: Kept, *, with_callers: bool) -> list[str]:
+    fields = f"{FIELDS},{CALLER_FIELDS}" if with_callers else FIELDS
+    arguments = ["perf", "script", "-i", str(data), "--ns", "--show-lost-events", "-F", fields]
     with (
         tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as said,
         text.open("w", encoding="utf-8", errors="surrogateescape") as out,
@@ -117,7 +123,11 @@ def _script(data: Path, text: Path, root: int | None, kept: Kept) -> list[str]:
         assert process.stdout is not None  # noqa: S101  # it is a pipe
         out.writelines(_head())
         lines = (line.decode("utf-8", "surrogateescape") for line in process.stdout)
-        out.writelines(kept_lines(lines, root, kept))
+        try:
+            out.writelines(kept_lines(lines, root, kept))
+        except BaseException:
+            process.kill()  # nobody reads what it would still print
+            raise
         status = process.wait()
         said.seek(0)
         complaint = said.read()

@@ -13,6 +13,7 @@ import errno
 import re
 from collections import Counter
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from tlbcore.errors import InputError
@@ -47,12 +48,14 @@ _EXPECTED: Final = "`[PID] [TIME] call(arguments) = result` (strace -f)"
 
 
 def is_strace(path: str | os.PathLike[str]) -> bool:
-    """Whether the first line of a file that says something is one of strace.
+    """Whether the first line of a file that says something is one of strace; a pipe is not looked into, it is read once.
 
     Raises:
         OSError: It cannot be read.
 
     """
+    if Path(path).is_fifo():
+        return False
     with open(path, "rb") as file:  # noqa: PTH123  # whatever a path may be
         begin = file.read(_PEEK).decode("utf-8", "replace")
     first = next((line for line in begin.splitlines() if line.strip()), "")

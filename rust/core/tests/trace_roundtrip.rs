@@ -211,7 +211,7 @@ fn errors_name_file_byte_found_and_expected() {
         error.replace(&path.display().to_string(), "F")
     };
     assert_eq!(error(&|bytes| bytes[0] = b'X'), "F: byte 0: found `XLBCREC\\0`, expected a recording (TLBCREC)");
-    assert_eq!(error(&|bytes| bytes[8] = 9), "F: byte 8: found version 9, expected version 1");
+    assert_eq!(error(&|bytes| bytes[8] = 9), "F: byte 8: found version 9, expected version 2");
     assert!(error(&|bytes| bytes[30] ^= 1).starts_with("F: byte 16: found checksum 0x"));
     assert!(error(&|bytes| bytes.push(0)).ends_with("found 1 more bytes, expected the end of the file"));
     let last = whole.len() - 1;

@@ -19,11 +19,15 @@ pub fn build_profile() -> &'static str {
 }
 
 /// What was compiled in, in alphabetical order: `abi3` (one file for every `CPython` from 3.11 on),
-/// `debug-assertions`.
+/// `debug-assertions`, `free-threaded` (for an interpreter without a global lock).
 #[pyfunction]
 pub fn build_features() -> Vec<&'static str> {
-    [("abi3", cfg!(feature = "abi3")), ("debug-assertions", cfg!(debug_assertions))]
-        .into_iter()
-        .filter_map(|(name, enabled)| enabled.then_some(name))
-        .collect()
+    [
+        ("abi3", cfg!(Py_LIMITED_API)),
+        ("debug-assertions", cfg!(debug_assertions)),
+        ("free-threaded", cfg!(Py_GIL_DISABLED)),
+    ]
+    .into_iter()
+    .filter_map(|(name, enabled)| enabled.then_some(name))
+    .collect()
 }

@@ -1,6 +1,7 @@
 //! Recordings for Python: columns go out as read-only NumPy arrays over the same memory, nothing is copied.
 
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use numpy::ndarray::ArrayView1;
 use numpy::{Element, PyArray1};
@@ -9,7 +10,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use tlbcore::error::Error;
 use tlbcore::trace::column::ColumnView;
-use tlbcore::trace::{Attribution, EventColumns, EventKind, FlushColumns, FlushKind, format, import_file};
+use tlbcore::trace::{Attribution, EventColumns, EventKind, FlushColumns, FlushKind, format, import_file_watched};
 
 use crate::errors::BindingError;
 
@@ -33,11 +34,30 @@ fn to_py_error(error: Error) -> PyErr {
 #[expect(clippy::needless_pass_by_value, reason = "arguments from Python are extracted into values")]
 #[pymethods]
 impl Recording {
-    /// Reads any file that is understood: a recording, perf script text, lab records, a scenario.
+    /// Reads any file that is understood: a recording, perf script text, lab records, a scenario. `progress(done, of)` is
+    /// told the bytes of a text, `of` 0 if its length is not known; what it raises ends the reading, as Ctrl-C does.
     #[staticmethod]
-    fn open(py: Python<'_>, path: PathBuf) -> PyResult<Self> {
-        let inner = py.detach(|| import_file(&path)).map_err(to_py_error)?;
-        Ok(Self { inner })
+    #[pyo3(signature = (path, progress = None))]
+    fn open(py: Python<'_>, path: PathBuf, progress: Option<Py<PyAny>>) -> PyResult<Self> {
+        let nr_bytes = std::fs::metadata(&path).map_or(0, |file| file.len());
+        let interrupted = Arc::new(Mutex::new(None));
+        let told = Arc::clone(&interrupted);
+        let watch = move |done: u64| {
+            let error = Python::attach(|py| {
+                py.check_signals()?;
+                progress.as_ref().map_or(Ok(()), |tell| tell.call1(py, (done, nr_bytes)).map(drop))
+            });
+            let Err(error) = error else {
+                return false;
+            };
+            *told.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+            true
+        };
+        let result = py.detach(|| import_file_watched(&path, Some(Box::new(watch))));
+        if let Some(error) = interrupted.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            return Err(error);
+        }
+        Ok(Self { inner: result.map_err(to_py_error)? })
     }
 
     /// Writes it as a `.tlbr` file, whole or not at all.

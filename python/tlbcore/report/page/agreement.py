@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tlbcore.recordings import why_kernel
 from tlbcore.report.page.html import Bar, Raw, number, share, table, text
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def _scores(profile: Profile) -> Raw:
         )
     head = ["operation", "", "matched", "missed", "extra", "score", "score of sizes alone"]
     return Raw(
-        f"<p>Each flush that the model of <b>{text(profile.replayed.kernel.name)}</b> ({text(found.kernel_choice)})"
+        f"<p>Each flush that the model of <b>{text(profile.replayed.kernel.name)}</b> ({text(why_kernel(profile.recording))})"
         " predicts is held against the flushes that the kernel did for the same operation:"
         f" {number(found.matched)} matched, {number(found.missed)} were missed, {number(found.extra)} were predicted and"
         " did not happen. Score = matched / (matched + missed + extra).</p>"

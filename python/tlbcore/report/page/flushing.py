@@ -196,11 +196,17 @@ def who_caused(profile: Profile) -> Raw:
         names, listed, left=3 if sites else 2, caption="By thread" + (", and where in the program" if sites else "")
     )
     note = (
-        "Call sites are known of page faults, by the instruction that faulted, and of calls recorded with their callers."
-        if sites
-        else "The recording has no call sites."
+        "Call sites are known of page faults, by the instruction that faulted; those of calls are recorded by"
+        " <code>tlbcore record --callers</code>."
+        if not _has_callers(profile)
+        else "Call sites are callers, innermost first, as far as they could be walked."
     )
     return Raw(f'{operations}{threads}<p class="note">{note}</p>')
+
+
+def _has_callers(profile: Profile) -> bool:
+    """Whether the recording was made with callers."""
+    return bool((profile.recording.column("site") < len(profile.recording.names)).any())
 
 
 def who_was_interrupted(profile: Profile) -> Raw:

@@ -95,7 +95,9 @@ def table(head: Sequence[object], rows: Sequence[Sequence[object]], *, left: int
         for at, name in enumerate(head)
     )
     body = "".join(f"<tr>{''.join(cell(at, value) for at, value in enumerate(row))}</tr>" for row in rows)
-    said = f"<caption>{text(caption)}</caption>" if caption else ""
+    # A caption inside would be as wide as the table, and cut off where that scrolls.
+    said = f'<p class="caption">{text(caption)}</p>' if caption else ""
+    name = f' aria-label="{escape(caption)}"' if caption else ""
     return Raw(
-        f'<div class="scroll" tabindex="0"><table>{said}<thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table></div>'
+        f'{said}<div class="scroll" tabindex="0"><table{name}><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table></div>'
     )

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::column::columns;
 use super::kinds::{
-    Attribution, EventKind, FlushKind, NO_CPU, NO_MM, NO_NR, NO_PAGES, NO_REASON, NO_VALUE, TASK_OTHER,
+    Attribution, EventKind, FlushKind, NO_CPU, NO_MM, NO_NR, NO_PAGES, NO_REASON, NO_SITE, NO_VALUE, TASK_OTHER,
 };
 use crate::error::{Error, Result};
 
@@ -48,6 +48,8 @@ columns! {
         a5: u64,
         /// Return value of a call, result of a step, else 0.
         ret: i64,
+        /// Name index of where in the program it was caused, [`NO_SITE`] if that is not recorded.
+        site: u32,
     }
 }
 
@@ -119,6 +121,7 @@ impl Event {
             a4: 0,
             a5: 0,
             ret: 0,
+            site: NO_SITE,
         }
     }
 
@@ -309,6 +312,10 @@ impl Recording {
         if name != NO_VALUE && name >= self.names.len() as u64 {
             return fail("name", name.into(), format!("below {}", self.names.len()));
         }
+        let site = self.events.site[row];
+        if site != NO_SITE && site as usize >= self.names.len() {
+            return fail("site", site.into(), format!("below {}", self.names.len()));
+        }
         Ok(())
     }
 
@@ -357,6 +364,7 @@ mod tests {
             (Event { a5: 9, ..fork }, "event 0: found second task 9, expected below 1 or reserved"),
             (Event { end_ns: 4, ..fork }, "event 0: found end_ns 4, expected at least time_ns 5"),
             (Event { a0: 1, ..Event::new(EventKind::Fsync, 5, 0, 0) }, "event 0: found name 1, expected below 1"),
+            (Event { site: 1, ..fork }, "event 0: found site 1, expected below 1"),
         ];
         for (event, line) in cases {
             assert_eq!(one(event).verify().unwrap_err().to_string(), line);

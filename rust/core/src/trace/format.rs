@@ -22,7 +22,9 @@ use crate::error::{Error, Result};
 
 const MAGIC: [u8; 8] = *b"TLBCREC\0";
 /// The version that is written and the only one that is read.
-pub const VERSION: u32 = 1;
+///
+/// 2: events have a `site`.
+pub const VERSION: u32 = 2;
 const PREAMBLE_BYTES: usize = 24;
 const ALIGN: usize = 64;
 /// Files below this are verified when opened.

@@ -13,6 +13,8 @@ pub const TASK_OTHER: u32 = u32::MAX - 2;
 pub const NO_VALUE: u64 = u64::MAX;
 /// `nr` of an event that is no system call.
 pub const NO_NR: i32 = -1;
+/// The `site` of an event whose callers are not recorded.
+pub const NO_SITE: u32 = u32::MAX;
 /// `pages` of a flush record that has no count (a handler that found nothing to do, a step that is no flush).
 pub const NO_PAGES: i64 = i64::MIN;
 /// `pages` of a full flush, as the kernel's tracepoint prints it.

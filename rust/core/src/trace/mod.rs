@@ -7,10 +7,12 @@
 //! Contract: a recording is data. Nothing here knows page tables, schemes or machines; nothing is dropped silently:
 //! what an importer cannot put into columns it counts in [`Meta`].
 
+use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
 pub mod address;
 mod attribute;
+mod callers;
 pub mod column;
 pub mod events;
 pub mod format;
@@ -29,16 +31,27 @@ pub use kinds::{Attribution, EventKind, FlushKind};
 
 use crate::error::{Error, Result};
 use text::Lines;
+pub use text::Watch;
 
 /// Reads a recording from any file that is understood.
 ///
 /// # Errors
 /// One line with the file, the place, what was found and what was expected.
 pub fn import_file(path: &Path) -> Result<Recording> {
-    if format::is_recording(path)? {
+    import_file_watched(path, None)
+}
+
+/// The same, with somebody who is told how far it is, and can end it.
+///
+/// # Errors
+/// As [`import_file`], and if the watch says so.
+pub fn import_file_watched(path: &Path, watch: Option<Watch>) -> Result<Recording> {
+    // A pipe cannot be mapped and can be read once only, so it holds text.
+    let is_pipe = std::fs::metadata(path).is_ok_and(|file| file.file_type().is_fifo());
+    if !is_pipe && format::is_recording(path)? {
         return format::open(path);
     }
-    import_lines(Lines::open(path)?)
+    import_lines(Lines::open(path, watch)?)
 }
 
 /// The same for text in memory; `name` stands for the file in errors and in [`Meta::file`].

@@ -2,14 +2,15 @@
 //!
 //! Contract: enter and exit of a system call become one event, at the place of the enter; an unpaired one is flagged.
 //! Known events must parse (else an error with the line); events of other names are counted in `meta.unknown_events`,
-//! call-chain lines in `meta.counts`. A task belongs to the recording if it did something itself (call, fault, fork, exec,
+//! a call chain becomes the `site` of its call or fault (`callers.rs`). A task belongs to the recording if it did something itself (call, fault, fork, exec,
 //! exit); tasks that only appear in switches do not. Which event a flush belongs to: `attribute.rs`.
 
 use super::attribute::{Doing, Send, Senders};
+use super::callers::Callers;
 use super::events::{Event, EventColumns, Flush, FlushColumns, Meta, Recording, row_number};
 use super::kinds::{
-    ALL_PAGES, Attribution, ENTER_UNSEEN, EXIT_UNSEEN, EventKind, FAILED, FlushKind, KERNEL_MODE, NO_VALUE, SHARES_MM,
-    THREAD,
+    ALL_PAGES, Attribution, ENTER_UNSEEN, EXIT_UNSEEN, EventKind, FAILED, FlushKind, KERNEL_MODE, NO_SITE, NO_VALUE,
+    SHARES_MM, THREAD,
 };
 use super::perf_line::{self, Header, Place};
 use super::tasks::{Names, TaskTable, is_kthread_name, renumber};
@@ -57,6 +58,7 @@ struct Importer {
     /// By CPU: the row of its latest switch, if nothing happened there since.
     just_switched: Vec<Option<usize>>,
     senders: Senders,
+    callers: Callers,
     last_time_ns: u64,
 }
 
@@ -73,6 +75,7 @@ impl Importer {
             open_send: Vec::new(),
             just_switched: Vec::new(),
             senders: Senders::default(),
+            callers: Callers::default(),
             last_time_ns: 0,
         }
     }
@@ -89,6 +92,7 @@ impl Importer {
         let Some(header) = perf_line::parse_header(line) else {
             return self.other_line(line);
         };
+        self.end_chain();
         if header.time_ns < self.last_time_ns {
             self.count("time_reversals");
         }
@@ -181,7 +185,7 @@ impl Importer {
         }
         let first_word = text.split_whitespace().next().unwrap_or_default();
         if line[0].is_ascii_whitespace() && u64::from_str_radix(first_word, 16).is_ok() {
-            self.count("call_chain_lines");
+            self.callers.line(content);
             return Ok(());
         }
         Err(
@@ -232,6 +236,7 @@ impl Importer {
         }
         let row = self.events.push(event);
         self.doing[task as usize].enter(row);
+        self.callers.begin(row);
     }
 
     fn sys_exit(&mut self, header: &Header<'_>, task: u32, nr: i32, ret: i64) {
@@ -288,7 +293,15 @@ impl Importer {
         event.flags = flags;
         let row = self.events.push(event.with_args(&[address, error_code, ip, ip_name, address_name]));
         self.doing[task as usize].begin_fault(row, error_code);
+        self.callers.begin(row);
         Ok(())
+    }
+
+    /// The call chain of the event before is at its end.
+    fn end_chain(&mut self) {
+        if let Some((row, text)) = self.callers.end() {
+            self.events.site.to_mut()[row] = u32::try_from(self.names.intern(&text)).unwrap_or(NO_SITE);
+        }
     }
 
     fn place(&mut self, place: Place<'_>) -> (u64, u64) {
@@ -451,6 +464,7 @@ impl Importer {
     }
 
     fn finish(mut self) -> Recording {
+        self.end_chain();
         for number in 0..self.tasks.len() as u32 {
             self.abandon_call(number, self.last_time_ns);
         }

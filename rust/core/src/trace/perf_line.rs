@@ -101,6 +101,18 @@ impl<'a> Place<'a> {
     }
 }
 
+/// `20ce7 munmap (/usr/lib/ld-linux-x86-64.so.2)`, a line of a call chain: whether it is of the kernel, symbol, module.
+pub(super) fn frame(line: &[u8]) -> Option<(bool, &[u8], &[u8])> {
+    const KERNEL_HALF: u64 = 1 << 63;
+    let mut rest = Cursor(line.trim_ascii());
+    let ip = rest.hex()?;
+    rest.literal(b" ")?;
+    let (symbol, module) = rsplit(rest.0, b" (")?;
+    let module = module.strip_suffix(b")")?;
+    let name = module.iter().rposition(|&byte| byte == b'/').map_or(module, |slash| &module[slash + 1..]);
+    Some((ip >= KERNEL_HALF, symbol, name))
+}
+
 /// `address=0x... ip=0x... error_code=0x6`: address, ip, error code.
 pub(super) fn page_fault(payload: &[u8]) -> Option<(Place<'_>, Place<'_>, u64)> {
     let rest = payload.strip_prefix(b"address=")?;

@@ -13,6 +13,10 @@ use flate2::bufread::MultiGzDecoder;
 use super::io_error;
 use crate::error::{Error, Result};
 
+/// Told how many bytes of a file were read so far (as they are stored, compressed or not); `true` ends the reading, with
+/// an error that says no more.
+pub type Watch = Box<dyn FnMut(u64) -> bool + Send>;
+
 const BUFFER_BYTES: usize = 1 << 18;
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 const ZSTD_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
@@ -30,9 +34,10 @@ pub(super) struct Lines {
 }
 
 impl Lines {
-    pub(super) fn open(path: &Path) -> Result<Self> {
+    pub(super) fn open(path: &Path, watch: Option<Watch>) -> Result<Self> {
         let file = File::open(path).map_err(|source| io_error(path, source))?;
-        Self::new(path, Box::new(BufReader::with_capacity(BUFFER_BYTES, file)))
+        let watched = Watched { file, nr_bytes: 0, watch };
+        Self::new(path, Box::new(BufReader::with_capacity(BUFFER_BYTES, watched)))
     }
 
     pub(super) fn from_bytes(name: &str, bytes: &[u8]) -> Result<Self> {
@@ -128,6 +133,27 @@ impl Lines {
     /// An error at the line that [`Self::next`] gave last.
     pub(super) fn error(&self, found: &str, expected: &str) -> Error {
         input_error(&self.file, &format!("line {}", self.nr_line.max(1)), found, expected)
+    }
+}
+
+/// A file, and who is told how far it is. A signal that interrupts a read ends up here again, so that somebody who waits
+/// at a pipe can look for it.
+struct Watched {
+    file: File,
+    nr_bytes: u64,
+    watch: Option<Watch>,
+}
+
+impl Read for Watched {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        if let Some(watch) = &mut self.watch
+            && watch(self.nr_bytes)
+        {
+            return Err(std::io::Error::other("given up"));
+        }
+        let nr_read = self.file.read(buffer)?;
+        self.nr_bytes += nr_read as u64;
+        Ok(nr_read)
     }
 }
 
