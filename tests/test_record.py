@@ -307,9 +307,9 @@ print(record(folder / "out" / "s.tlbr", host=host))
 """
 
 
+@pytest.mark.usefixtures("host")
 @pytest.mark.parametrize("prints_for_ever", [False, True])
 def test_ctrl_c_ends_the_recording_and_a_second_one_leaves_nothing(
-    host: Host,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     prints_for_ever: bool,  # noqa: FBT001

@@ -8,8 +8,8 @@ output; a ```` ```toml ```` block that begins with a comment with its name is a 
 A ```` ```console recorded ```` (or ``python recorded``) block records what happens on this very machine, or reads what was
 recorded so: its numbers are others each time, and any number there stands for any. It is run where `perf` may record.
 
-``tests/test_docs.py`` holds what is shown against what comes out; ``python tools/shown_output.py [PAGE...]`` writes what
-comes out into the pages.
+``tests/test_docs.py`` holds what is shown against what comes out; ``python tools/shown_output.py [--again] [PAGE...]`` writes
+what comes out into the pages (``--again``: new recordings too).
 """
 
 import os
@@ -39,7 +39,7 @@ _TIME: Final = re.compile(r"(\(.* states, )\d+\.\d+ s\)")
 
 _BLOCK: Final = re.compile(r"^```(console|python|text|toml)( recorded)?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _NUMBER: Final = re.compile(r"-?\d+(?:[ ,.]\d+)*")
-_GAP: Final = re.compile(r" +|-{2,}")
+_GAP: Final = re.compile(r"[ -]+")
 _FILE_NAME: Final = re.compile(r"# (\w+\.toml)\b")
 
 
@@ -173,8 +173,14 @@ def workplace(folder: Path) -> Path:
     return folder
 
 
-def refresh(page: str) -> int:
-    """Write the outputs of today into a page; return how many differed."""
+def refresh(page: str, *, again: bool = False) -> int:
+    """Write the outputs of today into a page; return how many differed.
+
+    Args:
+        page: The page.
+        again: Write the numbers of today's recordings too, where nothing else differs.
+
+    """
     text = (ROOT / page).read_text(encoding="utf-8")
     changes: list[tuple[tuple[int, int], str]] = []
     with tempfile.TemporaryDirectory() as name:
@@ -184,7 +190,8 @@ def refresh(page: str) -> int:
                 print(f"{page}:{example.line}: not run, no perf may record here")
                 continue
             output = example.run(folder)
-            if example.span is not None and not example.matches(output):
+            anew = again and example.is_recorded
+            if example.span is not None and (anew or not example.matches(output)):
                 changes.append((example.span, "".join(f"{line}\n" for line in example.refreshed(output))))
     for (start, end), output in reversed(changes):
         text = text[:start] + output + text[end:]
@@ -194,5 +201,6 @@ def refresh(page: str) -> int:
 
 
 if __name__ == "__main__":
-    for name in sys.argv[1:] or PAGES:
-        print(f"{name}: {refresh(name)} outputs changed")
+    names = [name for name in sys.argv[1:] if name != "--again"]
+    for name in names or PAGES:
+        print(f"{name}: {refresh(name, again='--again' in sys.argv)} outputs changed")

@@ -20,6 +20,7 @@ complete -c tlbcore -n '__fish_seen_subcommand_from record' -s o -l output -r -d
 complete -c tlbcore -n '__fish_seen_subcommand_from record' -l seconds -r -d 'record the whole system for N seconds'
 complete -c tlbcore -n '__fish_seen_subcommand_from record' -l source -x -a 'auto perf strace' -d 'perf; strace, which knows less; auto: perf, or else strace for a CMD'
 complete -c tlbcore -n '__fish_seen_subcommand_from record' -l buffer-pages -r -d 'pages of each CPU\'s buffer, a power of two (8192); more if events are lost'
+complete -c tlbcore -n '__fish_seen_subcommand_from record' -l callers -x -a 'fp dwarf lbr' -d 'record who called, so that flushes have call sites: along frame pointers (fp), or otherwise'
 complete -c tlbcore -n '__fish_seen_subcommand_from record' -l everybody -d 'keep the events of all programs, not of CMD alone'
 complete -c tlbcore -n '__fish_seen_subcommand_from record' -l check -d 'say what is missing for a recording, and record nothing'
 complete -c tlbcore -n '__fish_seen_subcommand_from record' -l json -d 'print the result as JSON'
