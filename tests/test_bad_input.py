@@ -105,10 +105,87 @@ def test_a_broken_line_of_perf_text_is_named(tmp_path: Path, capsys: pytest.Capt
     assert line.endswith("expected `NR n = result`")
 
 
+@pytest.mark.parametrize("cpu", [8192, 70_000])
+def test_a_cpu_that_cannot_be_names_its_line(cpu: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    good = "m     1/1     [8191]     1.000000000:     raw_syscalls:sys_exit: NR 11 = 0\n"
+    path = tmp_path / "perf.txt"
+    path.write_text(good + good.replace("8191", str(cpu)), encoding="utf-8")
+    line = refused(["import", path], capsys)
+    assert line.startswith(f"{path}: line 2: found `m ")
+    assert line.endswith("expected a CPU below 8192")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ["check", "linux-6.18", "--op", "munmap", "-o", "x.pdf"],
+            "x.pdf: found a name that ends in .pdf, expected .md",
+        ),
+        (["check", "linux-6.18", "--op", "munmap", "-o", "no/x.svg"], "no: No such file or directory"),
+        (["report", LAB[0], "-o", "no/x.html"], "no: No such file or directory"),
+        (["import", LAB[0], "-o", "."], ".: Is a directory"),
+        (["validate", LAB[0], "--operations", "no/x.csv"], "no: No such file or directory"),
+    ],
+    ids=lambda value: " ".join(map(str, value)) if isinstance(value, list) else "",
+)
+def test_where_nothing_can_be_written_nothing_is_begun(
+    words: list[str | Path],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("tlbcore.recordings.load", None)  # would not be called
+    assert refused(words, capsys).startswith(message)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["check", "linux-6.18", "--users", "x"], "argument --users: found 'x', expected a whole number"),
+        (["record", "--seconds", "y"], "argument --seconds: found 'y', expected a number"),
+    ],
+)
+def test_a_word_for_a_number(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(words)
+    assert capsys.readouterr().err.startswith(f"tlbcore: error: {message}")
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("x = 1\ny = (", "line 2: found SyntaxError"),
+        ("import tlbcore\n\ntlbcore.nothing", "line 3: found AttributeError"),
+        (
+            'from tlbcore import kernels\nkernels.get("linux-6.18").derive("x", constants={"gather_batc": 1})',
+            "line 2: found",
+        ),
+    ],
+)
+def test_a_file_that_does_not_run_names_its_line(
+    text: str, place: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(text, encoding="utf-8")
+    line = refused(["check", f"{path}:KERNEL", "--op", "munmap"], capsys)
+    assert line.startswith(f"{path}: {place}")
+
+
+def test_a_safe_verdict_says_that_nothing_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "x.svg"
+    assert main(["check", "linux-6.18", "--op", "munmap", "-o", str(path)]) == 0
+    assert capsys.readouterr().out.endswith(f"no counterexample: {path} is not written\n")
+    assert not path.exists()
+
+
 @pytest.mark.parametrize(
     ("kernel", "message"),
     [
-        ("linux-6.81", "did you mean linux-6.1"),
+        ("linux-6.81", "did you mean linux-6.18?"),
         ("consolidated:light_gathr=on", "found switch light_gathr, "),
         ("consolidated:pending=on", "switch pending is on, expected one of table, vma, mm, off"),
         ("", "expected one of linux-5.10"),

@@ -70,18 +70,22 @@ def test_replay_and_search_report() -> None:
     assert told[0] == (0, replayed.result.nr_events)
     assert [done for done, _ in told] == sorted({done for done, _ in told})
     assert told[-1][0] > replayed.result.nr_events - 5000
+
+
+def test_a_search_reports_and_a_caller_ends_it() -> None:
+    """The search is one of hours: it ends because it is told, and it is told because it reported."""
     searched: list[tuple[int, int, int]] = []
-    verdict = tlbcore.check(
-        "linux-6.18",
-        ["munmap", "mprotect", "shrink_folio_list"],
-        pages=2,
-        users=2,
-        faults=1,
-        seconds=1.0,
-        progress=lambda *at: searched.append(at),
-    )
-    assert verdict.seconds < 0.2 or searched
-    assert all(0 < waiting <= states for states, waiting, _ in searched)
+
+    def tell(states: int, waiting: int, depth: int) -> None:
+        searched.append((states, waiting, depth))
+        raise KeyError("enough")
+
+    operations = ["munmap", "mprotect", "shrink_folio_list", "migrate_pages", "page_mkclean"]
+    verdict = tlbcore.check("linux-6.18", operations, pages=3, users=2, faults=2, invariants=["I1"], progress=tell)
+    ((states, waiting, depth),) = searched
+    assert 0 < waiting <= states <= verdict.states
+    assert depth > 0
+    assert verdict.stopped
 
 
 def test_what_a_caller_raises_ends_a_replay() -> None:

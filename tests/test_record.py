@@ -221,6 +221,9 @@ def test_a_command_is_recorded(
     assert capfd.readouterr().out == "hello\n"
     assert (done.source, done.status, done.nr_lost_events, done.nr_of_others) == ("perf", 3, 41, 4)
     assert done.warnings == ("Processed 9 events and lost 1 chunks!",)
+    assert repr(done) == f"<Recorded {tmp_path}/m.tlbr: 5 events, 5 flush records by perf>"
+    assert done.to_rows()[0]["nr_lost_events"] == done.to_dict()["nr_lost_events"] == 41
+    assert "<table" in done._repr_html_()
     arguments = log.read_text(encoding="utf-8").splitlines()
     assert arguments[:4] == ["record", "-a", "-m", "8192"]
     assert arguments[arguments.index("--") + 1] == "/bin/sh"

@@ -262,7 +262,8 @@ class KernelFamily:
                 raise InputError(f"kernel {self.name}: found switch {name}, expected one of {expected}")
             if value not in known[name].values:
                 values = ", ".join(known[name].values)
-                raise InputError(f"kernel {self.name}: switch {name} is {value}, expected one of {values}")
+                near = nearest(value, known[name].values)
+                raise InputError(f"kernel {self.name}: switch {name} is {value}, expected one of {values}{near}")
         settings = {name: switch.default for name, switch in known.items()} | dict(chosen or {})
         kernel = self.build(settings)
         texts = {f"switches.{name}": known[name].sources[value] for name, value in settings.items()}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import importlib.util
 import sys
+import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,11 +41,13 @@ def nearest(name: str, names: Iterable[str], cutoff: float = 0.6) -> str:
         names: What there is.
         cutoff: How near, from 0 to 1 (as `difflib.get_close_matches` has it).
 
-    >>> nearest("linux-6.81", ["linux-5.10", "linux-6.18"])
+    >>> nearest("linux-6.81", ["linux-5.10", "linux-6.1", "linux-6.18"])
     ', did you mean linux-6.18?'
     """
     by_folded = {folded(candidate): candidate for candidate in names}
-    near = difflib.get_close_matches(folded(name), by_folded, n=1, cutoff=cutoff)
+    near = difflib.get_close_matches(folded(name), by_folded, n=3, cutoff=cutoff)
+    # Letters in another order are the likelier slip than one that is missing.
+    near.sort(key=lambda candidate: sorted(candidate) != sorted(folded(name)))
     return f", did you mean {by_folded[near[0]]}?" if near else ""
 
 
@@ -76,6 +79,14 @@ def split_file_spec(spec: str) -> tuple[Path, str] | None:
     return (Path(path), name) if path.endswith(".py") else None
 
 
+def _place(error: BaseException, path: Path) -> str:
+    """The line of a file in which it failed, as the beginning of a message; nothing if it is not known."""
+    if isinstance(error, SyntaxError) and error.lineno is not None:
+        return f"line {error.lineno}: "
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+    return f"line {lines[-1]}: " if lines and lines[-1] is not None else ""
+
+
 def load_file(path: Path) -> ModuleType:
     """The module that a Python file is.
 
@@ -95,5 +106,6 @@ def load_file(path: Path) -> ModuleType:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
         del sys.modules[module_name]
-        raise InputError(f"{path}: found {type(error).__name__} ({error}), expected a Python file that runs") from error
+        found = f"{type(error).__name__} ({error})"
+        raise InputError(f"{path}: {_place(error, path)}found {found}, expected a Python file that runs") from error
     return module

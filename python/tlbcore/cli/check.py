@@ -133,7 +133,7 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         InputError: Arguments that do not go together.
     """
-    check_trace.refuse_several(args)
+    check_trace.refuse(args)
     if args.mutate:
         return mutation.run(args)
     if args.replay:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from tlbcore.errors import InputError
 from tlbcore.report.trace import FORMATS, trace_text, write_trace
+from tlbcore.whole_file import check_place
 from tlbcore.widen import settled
 
 if TYPE_CHECKING:
@@ -29,11 +30,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def refuse_several(args: argparse.Namespace) -> None:
-    """Nothing.
+_ENDS: Final = {".md": "markdown", ".svg": "svg", ".html": "html", ".txt": "text"}
+
+
+def refuse(args: argparse.Namespace) -> None:
+    """What cannot be shown or written is said before the search, which may take long.
 
     Raises:
-        InputError: A form for one counterexample, where there can be several.
+        InputError: A form for one counterexample, where there can be several; a file whose name tells no form.
+        OSError: There is no folder for the file.
 
     """
     several = next((name for name in ("litmus", "mutate", "pairs", "triples") if getattr(args, name)), None)
@@ -41,21 +46,26 @@ def refuse_several(args: argparse.Namespace) -> None:
         raise InputError(
             f"check: found --{several} and --format or --output, expected these with --op, for one counterexample"
         )
+    output: Path | None = args.output
+    if output is None:
+        return
+    if args.format is None and output.suffix not in _ENDS:
+        raise InputError(
+            f"{output}: found a name that ends in {output.suffix or 'nothing'}, expected {', '.join(_ENDS)}"
+        )
+    check_place(output)
 
 
 def show(verdict: Verdict, form: str | None, output: Path | None) -> None:
     """Print a verdict and its counterexample, or write that in a form for people."""
     if (form is None and output is None) or not verdict.counterexample:
         _say(verdict)
+        if output is not None:
+            print(f"no counterexample: {output} is not written")
         return
     if form is None:
-        ends = {".md": "markdown", ".svg": "svg", ".html": "html", ".txt": "text"}
         assert output is not None  # noqa: S101  # one of both is given
-        if output.suffix not in ends:
-            raise InputError(
-                f"{output}: found a name that ends in {output.suffix or 'nothing'}, expected {', '.join(ends)}"
-            )
-        form = ends[output.suffix]
+        form = _ENDS[output.suffix]
     if output is None:
         print(trace_text(verdict, form), end="")
     else:

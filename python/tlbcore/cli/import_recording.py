@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from tlbcore.cli import OK
 from tlbcore.cli.common import add_json, print_json, read_recording
 from tlbcore.report.table import number
+from tlbcore.whole_file import check_place
 
 if TYPE_CHECKING:
     import argparse
@@ -26,6 +27,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Import, write, and say what there is."""
+    if args.output is not None:
+        check_place(args.output)
     recording = read_recording(args.file)
     if args.output is not None:
         recording.save(args.output)

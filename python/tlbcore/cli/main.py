@@ -6,6 +6,7 @@ exception is a bug and keeps its traceback.
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from importlib import import_module
@@ -88,6 +89,11 @@ def main(argv: Sequence[str] | None = None, commands: Mapping[str, Command] = CO
         return USAGE
 
 
+#: How argparse says that a value is no number.
+_INVALID: Final = re.compile(r"invalid (int|float) value: ('.*')")
+_TYPES: Final = {"int": "a whole number", "float": "a number"}
+
+
 class _OneLineParser(argparse.ArgumentParser):
     """A parser whose errors are one line with the nearest name, as all errors are."""
 
@@ -109,6 +115,7 @@ class _OneLineParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Say what is wrong, and where to read how it is done."""
+        message = _INVALID.sub(lambda found: f"found {found[2]}, expected {_TYPES[found[1]]}", message)
         self.exit(USAGE, f"tlbcore: error: {message} (see {self.prog} --help)\n")
 
 

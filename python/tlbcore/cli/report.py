@@ -11,6 +11,7 @@ from tlbcore.profile import KERNELS, MACHINES, profile
 from tlbcore.progress import Progress
 from tlbcore.report.page import write_page
 from tlbcore.report.table import number
+from tlbcore.whole_file import check_place
 
 if TYPE_CHECKING:
     import argparse
@@ -39,6 +40,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Profile, write, and say what is in it."""
+    if args.output is not None:
+        check_place(args.output)
     recording = read_recording(args.recording)
     with Progress("replaying") as progress:
         found = profile(recording, kernels=args.kernel or KERNELS, machines=args.machine or MACHINES, progress=progress)

@@ -20,6 +20,7 @@ from tlbcore.report.table import is_terminal, table
 from tlbcore.results import columns
 from tlbcore.sweep import sweep
 from tlbcore.tables import FORMATS, check_format, write_table
+from tlbcore.whole_file import check_place
 
 if TYPE_CHECKING:
     import argparse
@@ -49,6 +50,7 @@ def run(args: argparse.Namespace) -> int:
     asked = sweep_file.load(args.file)
     if args.out is not None:
         check_format(args.out)
+        check_place(args.out)
     with _executor(args.executor, args.workers) as executor, Progress("points") as progress:
         found = sweep(asked.recordings, asked.kernels, asked.machines, executor=executor, progress=progress)
     if args.out is not None:

@@ -14,6 +14,7 @@ from tlbcore.progress import Progress
 from tlbcore.report import validation as report
 from tlbcore.report.table import is_terminal
 from tlbcore.validate import explain, validate, validate_folder
+from tlbcore.whole_file import check_place
 
 if TYPE_CHECKING:
     import argparse
@@ -62,6 +63,8 @@ def run(args: argparse.Namespace) -> int:
     """Validate and print."""
     if len(args.recording) > 1 or Path(args.recording[0]).is_dir():
         return _run_many(args)
+    if args.operations is not None:
+        check_place(args.operations)
     recording = read_recording(args.recording[0])
     with Progress("replaying") as progress:
         validation = validate(

@@ -7,7 +7,6 @@ print(done)
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from dataclasses import asdict, dataclass
@@ -21,10 +20,14 @@ from tlbcore.record.keep import Kept
 from tlbcore.record.needs import Host, Lack, has_strace, lacks
 from tlbcore.record.perf import BUFFER_PAGES, PerfError, PerfRun, with_perf
 from tlbcore.record.strace import UNKNOWN, StraceError, with_strace
-from tlbcore.whole_file import replacing
+from tlbcore.results import Result
+from tlbcore.whole_file import check_place, replacing
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable, Sequence
+
+    from tlbcore.results import Cell
 
 __all__ = [
     "CALLERS",
@@ -52,8 +55,8 @@ class LacksError(TlbcoreError):
         self.lacks = tuple(found)
 
 
-@dataclass(frozen=True)
-class Recorded:
+@dataclass(frozen=True, repr=False)
+class Recorded(Result):
     """What was recorded."""
 
     path: Path
@@ -74,9 +77,13 @@ class Recorded:
         """The plain structure."""
         return {**asdict(self), "path": str(self.path), "warnings": list(self.warnings)}
 
-    def __str__(self) -> str:
-        """Two lines."""
-        return f"{self.path}: {self.nr_events} events, {self.nr_flushes} flush records by {self.source}"
+    def to_rows(self) -> list[dict[str, Cell]]:
+        """One row."""
+        return [{**self.to_dict(), "warnings": "; ".join(self.warnings)}]
+
+    def headline(self) -> str:
+        """What there is."""
+        return f"{self.path}: {self.nr_events:,} events, {self.nr_flushes:,} flush records by {self.source}"
 
 
 def record(  # noqa: PLR0913  # what to record and how
@@ -183,7 +190,4 @@ def _check(output: Path, command: Sequence[str] | None, seconds: float | None, s
         raise InputError("strace: found no command, expected one: it cannot record the whole system")
     if command is not None and shutil.which(command[0]) is None:
         raise InputError(f"{command[0]}: found no such program, expected one to record")
-    if not output.parent.is_dir():
-        raise FileNotFoundError(2, "No such file or directory", str(output.parent))
-    if not os.access(output.parent, os.W_OK):
-        raise PermissionError(13, "Permission denied", str(output.parent))
+    check_place(output)

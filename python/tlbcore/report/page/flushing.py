@@ -172,29 +172,24 @@ def who_caused(profile: Profile) -> Raw:
     for cause in causes[:NR_ROWS]:
         size = cause.nr_told / most_told if most_told else 0
         says = f"{cause.nr_told} interruptions"
-        row: list[object] = [cause.thread, cause.operation]
-        row += [Raw(f"<code>{text(cause.site)}</code>")] if sites else []
-        listed.append(
-            [*row, Bar(((size, place[cause.operation]),), says), cause.nr_told, cause.nr_flushes, cause.nr_full]
-        )
+        row: list[object] = [cause.thread, cause.operation, Bar(((size, place[cause.operation]),), says)]
+        row += [cause.nr_told, cause.nr_flushes, cause.nr_full]
+        listed.append([*row, Raw(f"<code>{text(cause.site)}</code>")] if sites else row)
     rest = causes[NR_ROWS:]
     if rest:
-        row = [f"{len(rest)} others", *([""] * (2 if sites else 1))]
-        listed.append(
-            [*row, "", sum(c.nr_told for c in rest), sum(c.nr_flushes for c in rest), sum(c.nr_full for c in rest)]
-        )
+        sums_of_rest = [sum(getattr(cause, name) for cause in rest) for name in ("nr_told", "nr_flushes", "nr_full")]
+        listed.append([f"{len(rest)} others", "", "", *sums_of_rest, *([""] if sites else [])])
     names = [
         "thread",
         "operation",
-        *(["call site"] if sites else []),
         "",
         "CPUs interrupted",
         "flushes",
         "of these full",
+        *(["call site"] if sites else []),
     ]
-    threads = table(
-        names, listed, left=3 if sites else 2, caption="By thread" + (", and where in the program" if sites else "")
-    )
+    caption = "By thread" + (", and where in the program" if sites else "")
+    threads = table(names, listed, left=2, words_last=sites, caption=caption)
     note = (
         "Call sites are known of page faults, by the instruction that faulted; those of calls are recorded by"
         " <code>tlbcore record --callers</code>."

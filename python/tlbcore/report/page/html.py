@@ -73,25 +73,36 @@ def legend(entries: Sequence[tuple[int, str]]) -> Raw:
     return Raw(f'<ul class="legend">{items}</ul>')
 
 
-def table(head: Sequence[object], rows: Sequence[Sequence[object]], *, left: int = 1, caption: str = "") -> Raw:
+def table(
+    head: Sequence[object],
+    rows: Sequence[Sequence[object]],
+    *,
+    left: int = 1,
+    words_last: bool = False,
+    caption: str = "",
+) -> Raw:
     """A table that scrolls by itself where it is too wide.
 
     Args:
         head: The columns' names.
         rows: Cells: texts, numbers (int or float), bars.
         left: So many columns are words and stand left; bars do too.
+        words_last: The last column is words, too.
         caption: What it shows.
 
     """
+
+    def is_words(at: int) -> bool:
+        return at < left or (words_last and at == len(head) - 1)
 
     def cell(at: int, value: object) -> str:
         if isinstance(value, Bar):
             return f'<td class="barcell">{bar(value)}</td>'
         shown = number(value) if isinstance(value, int | float) else text(value)
-        return f"<td>{shown}</td>" if at < left else f'<td class="num">{shown}</td>'
+        return f"<td>{shown}</td>" if is_words(at) else f'<td class="num">{shown}</td>'
 
     heads = "".join(
-        f'<th scope="col"{"" if at < left or not str(name) else " class=num"}>{text(name)}</th>'
+        f'<th scope="col"{"" if is_words(at) or not str(name) else " class=num"}>{text(name)}</th>'
         for at, name in enumerate(head)
     )
     body = "".join(f"<tr>{''.join(cell(at, value) for at, value in enumerate(row))}</tr>" for row in rows)

@@ -2,7 +2,8 @@
 //!
 //! Contract: a chain follows the event's line, one frame each, innermost first. Frames of the kernel are the same for all
 //! and left out, as are those that nothing is known of: a walk along frame pointers ends in rubbish where code keeps
-//! none. What is left of a chain is [`NR_FRAMES`] frames, `symbol (module) < symbol (module)`.
+//! none. What is left of a chain is [`NR_FRAMES`] frames, `symbol (module) < symbol < symbol (module)`: a module is named
+//! where it begins, and what is unknown of it once.
 
 use super::perf_line;
 
@@ -16,6 +17,8 @@ pub(super) struct Callers {
     row: Option<usize>,
     nr_frames: usize,
     text: Vec<u8>,
+    /// That of the frame before.
+    module: Vec<u8>,
 }
 
 impl Callers {
@@ -33,23 +36,31 @@ impl Callers {
         if is_kernel || module == UNKNOWN || self.row.is_none() || self.nr_frames == NR_FRAMES {
             return;
         }
+        let is_same = self.module == module;
+        if is_same && symbol == UNKNOWN {
+            return;
+        }
         if self.nr_frames > 0 {
             self.text.extend_from_slice(b" < ");
         }
         self.nr_frames += 1;
         if symbol != UNKNOWN {
             self.text.extend_from_slice(symbol);
-            self.text.push(b' ');
         }
-        self.text.push(b'(');
-        self.text.extend_from_slice(module);
-        self.text.push(b')');
+        if !is_same {
+            self.text.extend_from_slice(if symbol == UNKNOWN { b"(".as_slice() } else { b" (" });
+            self.text.extend_from_slice(module);
+            self.text.push(b')');
+            self.module.clear();
+            self.module.extend_from_slice(module);
+        }
     }
 
     /// The next event begins: the row of the one before and its callers, if any are known.
     pub(super) fn end(&mut self) -> Option<(usize, Vec<u8>)> {
         let row = self.row.take()?;
         self.nr_frames = 0;
+        self.module.clear();
         (!self.text.is_empty()).then(|| (row, std::mem::take(&mut self.text)))
     }
 }
@@ -75,12 +86,13 @@ mod tests {
             "\tffffffff821ef81a do_syscall_64 ([kernel.kallsyms])",
             "\t          101a07 __munmap (/usr/lib/x86_64-linux-gnu/libc.so.6)",
             "\t            1200 [unknown] (/opt/x/prog)",
+            "\t            1250 [unknown] (/opt/x/prog)",
             "\t               0 [unknown] ([unknown])",
             "\t            1300 std::vector<int, a (b)>::~vector (/opt/x/prog)",
             "\t            1400 main (/opt/x/prog)",
             "\t            1500 _start (/opt/x/prog)",
         ];
-        let expected = "__munmap (libc.so.6) < (prog) < std::vector<int, a (b)>::~vector (prog) < main (prog)";
+        let expected = "__munmap (libc.so.6) < (prog) < std::vector<int, a (b)>::~vector < main";
         assert_eq!(text(&chain), Some((7, expected.to_owned())));
     }
 

@@ -15,6 +15,7 @@ use super::kinds::{
 use super::perf_line::{self, Header, Place};
 use super::tasks::{Names, TaskTable, is_kthread_name, renumber};
 use super::text::{self, Lines};
+use crate::cpumask::NR_CPUS_MAX;
 use crate::error::Result;
 
 const CLONE_VM: u64 = 0x100;
@@ -93,6 +94,9 @@ impl Importer {
             return self.other_line(line);
         };
         self.end_chain();
+        if u32::from(header.cpu) >= NR_CPUS_MAX {
+            return Err("a CPU below 8192");
+        }
         if header.time_ns < self.last_time_ns {
             self.count("time_reversals");
         }

@@ -37,7 +37,7 @@ fn header_after(line: &[u8], comm_end: usize) -> Option<Header<'_>> {
     let tid = rest.signed()?;
     rest.spaces()?;
     rest.literal(b"[")?;
-    let cpu = u16::try_from(rest.decimal()?).ok()?;
+    let cpu = u16::try_from(rest.decimal()?).unwrap_or(u16::MAX); // more than there are: the importer says so
     rest.literal(b"]")?;
     rest.spaces()?;
     let seconds = rest.decimal()?;
