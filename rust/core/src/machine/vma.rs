@@ -253,7 +253,7 @@ impl VmaTree {
     }
 
     /// Joins the area that starts at `start` with its neighbours, where they fit; returns the result. If both fit but have
-    /// anonymous pages of different origin, with the left one. `either`: see [`Vma::takes_in`].
+    /// anonymous pages of different origin, with the left one. `either`: see `Vma::takes_in`.
     ///
     /// There must be such an area.
     pub fn merge_at(&mut self, start: VirtAddr, either: bool) -> Vma {

@@ -2,9 +2,9 @@
 //!
 //! A [`Simulation`] has the TLBs of some CPUs and is fed slices of virtual addresses, with [`Event`]s between them
 //! (switches of PCID, flushes, invalidations). Two engines give the same counts:
-//! - [`plain`]: the arrays of [`crate::tlb`], access by access; takes every geometry and policy, and is what the other
+//! - `plain`: the arrays of [`crate::tlb`], access by access; takes every geometry and policy, and is what the other
 //!   is held against;
-//! - [`fast`]: its own arrays for exact LRU and FIFO, in passes over blocks: the first level emits its misses, the
+//! - `fast`: its own arrays for exact LRU and FIFO, in passes over blocks: the first level emits its misses, the
 //!   second level takes those, the walker takes what is left. Chosen by [`Engine::Auto`] wherever it can be.
 //!
 //! What is simulated: each access touches one page, whatever its size; a miss fills both levels; the second level is

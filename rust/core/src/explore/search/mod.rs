@@ -1,6 +1,6 @@
 //! The search engines, generic over a [`Model`].
 //!
-//! [`plain`] is exact breadth first: it tells verdicts, counts states, and finds the shortest counterexample.
+//! `plain` is exact breadth first: it tells verdicts, counts states, and finds the shortest counterexample.
 //! [`saturate`] keeps maximal states only, orders of magnitude fewer, and serves to prove; what it finds is made concrete by
 //! `plain`. [`audit`] holds one against the other.
 
