@@ -9,11 +9,14 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import tlbcore
 from given_data import RECORDINGS
+from tlbcore.export import TABLES, export
 from tlbcore.progress import Progress
+from tlbcore.tlb import simulate
 
 STRESS = RECORDINGS[6]
 
@@ -86,6 +89,24 @@ def test_a_search_reports_and_a_caller_ends_it() -> None:
     assert 0 < waiting <= states <= verdict.states
     assert depth > 0
     assert verdict.stopped
+
+
+@pytest.mark.parametrize("form", ["perfetto", "csv"])
+def test_an_export_reports(form: str, tmp_path: Path) -> None:
+    told: list[tuple[int, int, str]] = []
+    recording = tlbcore.load(RECORDINGS[3])
+    export(recording, form, tmp_path / "out", progress=lambda *at: told.append(at))
+    assert {what for _, _, what in told} == ({"events", "written"} if form == "perfetto" else set(TABLES))
+    assert all(done <= of or of == 0 for done, of, _ in told)
+
+
+def test_what_a_caller_raises_ends_an_address_trace() -> None:
+    def tell() -> None:
+        raise KeyError("enough")
+
+    addresses = np.arange(0, 1 << 34, 4096, dtype=np.uint64)
+    with pytest.raises(KeyError, match="enough"):
+        simulate(addresses, "skylake_sp", progress=tell)
 
 
 def test_what_a_caller_raises_ends_a_replay() -> None:

@@ -128,10 +128,12 @@ def simulate_tlb(
             npt.NDArray[np.uint64],
         ]
     ],
+    progress: Callable[[], object] | None = None,
 ) -> str:
     """Runs one stream for each CPU through its TLBs; what each CPU came to, as JSON text.
 
-    A stream is addresses and the columns of its events: place, kind, PCID, address. Ctrl-C ends it.
+    A stream is addresses and the columns of its events: place, kind, PCID, address. Ctrl-C ends it; `progress` is called now
+    and then, and what it raises ends it too.
     """
 
 def step_names() -> list[str]:

@@ -25,7 +25,7 @@ from tlbcore.errors import InputError
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     import numpy.typing as npt
 
@@ -172,6 +172,7 @@ def simulate(  # noqa: PLR0913  # each has a default, and a meaning of its own
     events: Events | Iterable[Events] = (),
     threads: int = 1,
     plain: bool = False,
+    progress: Callable[[], None] | None = None,
 ) -> Result:
     """Run accesses through the TLBs of a machine.
 
@@ -187,6 +188,7 @@ def simulate(  # noqa: PLR0913  # each has a default, and a meaning of its own
         events: What happens between accesses; places are indices into `addresses`.
         threads: How many threads may work; no count depends on it.
         plain: Use the plain engine, which is many times slower and has the same counts.
+        progress: Called now and then; what it raises ends the work, as Ctrl-C does.
 
     Raises:
         InputError: An argument cannot be what it should be; the message names it, with what was found and expected.
@@ -216,7 +218,7 @@ def simulate(  # noqa: PLR0913  # each has a default, and a meaning of its own
         )
         for stream, table in zip(streams, rows, strict=True)
     ]
-    counted = json.loads(simulate_tlb(chosen.to_json(), json.dumps(options), columns))
+    counted = json.loads(simulate_tlb(chosen.to_json(), json.dumps(options), columns, progress))
     each = tuple(
         Counts(
             cpu["nr_accesses"],

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from tlbcore.cli import OK
 from tlbcore.cli.common import add_json, add_recording, print_json, read_recording
 from tlbcore.export import FORMATS, TABLES, export
+from tlbcore.progress import Progress
 from tlbcore.report.table import number
 
 if TYPE_CHECKING:
@@ -38,7 +39,14 @@ def run(args: argparse.Namespace) -> int:
         name = str(recording.meta["file"]).split(".")[0] or "recording"
         single = f"-{tables[0]}.{args.format}" if len(tables) == 1 else f"-{args.format}"
         output = Path(f"{name}.perfetto-trace" if args.format == "perfetto" else f"{name}{single}")
-    written = export(recording, args.format, output, tables=tables)
+    with Progress("exporting") as progress:
+        written = export(
+            recording,
+            args.format,
+            output,
+            tables=tables,
+            progress=lambda done, of, what: progress(done, of or None, what),
+        )
     if args.json:
         print_json([{"path": str(path), "bytes": path.stat().st_size} for path in written])
     for path in written if not args.json else ():

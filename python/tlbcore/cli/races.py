@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from tlbcore.cli import NEGATIVE, OK
 from tlbcore.cli.common import add_json, print_json
+from tlbcore.progress import Progress
 from tlbcore.report.table import is_terminal, table
 
 if TYPE_CHECKING:
@@ -73,8 +74,12 @@ def _list() -> int:
     head = ["race", "commit", "scheme", "violates", "documented", "found after", "mended in", "mended kernel", "what"]
     rows = []
     as_expected = True
-    for race in RACES.values():
-        found, proven = race.find(), race.prove()
+    with Progress("races") as progress:
+        verdicts = []
+        for number, race in enumerate(RACES.values()):
+            progress(number, len(RACES), race.id)
+            verdicts.append((race, race.find(), race.prove()))
+    for race, found, proven in verdicts:
         as_expected &= race.invariant in found.violated and proven.safe
         safe = f"safe ({proven.states} states)" if proven.safe else "UNSAFE"
         documented = f"{race.documented_steps} step{'s' if race.documented_steps > 1 else ''}"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from tlbcore.cli import NEGATIVE, OK
 from tlbcore.cli.common import add_json, print_json
 from tlbcore.errors import InputError
+from tlbcore.progress import Progress
 from tlbcore.record import CALLERS, SOURCES, LacksError, lacks, record
 from tlbcore.record.perf import BUFFER_PAGES
 from tlbcore.report.table import number
@@ -75,16 +76,18 @@ def run(args: argparse.Namespace) -> int:
         _say(text)
 
     try:
-        done = record(
-            args.output or Path(f"{name}.tlbr"),
-            command=command,
-            seconds=args.seconds,
-            source=args.source,
-            buffer_pages=args.buffer_pages,
-            everybody=args.everybody,
-            callers=args.callers,
-            say=tell,
-        )
+        with Progress("reading lines:") as progress:
+            done = record(
+                args.output or Path(f"{name}.tlbr"),
+                command=command,
+                seconds=args.seconds,
+                source=args.source,
+                buffer_pages=args.buffer_pages,
+                everybody=args.everybody,
+                callers=args.callers,
+                say=tell,
+                progress=progress,
+            )
     except LacksError as error:
         *first, last = error.lacks
         for lack in first:

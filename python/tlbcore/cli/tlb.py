@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -12,6 +13,7 @@ from tlbcore import machines, tlb
 from tlbcore.cli import OK
 from tlbcore.cli.common import add_json, print_json
 from tlbcore.errors import InputError
+from tlbcore.progress import Progress
 from tlbcore.report.table import heading, is_terminal, number, table
 
 if TYPE_CHECKING:
@@ -75,14 +77,18 @@ def run(args: argparse.Namespace) -> int:
     traces = [tlb.open_trace(path, args.format) for path in args.traces]
     streams = _by_thread(traces) if args.by_thread else [trace.addresses for trace in traces]
     machine = machines.get(args.machine)
-    result = tlb.simulate(
-        streams,
-        machine,
-        page_size=args.page_size,
-        page_ranges=[_page_range(text) for text in args.pages],
-        events=_flushes(streams, args.flush_every),
-        threads=_positive("--threads", args.threads),
-    )
+    accesses = f"{sum(len(stream) for stream in streams):,} accesses"
+    since = time.monotonic()
+    with Progress("simulating for s:") as progress:
+        result = tlb.simulate(
+            streams,
+            machine,
+            page_size=args.page_size,
+            page_ranges=[_page_range(text) for text in args.pages],
+            events=_flushes(streams, args.flush_every),
+            threads=_positive("--threads", args.threads),
+            progress=lambda: progress(int(time.monotonic() - since), more=accesses),
+        )
     if args.json:
         print_json(
             {"traces": [_described(*pair) for pair in zip(args.traces, traces, strict=True)], **result.to_dict()}

@@ -21,6 +21,7 @@ from tlbcore.whole_file import replacing
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import Callable
 
     from tlbcore._core import Recording
 
@@ -45,7 +46,12 @@ def _metadata(recording: Recording) -> dict[str, str]:
 
 
 def export(
-    recording: Recording, form: str, output: str | os.PathLike[str], *, tables: tuple[str, ...] = TABLES
+    recording: Recording,
+    form: str,
+    output: str | os.PathLike[str],
+    *,
+    tables: tuple[str, ...] = TABLES,
+    progress: Callable[[int, int, str], None] | None = None,
 ) -> list[Path]:
     """Writes a recording in another format, each file whole or not at all; the paths of what was written.
 
@@ -54,6 +60,7 @@ def export(
         form: One of `FORMATS`.
         output: The file; for several tables a folder, made if need be, which gets a file for each.
         tables: Which of `TABLES`; Perfetto has all in one.
+        progress: Told how much of how much is done, and of what.
 
     Raises:
         InputError: No such format or table, or pyarrow is not installed.
@@ -67,7 +74,7 @@ def export(
         )
     if form == "perfetto":
         with replacing(output) as partial:
-            write_perfetto(recording, partial)
+            write_perfetto(recording, partial, progress)
         return [output]
     for name in tables:
         if name not in TABLES:
@@ -80,6 +87,8 @@ def export(
         paths = [output / f"{name}.{form}" for name in tables]
     else:
         paths = [output]
-    for name, path in zip(tables, paths, strict=True):
+    for number, (name, path) in enumerate(zip(tables, paths, strict=True)):
+        if progress is not None:
+            progress(number, len(tables), name)
         files.write_table(table(recording, name), path, form=form, metadata=_metadata(recording))
     return paths

@@ -19,7 +19,7 @@ from tlbcore.profile.flushes import predicted, recorded, task_name
 from tlbcore.replay import replay
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from tlbcore._core import Recording
@@ -42,15 +42,19 @@ _CPU, _PROCESSES, _THREADS = 1 << 20, 2 << 20, 3 << 20
 _SHOWN_ARGUMENTS: Final = 4
 
 
-def write_perfetto(recording: Recording, path: Path) -> None:
-    """Writes the trace; flushes are those recorded, or else the model's."""
+_PER_TELLING: Final = 4096
+
+
+def write_perfetto(recording: Recording, path: Path, progress: Callable[[int, int, str], None] | None = None) -> None:
+    """Writes the trace; flushes are those recorded, or else the model's. `progress` is told events done, of how many, and what."""
     with path.open("wb") as out:
-        for packet in packets(recording):
+        for packet in packets(recording, progress):
             out.write(packet)
 
 
-def packets(recording: Recording) -> Iterator[bytes]:
+def packets(recording: Recording, progress: Callable[[int, int, str], None] | None = None) -> Iterator[bytes]:
     """The packets of the trace, each as a field of `Trace`: tracks first, then what happened in the order of time."""
+    tell = progress or (lambda _done, _of, _what: None)
     flushes = recorded(recording)
     if flushes is None:
         flushes = predicted(replay(recording, recordings.kernel_of(recording), machines.get("default").config()))
@@ -58,10 +62,17 @@ def packets(recording: Recording) -> Iterator[bytes]:
     for track in _tracks(recording, flushes):
         yield message(_PACKET, integer(_SEQUENCE, 1), *([integer(_SEQUENCE_FLAGS, _CLEARED)] if first else []), track)
         first = False
-    happened = [*_calls(recording), *_runs(recording), *_flushes(recording, flushes)]
+    happened: list[tuple[int, int, bytes]] = []
+    for part in (_calls(recording), _runs(recording), _flushes(recording, flushes)):
+        for entry in part:
+            happened.append(entry)
+            if len(happened) % _PER_TELLING == 0:
+                tell(len(happened), 0, "events")
     # Of what happens at the same moment, what ends comes before what begins.
     happened.sort(key=lambda event: event[:2])
-    for time_ns, _, event in happened:
+    for number, (time_ns, _, event) in enumerate(happened):
+        if number % _PER_TELLING == 0:
+            tell(number, len(happened), "written")
         yield message(_PACKET, integer(_TIMESTAMP, time_ns), integer(_SEQUENCE, 1), message(_TRACK_EVENT, event))
 
 

@@ -97,6 +97,7 @@ def record(  # noqa: PLR0913  # what to record and how
     callers: str | None = None,
     host: Host | None = None,
     say: Callable[[str], None] | None = None,
+    progress: Callable[[int], None] | None = None,
 ) -> Recorded:
     """Records a command, or the whole system, and writes the recording, whole or not at all.
 
@@ -110,6 +111,7 @@ def record(  # noqa: PLR0913  # what to record and how
         callers: One of `CALLERS`: record who called, so that flushes have call sites.
         host: Where to look for what is needed.
         say: Told what is done without, line by line, before it starts.
+        progress: Told how many lines of what `perf` recorded are read.
 
     Raises:
         LacksError: Something is missing; `lacks` says what to do about each.
@@ -150,6 +152,7 @@ def record(  # noqa: PLR0913  # what to record and how
                 buffer_pages=buffer_pages,
                 everybody=everybody,
                 callers=callers,
+                progress=progress,
             )
         recording = recordings.load(text)
         with replacing(output) as partial:

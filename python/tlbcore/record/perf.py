@@ -17,7 +17,7 @@ from tlbcore.record.events import HELPFUL, NEEDED, TRUTH, perf_events
 from tlbcore.record.keep import Kept, kept_lines
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
 __all__ = ["CALLER_FIELDS", "FIELDS", "PerfError", "PerfRun", "with_perf"]
 
@@ -30,6 +30,7 @@ CALLER_FIELDS: Final = "ip,sym,dso"
 BUFFER_PAGES: Final = 8192
 """Pages of the buffer of each CPU (`perf record -m`)."""
 
+_LINES_PER_TELLING: Final = 1024
 #: The command says its number before it begins, so that its tasks can be told from everybody else's.
 _ANNOUNCE: Final = 'echo $$ >"$0" && exec "$@"'
 _LOST_CHUNKS: Final = re.compile(r"lost (\d+) (?:chunks|events|samples)")
@@ -59,6 +60,7 @@ def with_perf(  # noqa: PLR0913  # what to record and how
     buffer_pages: int = BUFFER_PAGES,
     everybody: bool = False,
     callers: str | None = None,
+    progress: Callable[[int], None] | None = None,
 ) -> PerfRun:
     """Records, and writes the text of `perf script` to `text`.
 
@@ -70,6 +72,7 @@ def with_perf(  # noqa: PLR0913  # what to record and how
         buffer_pages: Pages of the buffer of each CPU, a power of two.
         everybody: Keep all tasks although there is a command.
         callers: One of `tlbcore.record.events.CALLERS`: record who called, too.
+        progress: Told how many lines of what was recorded are read.
 
     Raises:
         PerfError: `perf` failed; what it said.
@@ -90,7 +93,7 @@ def with_perf(  # noqa: PLR0913  # what to record and how
             raise PerfError(f"perf record: {_complaint(said, status)}")
         root = int(number.read_text(encoding="ascii")) if command is not None and not everybody else None
         kept = Kept()
-        warnings = _script(data, text, root, kept, with_callers=callers is not None)
+        warnings = _script(data, text, root, kept, with_callers=callers is not None, progress=progress)
     lost = [line.strip() for line in said.splitlines() if _LOST_CHUNKS.search(line)]
     return PerfRun(kept, status if command is not None else None, tuple(dict.fromkeys([*lost, *warnings])))
 
@@ -110,7 +113,15 @@ def _record(arguments: list[str]) -> tuple[str, int]:
         return said.read(), status
 
 
-def _script(data: Path, text: Path, root: int | None, kept: Kept, *, with_callers: bool) -> list[str]:
+def _script(  # noqa: PLR0913  # what to read, and how
+    data: Path,
+    text: Path,
+    root: int | None,
+    kept: Kept,
+    *,
+    with_callers: bool,
+    progress: Callable[[int], None] | None,
+) -> list[str]:
     fields = f"{FIELDS},{CALLER_FIELDS}" if with_callers else FIELDS
     arguments = ["perf", "script", "-i", str(data), "--ns", "--show-lost-events", "-F", fields]
     with (
@@ -122,7 +133,7 @@ def _script(data: Path, text: Path, root: int | None, kept: Kept, *, with_caller
     ):
         assert process.stdout is not None  # noqa: S101  # it is a pipe
         out.writelines(_head())
-        lines = (line.decode("utf-8", "surrogateescape") for line in process.stdout)
+        lines = _told((line.decode("utf-8", "surrogateescape") for line in process.stdout), progress)
         try:
             out.writelines(kept_lines(lines, root, kept))
         except BaseException:
@@ -134,6 +145,13 @@ def _script(data: Path, text: Path, root: int | None, kept: Kept, *, with_caller
     if status:
         raise PerfError(f"perf script: {_complaint(complaint, status)}")
     return [line.strip() for line in complaint.splitlines() if _LOST_CHUNKS.search(line)]
+
+
+def _told(lines: Iterable[str], progress: Callable[[int], None] | None) -> Iterator[str]:
+    for number, line in enumerate(lines):
+        if progress is not None and number % _LINES_PER_TELLING == 0:
+            progress(number)
+        yield line
 
 
 def _head() -> list[str]:

@@ -107,8 +107,10 @@ struct Options {
 
 /// Runs one stream for each CPU through its TLBs; what each CPU came to, as JSON text.
 ///
-/// All arrays have one dimension and are contiguous. Ctrl-C ends it with KeyboardInterrupt.
+/// All arrays have one dimension and are contiguous. Ctrl-C ends it with KeyboardInterrupt; `progress` is called now and
+/// then, and what it raises ends it too.
 #[pyfunction]
+#[pyo3(signature = (config_json, options_json, streams, progress = None))]
 #[expect(clippy::needless_pass_by_value, reason = "arguments from Python are extracted into values")]
 #[expect(clippy::redundant_closure_for_method_calls, reason = "the method's path is not general enough over lifetimes")]
 pub fn simulate_tlb(
@@ -116,6 +118,7 @@ pub fn simulate_tlb(
     config_json: &str,
     options_json: &str,
     streams: Vec<Columns<'_>>,
+    progress: Option<Py<PyAny>>,
 ) -> Result<String> {
     let config = MachineConfig::from_json(config_json)?;
     let options: Options =
@@ -137,7 +140,11 @@ pub fn simulate_tlb(
         let mut simulation = Simulation::new(&machine, &pages, streams.len(), options.threads, engine)?;
         simulation.run(&streams, &mut || {
             if interrupted.is_none() {
-                interrupted = Python::attach(|py| py.check_signals()).err();
+                let told = Python::attach(|py| {
+                    py.check_signals()?;
+                    progress.as_ref().map_or(Ok(()), |tell| tell.call0(py).map(drop))
+                });
+                interrupted = told.err();
             }
             interrupted.is_some()
         })?;
