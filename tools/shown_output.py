@@ -40,6 +40,8 @@ _TIME: Final = re.compile(r"(\(.* states, )\d+\.\d+ s\)")
 _BLOCK: Final = re.compile(r"^```(console|python|text|toml)( recorded)?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _NUMBER: Final = re.compile(r"-?\d+(?:[ ,.]\d+)*")
 _GAP: Final = re.compile(r"[ -]+")
+#: `sudo` has a path of its own, on which no environment of Python is.
+_AS_ROOT: Final = "sudo $(which tlbcore)"
 _FILE_NAME: Final = re.compile(r"# (\w+\.toml)\b")
 
 
@@ -71,7 +73,7 @@ class Example:
         if self.is_program:
             command = [sys.executable, "-c", self.source]
         else:
-            name, *rest = shlex.split(self.source.removeprefix("sudo "))
+            name, *rest = shlex.split(self.source.replace(_AS_ROOT, "tlbcore"))
             if name == "tlbcore":
                 command = [sys.executable, "-m", "tlbcore", *rest]
             elif name == "python":
