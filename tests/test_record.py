@@ -221,7 +221,7 @@ def test_a_command_is_recorded(
     assert capfd.readouterr().out == "hello\n"
     assert (done.source, done.status, done.nr_lost_events, done.nr_of_others) == ("perf", 3, 41, 4)
     assert done.warnings == ("Processed 9 events and lost 1 chunks!",)
-    assert repr(done) == f"<Recorded {tmp_path}/m.tlbr: 5 events, 5 flush records by perf>"
+    assert repr(done) == f"<Recorded {tmp_path}/m.tlbr: 6 events, 3 flush records by perf>"
     assert done.to_rows()[0]["nr_lost_events"] == done.to_dict()["nr_lost_events"] == 41
     assert "<table" in done._repr_html_()
     arguments = log.read_text(encoding="utf-8").splitlines()

@@ -138,7 +138,7 @@ def test_json_says_the_same(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_folder_that_is_not_there_is_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     path = tmp_path / "no" / "x.html"
     assert main(["report", str(MICRO), "-o", str(path), "--machine", "default"]) == 2
-    assert capsys.readouterr().err == f"tlbcore: error: {path}: No such file or directory\n"
+    assert capsys.readouterr().err == f"tlbcore: error: {path.parent}: No such file or directory\n"
 
 
 BROWSER = find_chromium()
