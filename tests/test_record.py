@@ -172,9 +172,11 @@ def test_of_a_command_its_tasks_and_whom_they_interrupt_are_kept() -> None:
 def test_callers_go_with_their_event_and_lose_their_folders() -> None:
     chain = "\tffffffff821ef81a do_syscall_64 ([kernel.kallsyms])\n\t   1200 work (/home/x/bin/m)\n\n"
     lines = TEXT.replace("PID", "901").splitlines(keepends=True)
-    place = " ffffffff821facd8 __schedule ([kernel.kallsyms])\n"  # at the end of events without a chain
+    # What stands at the end of events without a chain, without and with the kernel's symbols as a file.
+    places = (" ffffffff821facd8 __schedule ([kernel.kallsyms])\n", " ffffffff821facd8 __schedule (/boot/vmlinux-6)\n")
     with_chains = "".join(
-        f"{line}{chain}" if "sys_enter" in line or "page_fault" in line else line.rstrip("\n") + place for line in lines
+        f"{line}{chain}" if "sys_enter" in line or "page_fault" in line else line.rstrip("\n") + places[number % 2]
+        for number, line in enumerate(lines)
     )
     text, counts = kept(with_chains, 901)
     assert (counts.nr_kept, counts.nr_of_others) == (12, 4)

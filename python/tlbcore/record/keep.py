@@ -23,7 +23,7 @@ _FORK: Final = re.compile(r" pid=(\d+) child_comm=.* child_pid=(\d+)$")
 _MIGRATE: Final = re.compile(r" pid=(\d+) prio=")
 _FILE: Final = re.compile(r"filename=(.*) pid=(\d+) old_pid=(\d+)$")
 #: With callers asked for, `perf script` prints where the kernel was at the end of the line of an event without a chain.
-_PLACE: Final = re.compile(r" [0-9a-f]{8,16} \S+ \(\[[^()]*\]\)(?=\n$)")
+_PLACE: Final = re.compile(r" [0-9a-f]{8,16} \S+ \((?:\[[^()]*\]|/[^()]*)\)(?=\n$)")
 _FOLDER: Final = re.compile(r"\(/[^()]*/")
 #: Ends of the payload of `tlb:tlb_flush`, by reason.
 _TASK_SWITCH, _SEND, _TOLD = "(0)", "(4)", ("(1)", "(5)")
@@ -154,7 +154,7 @@ def kept_lines(lines: Iterable[str], root: int | None, kept: Kept) -> Iterator[s
 
 def _kept_line(family: Family, line: str, kept: Kept) -> str | None:
     """An event's line as it is kept, or nothing."""
-    if line.endswith("])\n"):
+    if line.endswith(")\n"):
         line = _PLACE.sub("", line)
     match = _LINE.match(line)
     if match is None:
