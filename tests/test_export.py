@@ -162,6 +162,24 @@ def test_each_flow_goes_from_one_flush_to_one_cpu(micro_trace: Any) -> None:  # 
     assert len(calls) == 1001
 
 
+def test_a_flush_of_a_timeline_has_its_call_site(tmp_path: Path) -> None:
+    text_of_perf = (
+        "               m  10/10    [000] 1.000000001: raw_syscalls:sys_enter: NR 11 (7000, 1000, 0, 0, 0, 0)\n"
+        "\t            1200 munmap (/lib/libc.so.6)\n\t            1300 work (/x/m)\n\n"
+        "               m  10/10    [000] 1.000000002: tlb:tlb_flush: pages:1 reason:local MM shootdown (3)\n"
+        "               m  10/10    [000] 1.000000003: raw_syscalls:sys_exit: NR 11 = 0\n"
+        "               m  10/10    [000] 1.000000004: tlb:tlb_flush: pages:1 reason:local MM shootdown (3)\n"
+    )
+    path = tmp_path / "x.perf.txt"
+    path.write_text(text_of_perf, encoding="utf-8")
+    recording = recordings.load(path)
+    assert table(recording, "flushes")["site"].tolist() == ["munmap (libc.so.6) < work (m)", ""]
+    (written,) = export(recording, "perfetto", tmp_path / "x.perfetto-trace")
+    flushes = [p.track_event for p in trace_of(written).packet if p.track_event.name.startswith("TLB flush")]
+    notes = [{note.name: note.string_value for note in event.debug_annotations} for event in flushes]
+    assert [note.get("site") for note in notes] == ["munmap (libc.so.6) < work (m)", None]
+
+
 @pytest.mark.parametrize("value", [0, 1, 127, 128, 300, 2**63, 2**64 - 1])
 def test_numbers_as_the_definition_reads_them(value: int) -> None:
     packet = trace_pb.TracePacket()

@@ -150,6 +150,7 @@ def _flushes(recording: Recording, flushes: Flushes) -> Iterator[tuple[int, int,
     for flow, flush in enumerate(told.flush.tolist(), 1):
         flows.setdefault(flush, []).append(flow)
     nr_tasks, word = len(recording.tasks), "" if flushes.source == "recorded" else " (model)"
+    sites = flushes.sites
     for at, (time_ns, cpu, task, pages, operation) in enumerate(
         zip(
             *(c.tolist() for c in (flushes.time_ns, flushes.cpu, flushes.task, flushes.pages, flushes.operation)),
@@ -158,7 +159,8 @@ def _flushes(recording: Recording, flushes: Flushes) -> Iterator[tuple[int, int,
     ):
         track = _THREADS + task if task < nr_tasks else _CPU + cpu
         name = f"TLB flush{word}: {'all' if pages < 0 else pages}"
-        notes = (_note("operation", flushes.operations[operation]), _note("cpu", cpu), _note("pages", pages))
+        notes = [_note("operation", flushes.operations[operation]), _note("cpu", cpu), _note("pages", pages)]
+        notes += [_note("site", sites[at])] if sites[at] else []
         out = (fixed64(_FLOW, flow) for flow in flows.get(at, ()))
         yield time_ns, 3, _slice(name, "tlb", track, _INSTANT, *notes, *out)
     for flow, (time_ns, cpu, task, wrong) in enumerate(
