@@ -7,6 +7,9 @@ accesses. Peers, each left out and said so where it is not installed (``pip inst
 - pycachesim, its bulk call, on the first million accesses; it must count the same misses;
 - libCacheSim, one fully associative level of 1536 entries (it has no sets and no second level).
 
+Two limits of the machine stand beside them: one read of the addresses (NumPy's maximum of them), below which nothing that looks
+at each of them gets, and two streams on a thread each, which is what a second thread can add at most.
+
 Each round runs every form once, in turn; times are CPU seconds of the process, of several threads wall-clock seconds.
 Medians over the rounds; the spread is that of our plain form, the slowest round over the fastest.
 """
@@ -147,13 +150,16 @@ def libcachesim_call() -> Any:  # noqa: ANN401  # a function that carries its pr
     return run
 
 
-def forms(name: str, addresses: np.ndarray) -> dict[str, tuple[np.ndarray, Callable[[], object]]]:
-    """What is timed on a trace: the accesses of each form, and the call."""
+def forms(name: str, addresses: np.ndarray) -> dict[str, tuple[int, Callable[[], object]]]:
+    """What is timed on a trace: how many accesses each form has, and the call."""
     machine = machines.get(MACHINE)
+    nr = len(addresses)
     short = addresses[:NR_SHORT].copy()
-    rows: dict[str, tuple[np.ndarray, Callable[[], object]]] = {
-        "tlbcore": (addresses, lambda: tlb.simulate(addresses, machine)),
-        "tlbcore, 2 threads": (addresses, lambda: tlb.simulate(addresses, machine, threads=2)),
+    rows: dict[str, tuple[int, Callable[[], object]]] = {
+        "tlbcore": (nr, lambda: tlb.simulate(addresses, machine)),
+        "tlbcore, 2 threads": (nr, lambda: tlb.simulate(addresses, machine, threads=2)),
+        "two streams, 2 threads": (2 * nr, lambda: tlb.simulate([addresses, addresses], machine, threads=2)),
+        "one read": (nr, addresses.max),
     }
     places = np.arange(0, NR_ACCESSES, 10_000)
     events = np.concatenate(
@@ -166,25 +172,25 @@ def forms(name: str, addresses: np.ndarray) -> dict[str, tuple[np.ndarray, Calla
     low, high = (int(bound) for bound in np.quantile(addresses[::97], [0.25, 0.75], method="nearest"))
     huge = (low >> 21 << 21, (high >> 21) + 1 << 21, "2M")
     rows["tlbcore, PCIDs, sizes, flushes"] = (
-        addresses,
+        nr,
         lambda: tlb.simulate(addresses, machine, events=events, page_ranges=[huge]),
     )
     loop = numba_loop()
     if loop is not None:
-        rows["numba"] = (addresses, lambda: loop(addresses))
+        rows["numba"] = (nr, lambda: loop(addresses))
         ours = tlb.simulate(addresses, machine)
         assert loop(addresses) == (ours.nr_l1_misses, ours.nr_walks)
     if name in REAL:
         pycachesim = pycachesim_call()
         if pycachesim is not None:
             pycachesim.prepare(short)  # type: ignore[attr-defined]
-            rows["pycachesim"] = (short, lambda: pycachesim(short))
+            rows["pycachesim"] = (NR_SHORT, lambda: pycachesim(short))
             ours = tlb.simulate(short, machine)
             assert pycachesim(short) == (ours.nr_l1_misses, ours.nr_walks)
         libcachesim = libcachesim_call()
         if libcachesim is not None:
             libcachesim.prepare(addresses)
-            rows["libcachesim"] = (addresses, lambda: libcachesim(addresses))
+            rows["libcachesim"] = (nr, lambda: libcachesim(addresses))
     return rows
 
 
@@ -203,13 +209,15 @@ def measure(name: str, rounds: int) -> dict[str, Any]:
         start = time.perf_counter()
         table["tlbcore"][1]()
         times.setdefault("tlbcore, wall clock", []).append(time.perf_counter() - start)
-    sizes = {form: len(accesses) for form, (accesses, _) in table.items()} | {"tlbcore, wall clock": len(addresses)}
+    sizes = {form: nr for form, (nr, _) in table.items()} | {"tlbcore, wall clock": len(addresses)}
     rates = {form: sizes[form] / statistics.median(values) / 1e6 for form, values in times.items()}
     plain = rates["tlbcore"]
     ratios = {
         f"tlbcore / {peer}": plain / rates[peer] for peer in ("numba", "pycachesim", "libcachesim") if peer in rates
     }
+    ratios["tlbcore / one read"] = plain / rates["one read"]
     ratios["2 threads / 1"] = rates["tlbcore, 2 threads"] / rates["tlbcore, wall clock"]
+    ratios["two streams, 2 threads / 1"] = rates["two streams, 2 threads"] / rates["tlbcore, wall clock"]
     ratios["PCIDs, sizes, flushes / plain"] = rates["tlbcore, PCIDs, sizes, flushes"] / plain
     spread = max(times["tlbcore"]) / min(times["tlbcore"])
     return {"rates": rates, "ratios": ratios, "spread": spread}

@@ -39,7 +39,10 @@ except KeyboardInterrupt:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
         process.send_signal(signal.SIGINT)
-        assert process.wait(30) == 42
+        try:
+            assert process.wait(30) == 42
+        finally:
+            process.kill()
 
 
 def test_other_threads_run_during_a_replay() -> None:

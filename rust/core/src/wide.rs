@@ -4,6 +4,9 @@
 //! count of its own), for AVX2, and for any CPU. All give the same, since all are the same text. Short inputs take the
 //! last form without asking, since the question costs more than the loop.
 
+#[cfg(target_arch = "x86_64")]
+use std::sync::OnceLock;
+
 /// Elements below which the plain form is taken.
 pub(crate) const SHORT: usize = 8;
 
@@ -19,22 +22,27 @@ pub(crate) enum Wide {
     None,
 }
 
-/// What this CPU has. The answer is kept by the standard library: asking again is a load.
+/// What this CPU has, found out once: the longest question costs as much as a loop over a hundred words.
 #[cfg(target_arch = "x86_64")]
 #[inline]
 pub(crate) fn wide() -> Wide {
-    if is_x86_feature_detected!("avx512vpopcntdq")
-        && is_x86_feature_detected!("avx512bw")
-        && is_x86_feature_detected!("avx512vl")
-        && is_x86_feature_detected!("popcnt")
-    {
-        Wide::Avx512
-    } else if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("bmi1") && is_x86_feature_detected!("popcnt")
-    {
-        Wide::Avx2
-    } else {
-        Wide::None
-    }
+    static FOUND: OnceLock<Wide> = OnceLock::new();
+    *FOUND.get_or_init(|| {
+        if is_x86_feature_detected!("avx512vpopcntdq")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512vl")
+            && is_x86_feature_detected!("popcnt")
+        {
+            Wide::Avx512
+        } else if is_x86_feature_detected!("avx2")
+            && is_x86_feature_detected!("bmi1")
+            && is_x86_feature_detected!("popcnt")
+        {
+            Wide::Avx2
+        } else {
+            Wide::None
+        }
+    })
 }
 
 /// Functions over slices, the first argument being the one whose length counts.

@@ -11,7 +11,7 @@
 //! real programs half of all are to the page of the access before and drop out in wide registers, the first place keeps
 //! five of six that are left, the second half of the others.
 
-use super::compact::{self, AT_ONCE};
+use super::compact::{self, AT_ONCE, Place};
 use super::dense::Misses;
 use super::key::{EMPTY, Key};
 use super::ordered::Ordered;
@@ -19,10 +19,8 @@ use super::packed;
 
 /// Accesses of one pass: what a pass reads and writes stays in the nearest cache.
 const CHUNK: usize = 1 << 10;
-/// Lines of the next chunk that a step of the pass over the first place fetches: of eight keys, half of all are left.
-const LINES_AHEAD: usize = 3;
 /// Sets are numbered by a byte, so that no number is out of bounds.
-const MAX_SETS: usize = 1 << 8;
+const MAX_SETS: usize = 1 << u8::BITS;
 /// Fewer accesses than these are not worth taking the sets apart.
 pub(super) const MIN_ACCESSES: usize = 1 << 8;
 
@@ -70,14 +68,10 @@ impl Numbering for BySize {
 
 // Each pass is a function of its own, so that its loop has all registers for itself.
 
-/// The words of one place, by set.
-type Place = [u64; MAX_SETS];
-
 /// What passes write.
 #[derive(Clone, Debug)]
 pub(super) struct Scratch {
     keys: Vec<u64>,
-    others: Vec<u64>,
     changed: Vec<u64>,
     /// A key, and the page that it pushes down.
     pushes: Vec<[u64; 2]>,
@@ -86,11 +80,11 @@ pub(super) struct Scratch {
 
 impl Scratch {
     pub(super) fn new() -> Self {
-        Self { keys: Vec::new(), others: Vec::new(), changed: Vec::new(), pushes: Vec::new(), places: Vec::new() }
+        Self { keys: Vec::new(), changed: Vec::new(), pushes: Vec::new(), places: Vec::new() }
     }
 
     fn make_room(&mut self) {
-        for list in [&mut self.keys, &mut self.others, &mut self.changed] {
+        for list in [&mut self.keys, &mut self.changed] {
             list.resize(CHUNK + AT_ONCE, EMPTY);
         }
         self.pushes.resize(CHUNK + AT_ONCE, [EMPTY; 2]);
@@ -143,7 +137,7 @@ pub(super) fn access_with<const W: usize>(
 ) -> u64 {
     const { assert!(W >= 4, "the first two places and the last two have passes of their own") };
     scratch.make_room();
-    let Scratch { keys, others, changed, pushes, places } = scratch;
+    let Scratch { keys, changed, pushes, places } = scratch;
     take_apart(sets, places);
     let mut bits = 0;
     for addresses in addresses.chunks(CHUNK) {
@@ -153,10 +147,10 @@ pub(super) fn access_with<const W: usize>(
         // Whole steps: the last key again changes nothing.
         let nr_whole = nr_keys.next_multiple_of(AT_ONCE);
         keys[nr_keys..nr_whole].fill(newest_key);
-        let (keys, others) = (&keys[..nr_whole], &mut others[..nr_whole]);
         let [newest, first, second, middle @ .., before_last, last] = places.as_mut_slice() else { continue };
-        first_place(newest, numbering, keys, others, addresses.as_ptr_range().end);
-        let nr_changed = compact::keep_differing(keys, others, changed);
+        let set_of = |key| numbering.set_of(key);
+        let nr_changed =
+            compact::keep_displacing(newest, set_of, &keys[..nr_whole], changed, addresses.as_ptr_range().end);
         let mut nr = second_place(first, second, numbering, &changed[..nr_changed], pushes);
         for place in middle {
             nr = next_place(place, numbering, &mut pushes[..nr]);
@@ -165,23 +159,6 @@ pub(super) fn access_with<const W: usize>(
     }
     put_together(sets, places);
     bits
-}
-
-/// Every key takes the first place; `others` is what stood there. Meanwhile the cache fetches what comes next.
-#[inline(never)]
-fn first_place(place: &mut Place, numbering: impl Numbering, keys: &[u64], others: &mut [u64], mut ahead: *const u64) {
-    let (keys, others) = (keys.as_chunks::<AT_ONCE>().0, others.as_chunks_mut::<AT_ONCE>().0);
-    for step in 0..keys.len().min(others.len()) {
-        let (keys, others) = (&keys[step], &mut others[step]);
-        for line in 0..LINES_AHEAD {
-            prefetch(ahead.wrapping_add(line * AT_ONCE));
-        }
-        ahead = ahead.wrapping_add(LINES_AHEAD * AT_ONCE);
-        for at in 0..AT_ONCE {
-            let place = &mut place[usize::from(numbering.set_of(keys[at]))];
-            others[at] = std::mem::replace(place, keys[at]);
-        }
-    }
 }
 
 /// Keys of which each has changed the first place of its set, from which it pushes the page to the second.

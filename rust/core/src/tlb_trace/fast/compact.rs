@@ -19,17 +19,27 @@ pub(super) fn drop_repeats(context: u64, shift: u32, addresses: &[u64], keys: &m
     (0, 0)
 }
 
-/// Puts those keys to the front of `kept` that are not the word at their place in `others`; returns how many there are.
+/// The words of one place of up to so many sets.
+pub(super) type Place = [u64; 1 << u8::BITS];
+
+/// Puts each key into the place of its set, and those that displaced another to the front of `kept`; returns how many
+/// there are. Meanwhile the cache fetches what is read next, from `ahead` on.
 ///
-/// `keys` and `others` are whole steps of [`AT_ONCE`], and `kept` is as long.
-pub(super) fn keep_differing(keys: &[u64], others: &[u64], kept: &mut [u64]) -> usize {
-    assert!(keys.len() == others.len() && keys.len().is_multiple_of(AT_ONCE), "lists of {} keys", keys.len());
+/// `keys` are whole steps of [`AT_ONCE`], and `kept` is as long.
+pub(super) fn keep_displacing(
+    place: &mut Place,
+    set_of: impl Fn(u64) -> u8,
+    keys: &[u64],
+    kept: &mut [u64],
+    ahead: *const u64,
+) -> usize {
+    assert!(keys.len().is_multiple_of(AT_ONCE), "a list of {} keys", keys.len());
     assert!(kept.len() >= keys.len(), "no room for {} keys", keys.len());
     assert!(super::packed::is_available(), "asked for on a CPU that cannot");
     #[cfg(target_arch = "x86_64")]
     // SAFETY: the CPU has the features, and there is room.
     unsafe {
-        x86::keep_differing(keys, others, kept)
+        x86::keep_displacing(place, set_of, keys, kept, ahead)
     }
     #[cfg(not(target_arch = "x86_64"))]
     0
@@ -38,12 +48,17 @@ pub(super) fn keep_differing(keys: &[u64], others: &[u64], kept: &mut [u64]) -> 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use std::arch::x86_64::{
-        _mm_cvtsi64_si128, _mm512_cmpgt_epu64_mask, _mm512_cmpneq_epi64_mask, _mm512_loadu_si512,
-        _mm512_maskz_compress_epi64, _mm512_or_si512, _mm512_reduce_or_epi64, _mm512_set1_epi64, _mm512_setzero_si512,
-        _mm512_srl_epi64, _mm512_storeu_si512, _mm512_xor_si512,
+        _mm_castpd_si128, _mm_castsi128_pd, _mm_cmpneq_epi64_mask, _mm_cvtsi64_si128, _mm_loadh_pd, _mm_loadl_epi64,
+        _mm_loadu_si128, _mm512_cmpgt_epu64_mask, _mm512_loadu_si512, _mm512_maskz_compress_epi64, _mm512_or_si512,
+        _mm512_reduce_or_epi64, _mm512_set1_epi64, _mm512_setzero_si512, _mm512_srl_epi64, _mm512_storeu_si512,
+        _mm512_xor_si512,
     };
 
-    use super::AT_ONCE;
+    use super::super::cascade::prefetch;
+    use super::{AT_ONCE, Place};
+
+    /// Lines that a step of [`keep_displacing`] fetches: where it is used, half of all accesses are left.
+    const LINES_AHEAD: usize = 3;
 
     /// `keys` must have room for a key of each address and [`AT_ONCE`] more.
     #[target_feature(enable = "avx512f,avx512vl,bmi1,popcnt")]
@@ -88,19 +103,44 @@ mod x86 {
         (nr_kept, bits | _mm512_reduce_or_epi64(bits_wide).cast_unsigned())
     }
 
-    /// The lists are equally long, whole steps of [`AT_ONCE`].
+    /// `keys` are whole steps of [`AT_ONCE`], and `kept` is as long.
+    #[inline(never)]
     #[target_feature(enable = "avx512f,avx512vl,bmi1,popcnt")]
-    pub(super) unsafe fn keep_differing(keys: &[u64], others: &[u64], kept: &mut [u64]) -> usize {
+    pub(super) unsafe fn keep_displacing(
+        place: &mut Place,
+        set_of: impl Fn(u64) -> u8,
+        keys: &[u64],
+        kept: &mut [u64],
+        mut ahead: *const u64,
+    ) -> usize {
         let mut nr_kept = 0;
-        for (keys, others) in keys.as_chunks::<AT_ONCE>().0.iter().zip(others.as_chunks::<AT_ONCE>().0) {
+        for keys in keys.as_chunks::<AT_ONCE>().0 {
+            for line in 0..LINES_AHEAD {
+                prefetch(ahead.wrapping_add(line * AT_ONCE));
+            }
+            ahead = ahead.wrapping_add(LINES_AHEAD * AT_ONCE);
+            let mut is_kept = 0;
+            for pair in 0..AT_ONCE / 2 {
+                let two = [keys[2 * pair], keys[2 * pair + 1]];
+                let sets = two.map(|key| usize::from(set_of(key)));
+                // What stood there goes into the halves of a register: written to a list, it would cost a store a key, and
+                // stores are what this loop waits for.
+                // SAFETY: a word is read from each reference, and two words of a pair.
+                unsafe {
+                    let first = _mm_castsi128_pd(_mm_loadl_epi64(std::ptr::from_ref(&place[sets[0]]).cast()));
+                    place[sets[0]] = two[0];
+                    let found = _mm_loadh_pd(first, std::ptr::from_ref(&place[sets[1]]).cast());
+                    place[sets[1]] = two[1];
+                    let two = _mm_loadu_si128(keys.as_ptr().add(2 * pair).cast());
+                    is_kept |= _mm_cmpneq_epi64_mask(two, _mm_castpd_si128(found)) << (2 * pair);
+                }
+            }
             // SAFETY: eight words are read, and eight written behind at most as many as came before in a list as long.
             unsafe {
-                let (words, others) =
-                    (_mm512_loadu_si512(keys.as_ptr().cast()), _mm512_loadu_si512(others.as_ptr().cast()));
-                let is_kept = _mm512_cmpneq_epi64_mask(words, others);
+                let words = _mm512_loadu_si512(keys.as_ptr().cast());
                 _mm512_storeu_si512(kept.as_mut_ptr().add(nr_kept).cast(), _mm512_maskz_compress_epi64(is_kept, words));
-                nr_kept += is_kept.count_ones() as usize;
             }
+            nr_kept += is_kept.count_ones() as usize;
         }
         nr_kept
     }
@@ -128,16 +168,19 @@ mod tests {
         }
 
         #[test]
-        fn differing_words_stay(words in prop::collection::vec((0..3_u64, 0..3_u64), 0..12)) {
+        fn keys_that_displace_another_stay(steps in prop::collection::vec(prop::array::uniform8(1..9_u64), 0..6)) {
             if !super::super::packed::is_available() {
                 return Ok(());
             }
-            let words: Vec<(u64, u64)> = words.iter().flat_map(|&(a, b)| (0..8).map(move |n| (a + n % 2, b))).collect();
-            let (keys, others): (Vec<u64>, Vec<u64>) = words.iter().copied().unzip();
+            let keys = steps.as_flattened();
+            let mut place = [0; 1 << u8::BITS];
             let mut kept = vec![0; keys.len()];
-            let nr_kept = keep_differing(&keys, &others, &mut kept);
-            let expected: Vec<u64> = words.iter().filter(|(key, other)| key != other).map(|(key, _)| *key).collect();
+            let nr_kept = keep_displacing(&mut place, |key| key as u8 & 3, keys, &mut kept, keys.as_ptr());
+            let mut plain = [0; 4];
+            let displaces = |key: &&u64| std::mem::replace(&mut plain[**key as usize & 3], **key) != **key;
+            let expected: Vec<u64> = keys.iter().filter(displaces).copied().collect();
             prop_assert_eq!(&kept[..nr_kept], &expected[..]);
+            prop_assert_eq!(&place[..4], &plain[..]);
         }
     }
 }
