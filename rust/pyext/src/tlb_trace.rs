@@ -112,7 +112,6 @@ struct Options {
 #[pyfunction]
 #[pyo3(signature = (config_json, options_json, streams, progress = None))]
 #[expect(clippy::needless_pass_by_value, reason = "arguments from Python are extracted into values")]
-#[expect(clippy::redundant_closure_for_method_calls, reason = "the method's path is not general enough over lifetimes")]
 pub fn simulate_tlb(
     py: Python<'_>,
     config_json: &str,
