@@ -221,7 +221,7 @@ def check(  # noqa: PLR0913  # what to run, on what, how far
     Args:
         kernel: A kernel or its name, as `kernels.get` takes it.
         operations: One kernel thread each: the name of a program, or a dictionary with `operation` and `first`, `count`
-            (its pages), `write`, `other_table`.
+            (its pages), `write`, `none` (mprotect with PROT_NONE), `other_table`.
         users: CPUs that load and store at will.
         pages: So many pages of one VMA in one page table, or one dictionary for each: `kind` (file, anon), `table`,
             `vma`, `mapped` (none, read, write, dirty), `frame`, `huge` (alone in its table), `exec`.

@@ -35,7 +35,7 @@ RESULTS: Final = ("Sometimes", "Never")
 KINDS: Final = ("file", "anon")
 MAPPED: Final = ("none", "read", "write", "dirty")
 PAGE_FLAGS: Final = ("huge", "exec")
-FLAGS: Final = ("write", "other_table")
+FLAGS: Final = ("write", "none", "other_table")
 #: What a CPU without an operation does: whatever it likes.
 USER, FAULTS = "user", "faults"
 #: The largest number that a file may have anywhere; no bound of the explorer is as large.

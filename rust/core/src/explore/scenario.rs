@@ -81,6 +81,9 @@ pub struct ThreadSpec {
     /// mprotect: whether the pages stay writable.
     #[serde(default)]
     pub write: bool,
+    /// mprotect: nothing may be done with the pages (`PROT_NONE`).
+    #[serde(default)]
+    pub none: bool,
     /// mremap: the destination's table is one of its own.
     #[serde(default)]
     pub other_table: bool,
@@ -225,6 +228,8 @@ pub struct Thread {
     pub target: Vec<u8>,
     /// mprotect: the pages stay writable. fault: a write.
     pub write: bool,
+    /// mprotect: nothing may be done with the pages.
+    pub none: bool,
     /// It takes faults, for ever.
     pub is_faulter: bool,
     /// It walks page tables without locks and takes pages (GUP-fast); its program is the explorer's own.
@@ -367,6 +372,7 @@ impl Scenario {
                 range: (0..nr_pages as u8).collect(),
                 target: Vec::new(),
                 write: true,
+                none: false,
                 is_faulter: true,
                 is_walker: false,
                 truncates: false,
@@ -446,6 +452,12 @@ impl Scenario {
             return Err(bad(format!("{}: found {range}, expected them within 0..{nr_pages}", spec.operation)));
         }
         let range: Vec<u8> = (spec.first..end).collect();
+        if spec.none && (program != ProgramName::Mprotect || spec.write) {
+            return Err(bad(format!("{}: found none, expected it for mprotect, without write", spec.operation)));
+        }
+        if spec.none && range.iter().any(|page| self.pages[usize::from(*page)].huge) {
+            return Err(bad(format!("{}: found none on a huge page, expected small ones", spec.operation)));
+        }
         let target = match program {
             ProgramName::Mremap => {
                 add_copies(world, &range, 0, if spec.other_table { "'" } else { "*" }, spec.other_table)
@@ -460,6 +472,7 @@ impl Scenario {
             range,
             target,
             write: spec.write,
+            none: spec.none,
             is_faulter: false,
             is_walker: spec.operation == GUP_FAST,
             truncates,

@@ -8,6 +8,7 @@ use crate::explore::scenario::{Kind as Content, Mapped, Scenario, World};
 use crate::program::{CompiledKernel, LazyMmu, ProgramName};
 
 use super::engine::{CpuFields, Engine, FIRST_GEN, last_step};
+use super::hardware::{READ, WRITE, WRITE_DIRTY};
 use super::invariant::Invariant;
 use super::op::{Class, Kind, Op, OpIndex, PageRef, Promise, Test};
 use super::unroll::Unroller;
@@ -134,6 +135,11 @@ impl Blueprint {
         &self.starts
     }
 
+    /// A step's number among those that its thread waits at, if it is one of them.
+    pub(super) fn wait_of(&self, op: OpIndex) -> u32 {
+        self.waits[op as usize]
+    }
+
     /// The variables by number, those too that take no room.
     pub(super) fn variable_names(&self) -> &[Var] {
         self.vars.all()
@@ -177,6 +183,21 @@ impl Blueprint {
         let tlb = (0..self.world.users)
             .map(|cpu| (0..self.slots.len() as u8).map(|slot| self.place_of(Var::Tlb(cpu, slot))).collect())
             .collect();
+        let filled = (0..self.slots.len() as u8)
+            .map(|slot| {
+                [READ, WRITE, WRITE_DIRTY].map(|entry| {
+                    let mut mask = [0; W];
+                    for cpu in 0..self.world.users {
+                        self.place_of(Var::Tlb(cpu, slot)).set(&mut mask, entry);
+                    }
+                    mask
+                })
+            })
+            .collect();
+        let number_of = |slot: (u8, u8)| self.slots.iter().position(|known| *known == slot).map(|at| at as u8);
+        let slot_of = (0..self.world.pages.len() as u8)
+            .map(|page| (0..self.world.frames.len() as u8).map(|frame| number_of((page, frame))).collect())
+            .collect();
         let monotone =
             self.mask(|var| matches!(var, Var::Tlb(..) | Var::Psc(..) | Var::Newer(_) | Var::Late(_) | Var::Seen));
         let mut model = KernelModel {
@@ -190,9 +211,12 @@ impl Blueprint {
             pages,
             frames,
             slots: self.slots.clone(),
+            slot_of,
+            filled,
             tlb,
             tables: self.tables(),
             columns: self.columns.clone(),
+            twins: self.twins(),
             monotone,
             of_users: self.mask(|var| cpu_of(var).is_some()),
             tlb_gen: self.place_of(Var::TlbGen(0)),
@@ -319,6 +343,7 @@ impl Blueprint {
         };
         PageFields {
             pte: self.place_of(Var::Pte(page)),
+            vma_none: self.place_of(Var::VmaNone(page)),
             unmapped: self.place_of(Var::Unmapped(page)),
             protected: self.place_of(Var::Protected(page)),
             must_be_gone: super::huge::must_be_gone(&self.world, page),

@@ -85,7 +85,14 @@ impl Unroller<'_> {
             Asked::VmaWritable => self.vma_write(at),
             Asked::ProtChanged if operation == ProgramName::Mprotect => {
                 let write = self.vma_write(at);
-                if self.spec().write { Test::Not(Box::new(write)) } else { write }
+                let none = self.vma_none(at);
+                if self.spec().none {
+                    Test::Not(Box::new(none))
+                } else if self.spec().write {
+                    Test::Not(Box::new(write))
+                } else {
+                    Test::Any(vec![write, none])
+                }
             }
             // A scenario's munmap finds VMAs, its mremap moves.
             Asked::HaveVmas => Test::Const(!at.range.is_empty()),
@@ -134,6 +141,15 @@ impl Unroller<'_> {
         Test::Above(self.vars.read(Var::VmaWrite(page)), 0)
     }
 
+    /// Likewise whether it allows nothing.
+    fn vma_none(&mut self, at: &At) -> Test {
+        if !self.has_prot_none() {
+            return Test::Const(false);
+        }
+        let page = at.r.page.or_else(|| self.pages_here(at).first().copied()).unwrap_or(0);
+        Test::Above(self.vars.read(Var::VmaNone(page)), 0)
+    }
+
     fn vma_content(&self, at: &At) -> Content {
         self.world.vmas[usize::from(at.r.vma.unwrap_or(0))].kind
     }
@@ -166,7 +182,7 @@ impl Unroller<'_> {
 
     fn is_shared(&self, test: &Test) -> bool {
         match test {
-            Test::Above(var, _) => !matches!(self.vars.all()[usize::from(var.0)], Var::Thread(..) | Var::VmaWrite(_)),
+            Test::Above(var, _) => !matches!(self.vars.all()[usize::from(var.0)], Var::Thread(..) | Var::VmaWrite(_) | Var::VmaNone(_)),
             Test::FrameAbove(..) | Test::PteAccessible { .. } | Test::Exceeds(..) => true,
             Test::Not(inner) => self.is_shared(inner),
             Test::All(list) | Test::Any(list) => list.iter().any(|test| self.is_shared(test)),

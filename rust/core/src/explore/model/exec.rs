@@ -152,11 +152,11 @@ impl<const W: usize> KernelModel<W> {
             }
             Kind::Xchg { page, discards } => self.xchg(state, thread, *page, *discards),
             Kind::ClearPte(page) => self.write_pte(state, thread, *page, 0),
-            Kind::Modify(prot) => {
+            Kind::Modify(page, prot) => {
                 let entry = thread.new.get(state);
                 let modified = match prot {
-                    ProtSource::None if pte::is_present(entry) => pte::absent(entry & !pte::WRITE, pte::PROTNONE),
-                    ProtSource::None => entry,
+                    ProtSource::None => protnone(entry),
+                    ProtSource::Vma if self.pages[usize::from(*page)].vma_none.get(state) != 0 => protnone(entry),
                     ProtSource::Vma => {
                         let entry = if pte::is_protnone(entry) { pte::revive(entry) } else { entry };
                         // Private pages, and shared file pages whose writes are tracked: vm_page_prot has no W.
@@ -595,7 +595,8 @@ impl<const W: usize> KernelModel<W> {
         {
             self.saw(state, Invariant::OneFrame);
         }
-        self.write_pte(state, thread, page, entry);
+        let allows_nothing = self.pages[usize::from(page)].vma_none.get(state) != 0;
+        self.write_pte(state, thread, page, if allows_nothing { protnone(entry) } else { entry });
     }
 
     /// What the thread has copied is about to be replaced by the copy.
@@ -691,7 +692,7 @@ impl<const W: usize> KernelModel<W> {
     }
 
     pub(super) fn slot(&self, page: u8, frame: u8) -> Option<usize> {
-        self.slots.iter().position(|slot| *slot == (page, frame))
+        self.slot_of[usize::from(page)][usize::from(frame)].map(usize::from)
     }
 }
 
@@ -700,6 +701,11 @@ pub(super) fn hull(bits: u64) -> u64 {
     let high = 64 - bits.leading_zeros();
     let low = bits.trailing_zeros();
     super::vars::ones(high) & !super::vars::ones(low)
+}
+
+/// The entry without any right: not present for the hardware, but it keeps its frame.
+fn protnone(entry: u64) -> u64 {
+    if pte::is_present(entry) { pte::absent(entry & !pte::WRITE, pte::PROTNONE) } else { entry }
 }
 
 /// x86's `pte_needs_flush`, as [`crate::machine`] has it.

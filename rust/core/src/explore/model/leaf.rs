@@ -195,7 +195,7 @@ impl Unroller<'_> {
             }
             Leaf::PteModify { prot } => {
                 self.read_local(Local::New);
-                self.op(Kind::Modify(prot), Class::Local, next, 0, String::new())
+                self.op(Kind::Modify(self.page(at)?, prot), Class::Local, next, 0, String::new())
             }
             Leaf::PteMkwrite { only_if } => {
                 let vma = at.r.vma.unwrap_or(0);
@@ -549,13 +549,17 @@ impl Unroller<'_> {
     fn vma_changed(&mut self, leaf: Leaf, at: &At, mut next: OpIndex) -> OpIndex {
         match leaf {
             Leaf::MprotectFixup => {
-                let write = self.spec().write;
+                let (write, none) = (self.spec().write, self.spec().none);
                 // One step for all of them: faults are kept out by the VMA's lock.
                 let pages = self.pages_here(at);
                 for (index, page) in pages.into_iter().enumerate() {
                     let var = self.vars.write(Var::VmaWrite(page));
                     let class = if index == 0 { Class::Visible } else { Class::Urgent };
                     next = self.op(Kind::Set(var, u64::from(write)), class, next, 0, "mprotect_fixup()".to_owned());
+                    if self.has_prot_none() {
+                        let var = self.vars.read(Var::VmaNone(page));
+                        next = self.op(Kind::Set(var, u64::from(none)), Class::Local, next, 0, String::new());
+                    }
                 }
                 next
             }
@@ -565,6 +569,7 @@ impl Unroller<'_> {
                 for page in pages {
                     let var = self.vars.write(Var::VmaGone(page));
                     let text = format!("{}({})", leaf.name(), self.page_text(page));
+                    next = self.vma_flags(leaf, page, next);
                     next = self.op(Kind::Set(var, 0), Class::Visible, next, 0, text);
                     if self.has_tables() && leaf == Leaf::MmapRegion {
                         let linked = self.vars.write(Var::Unlinked(self.world.part_of(page)));
@@ -575,6 +580,33 @@ impl Unroller<'_> {
             }
             _ => next,
         }
+    }
+
+    /// The new VMA of a page has the rights of the one that it is a copy of; what `mmap` maps has all.
+    fn vma_flags(&mut self, leaf: Leaf, page: u8, mut next: OpIndex) -> OpIndex {
+        let mut vars: Vec<fn(u8) -> Var> = Vec::new();
+        if self.anybody_runs(crate::program::ProgramName::Mprotect) {
+            vars.push(Var::VmaWrite);
+        }
+        if self.has_prot_none() {
+            vars.push(Var::VmaNone);
+        }
+        let spec = self.spec();
+        let from = spec.target.iter().position(|target| *target == page).map(|index| spec.range[index]);
+        for var in vars {
+            let to = self.vars.write(var(page));
+            let kind = match from {
+                Some(from) if leaf != Leaf::MmapRegion => Kind::CopyVar { from: self.vars.read(var(from)), to },
+                _ => Kind::Set(to, u64::from(matches!(var(page), Var::VmaWrite(_)))),
+            };
+            next = self.op(kind, Class::Local, next, 0, String::new());
+        }
+        next
+    }
+
+    /// Some thread takes all rights from its pages.
+    pub(super) fn has_prot_none(&self) -> bool {
+        self.world.threads.iter().any(|thread| thread.none)
     }
 
     /// A fault that finds the entry changed, or no VMA, drops what it has; the hardware will try again.

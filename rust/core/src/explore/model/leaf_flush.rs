@@ -43,7 +43,7 @@ impl Unroller<'_> {
 
     /// Whether entries can be protnone.
     pub(super) fn has_protnone(&self) -> bool {
-        self.world.threads.iter().any(|thread| thread.program == ProgramName::ChangeProtNuma)
+        self.world.threads.iter().any(|thread| thread.none || thread.program == ProgramName::ChangeProtNuma)
     }
 
     /// A flush of all user CPUs; if there is none, nothing.

@@ -66,6 +66,10 @@ impl Unroller<'_> {
                         let allowed = self.vars.read(Var::VmaWrite(page));
                         next = self.op(Kind::Branch(Test::Above(allowed, 0)), Class::Local, next, abort, String::new());
                     }
+                    if self.has_prot_none() {
+                        let none = self.vars.read(Var::VmaNone(page));
+                        next = self.op(Kind::Branch(Test::Above(none, 0)), Class::Local, abort, next, String::new());
+                    }
                     if self.vma_can_go(vma) {
                         let gone = self.vars.read(Var::VmaGone(page));
                         next = self.op(Kind::Branch(Test::Above(gone, 0)), Class::Local, abort, next, String::new());
@@ -122,12 +126,10 @@ impl Unroller<'_> {
             }
             LockName::FolioLock => {
                 let frame = self.frame(&at).map_err(|_| self.error(&what))?;
-                if at.held.contains(&Held::Folio(frame)) {
-                    return self.emit(program, pc + 1, at);
-                }
                 at.held.push(Held::Folio(frame));
+                let is_locked = at.listed_are_locked;
                 let next = self.emit(program, pc + 1, at)?;
-                self.acquire_folio(frame, next)
+                if is_locked { next } else { self.acquire_folio(frame, next) }
             }
         })
     }
@@ -167,10 +169,10 @@ impl Unroller<'_> {
         let Some(index) = at.held.iter().rposition(is_it) else {
             return Err(self.error(&format!("unlock of {}, which is not held", lock.name())));
         };
+        let held = at.held.remove(index);
         if lock == LockName::FolioLock && at.keeps_folios_locked {
             return self.emit(here.program, here.pc + 1, at);
         }
-        let held = at.held.remove(index);
         let mut vma_locks = Vec::new();
         if lock == LockName::MmapLock {
             at.held.retain(|held| {

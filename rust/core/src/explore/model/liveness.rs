@@ -36,7 +36,7 @@ fn uses(kind: &Kind) -> (u8, u8) {
         | Kind::Copy(page) => (of_page(*page), 0),
         Kind::ReadPte(_) | Kind::Xchg { .. } => (0, PTE | NEW),
         Kind::Table(step) if step.reads_pte() => (PTE, 0),
-        Kind::ReadIfMaps(..) | Kind::Modify(_) | Kind::Mkwrite { .. } | Kind::ClearNewBits(_) | Kind::SetPte(_) => {
+        Kind::ReadIfMaps(..) | Kind::Modify(..) | Kind::Mkwrite { .. } | Kind::ClearNewBits(_) | Kind::SetPte(_) => {
             (NEW, 0)
         }
         Kind::PteSame(_)

@@ -174,8 +174,8 @@ pub enum Kind {
     },
     /// Empties the entry without looking at it.
     ClearPte(u8),
-    /// Gives the new entry a protection.
-    Modify(ProtSource),
+    /// Gives the new entry of this virtual page a protection.
+    Modify(u8, ProtSource),
     /// Makes the new entry writable.
     Mkwrite {
         /// On which condition.

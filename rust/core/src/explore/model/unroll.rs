@@ -102,6 +102,9 @@ pub(super) struct At {
     /// A pass over a list of pages that keeps them for a later pass: migration keeps them locked too (mm/migrate.c),
     /// although its program, in which locks pair within a loop, says otherwise.
     pub keeps_folios_locked: bool,
+    /// Such a pass is over: a page that is on the list is locked. (Which ones are would make as many copies of the code
+    /// as there are sets of pages.)
+    pub listed_are_locked: bool,
     /// Inside a lazy-MMU section of an architecture that batches invalidations in it.
     pub lazy_mmu: bool,
 }
@@ -262,6 +265,7 @@ impl<'a> Unroller<'a> {
             detached: false,
             allocated: false,
             keeps_folios_locked: false,
+            listed_are_locked: false,
             lazy_mmu: false,
         }
     }
@@ -296,6 +300,10 @@ impl<'a> Unroller<'a> {
                 promise.unmaps = mask(&spec.range);
             }
             ProgramName::ExitMmap | ProgramName::UnmapMappingRange => promise.unmaps = mask(&mapping_pages),
+            ProgramName::Mprotect if spec.none => {
+                promise.unmaps = mask(&spec.range);
+                promise.protects = promise.unmaps;
+            }
             ProgramName::Mprotect if !spec.write => promise.protects = mask(&spec.range),
             ProgramName::ClearRefsSoftDirty | ProgramName::KsmMerge => promise.protects = mask(&spec.range),
             ProgramName::Fork => {
@@ -518,6 +526,7 @@ impl<'a> Unroller<'a> {
             at.loops.pop();
             at.r = state.saved.clone();
             if matches!(state.kind, LoopKindKey::Page { .. }) {
+                at.listed_are_locked = at.keeps_folios_locked;
                 at.keeps_folios_locked = false;
             }
             let end = self.emit(program, exit, at)?;

@@ -135,6 +135,8 @@ pub enum Var {
     VmaGone(u8),
     /// The VMA of this virtual page has VM_WRITE.
     VmaWrite(u8),
+    /// The VMA of this virtual page allows nothing (`PROT_NONE`): entries of it are protnone.
+    VmaNone(u8),
     /// `i_mmap_rwsem` and the anon_vma lock: readers.
     RmapReaders,
     /// Likewise: a writer.
