@@ -49,12 +49,8 @@ impl Blueprint {
     /// # Errors
     /// What the scenario cannot be, or which step of a program cannot be explored.
     pub fn new(kernel: &CompiledKernel, scenario: &Scenario, checked: u32) -> Result<Self> {
-        if kernel.constants.lazy_mmu == LazyMmu::Multicall {
-            let message = "the explorer models no multicalls, expected lazy_mmu none or per_pte";
-            return Err(Error::Value(format!("kernel {}: {message}", kernel.name)));
-        }
-        if kernel.constants.lazy_mmu == LazyMmu::PerPte && scenario.whole_tables {
-            let message = "found whole_tables with lazy_mmu per_pte, whose MMU walks no tables, expected lazy_mmu none";
+        if kernel.constants.lazy_mmu != LazyMmu::None && scenario.whole_tables {
+            let message = "found whole_tables with lazy_mmu per_pte or multicall, expected lazy_mmu none";
             return Err(Error::Value(format!("kernel {}: {message}", kernel.name)));
         }
         let world = scenario.world()?;
@@ -292,6 +288,7 @@ impl Blueprint {
             tlbi: at(Local::Tlbi),
             lazy_batch: [at(Local::LazyBatch(0)), at(Local::LazyBatch(1))],
             moved: at(Local::Moved),
+            multicall: (0..self.world.pages.len() as u8).map(|page| at(Local::Multicall(page))).collect(),
             flush_gen: at(Local::FlushGen),
             defer_gen: at(Local::DeferGen),
             batch_mask: (0..self.world.users).map(|cpu| at(Local::BatchMask(cpu))).collect(),
@@ -386,7 +383,7 @@ impl Blueprint {
             is_truncated: self.world.threads.iter().any(|thread| {
                 let maps = |page: &u8| self.world.pages[usize::from(*page)].frames.contains(&frame);
                 thread.program == ProgramName::UnmapMappingRange && thread.range.iter().any(maps)
-            }),
+            }) || info.pfn,
             tlb_mask: to_frame(0b111),
             tlb_dirty_mask: to_frame(0b100),
         }
@@ -406,6 +403,9 @@ impl Blueprint {
             };
             let entry = pte::present(frame, (flags | pte::YOUNG) & self.pte_bits);
             model.pages[index].pte.set(&mut state, entry);
+            if page.pfn {
+                continue;
+            }
             for counter in [model.frames[usize::from(frame)].mapcount, model.frames[usize::from(frame)].refs] {
                 let count = counter.get(&state);
                 counter.set(&mut state, count + 1);
@@ -572,6 +572,7 @@ fn drop_unseen_writes(ops: &mut [Op], vars: &Vars) {
             Kind::Set(var, _) | Kind::SetBits(var, _) | Kind::Add(var, _) => is_unseen(var),
             Kind::AddFrame { vars, .. } | Kind::SetFrame { vars, .. } => vars.iter().all(is_unseen),
             Kind::CopyVar { to, .. } => is_unseen(to),
+            Kind::Multicall(page) => !vars.is_read(Var::Thread(op.thread, Local::Multicall(*page))),
             _ => false,
         };
         if passes {
@@ -783,7 +784,7 @@ fn width(var: Var, world: &World, slots: &[(u8, u8)], waiting: &[Vec<OpIndex>], 
         Var::LoadedMm(_) => 2,
         Var::Thread(thread, local) => match local {
             Local::Pc => bits_for(waiting[usize::from(thread)].len().max(2) as u64 - 1),
-            Local::Pte | Local::New => pte::width(nr_frames),
+            Local::Pte | Local::New | Local::Multicall(_) => pte::width(nr_frames),
             Local::Tlbi | Local::LazyBatch(_) | Local::Range | Local::Tracked | Local::Migrated | Local::Visited => {
                 nr_pages
             }

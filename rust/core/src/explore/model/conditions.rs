@@ -68,6 +68,7 @@ impl Unroller<'_> {
                     _ => Test::PteChanged,
                 }
             }
+            Asked::Anon | Asked::FileBacked if self.is_pfn(at) => Test::Const(false),
             Asked::Anon => self.content(at, Content::Anon),
             Asked::FileBacked => self.content(at, Content::File),
             Asked::PageMapped => self.page_var(at, Var::Mapcount, 0)?,

@@ -228,6 +228,22 @@ impl<const W: usize> KernelModel<W> {
                 // Not in the table that is walked.
                 self.write_entry(state, *page, self.entry_now(state, *page), entry);
             }
+            Kind::QueueMulticall { page, clears, of_new } => {
+                let entry = if *of_new { thread.new.get(state) } else { thread.pte.get(state) } & !clears;
+                Self::settle_hold(state, thread, entry);
+                thread.multicall[usize::from(*page)].set(state, entry);
+            }
+            Kind::Multicall(page) => {
+                let queued = thread.multicall[usize::from(*page)];
+                let entry = queued.get(state);
+                if entry != 0 {
+                    let field = self.entry_now(state, *page);
+                    let kept = field.get(state) & (pte::YOUNG | pte::DIRTY);
+                    let kept = if pte::is_present(entry) && pte::is_present(field.get(state)) { kept } else { 0 };
+                    self.write_entry(state, *page, field, entry | kept);
+                    queued.set(state, 0);
+                }
+            }
             Kind::MapPage { page, frame, write, dirty } => {
                 let mut entry = pte::present(self.frame_of(state, thread, *frame) as u8, pte::YOUNG & self.pte_bits);
                 if write.is_some_and(|var| self.value(state, var) != 0) {

@@ -25,10 +25,18 @@ impl Unroller<'_> {
             Leaf::Lock { lock, mode } => return self.lock(here, lock, mode, at),
             Leaf::Unlock { lock } => return self.unlock(here, lock, at),
             Leaf::Downgrade { .. } => return self.downgrade(here, at),
-            Leaf::ArchEnterLazyMmuMode | Leaf::ArchLeaveLazyMmuMode if self.batches_invalidations() => {
+            Leaf::ArchEnterLazyMmuMode | Leaf::ArchLeaveLazyMmuMode if self.batches_in_lazy_mmu() => {
                 let mut after = at;
-                after.lazy_mmu = leaf == Leaf::ArchEnterLazyMmuMode;
-                let is_in = after.lazy_mmu;
+                let keeps = self.world.engine.inner_lazy_mmu_keeps_batch;
+                let enters = leaf == Leaf::ArchEnterLazyMmuMode;
+                after.lazy_mmu = match (enters, keeps) {
+                    (true, true) => after.lazy_mmu + 1,
+                    (true, false) => 1,
+                    (false, true) => after.lazy_mmu.saturating_sub(1),
+                    // The end of an inner section ends the outer one too: what it changes then is done at once.
+                    (false, false) => 0,
+                };
+                let is_in = after.lazy_mmu > 0;
                 let next = self.emit(program, pc + 1, after)?;
                 return Ok(if is_in { next } else { self.leave_lazy_mmu(next) });
             }
@@ -113,6 +121,11 @@ impl Unroller<'_> {
         let name = leaf.name();
         let in_other = |vma: u8| self.world.shared_tables && self.world.vmas[usize::from(vma)].mm != 0;
         self.in_other_mm = at.r.vma.is_some_and(in_other);
+        let is_of_page =
+            matches!(leaf, Leaf::TlbRemovePage | Leaf::PageRemoveRmap | Leaf::PutPage | Leaf::SetPageDirty);
+        if is_of_page && self.is_pfn(at) {
+            return Ok(next); // vm_normal_page() finds no page
+        }
         let text = |s: &Self, page: u8| format!("{name}({})", s.page_text(page));
         Ok(match leaf {
             // Handled before.
@@ -212,6 +225,9 @@ impl Unroller<'_> {
             Leaf::SetPteAt | Leaf::SetPmdAt => {
                 let page = self.page(at)?;
                 self.read_local(Local::New);
+                if self.queues_multicalls(at) {
+                    return Ok(self.queue_multicall(page, 0, true, name, next));
+                }
                 self.op(Kind::SetPte(page), Class::Visible, next, 0, text(self, page))
             }
             Leaf::PtepSetWrprotect => {
@@ -415,12 +431,18 @@ impl Unroller<'_> {
             Leaf::SetPteAtChild => {
                 let page = self.target_of(self.page(at)?);
                 let dirty = if self.content_of_page(page) == Content::File { pte::DIRTY } else { 0 };
-                let kind = Kind::SetPteAs { page, clears: pte::YOUNG | dirty, of_new: true };
                 self.read_local(Local::New);
+                if self.queues_multicalls(at) {
+                    return Ok(self.queue_multicall(page, pte::YOUNG | dirty, true, name, next));
+                }
+                let kind = Kind::SetPteAs { page, clears: pte::YOUNG | dirty, of_new: true };
                 self.op(kind, Class::Visible, next, 0, text(self, page))
             }
             Leaf::SwapDuplicate | Leaf::SetPteAtNew => {
                 let page = self.target_of(self.page(at)?);
+                if self.queues_multicalls(at) {
+                    return Ok(self.queue_multicall(page, 0, false, name, next));
+                }
                 let kind = Kind::SetPteAs { page, clears: 0, of_new: false };
                 self.op(kind, Class::Visible, next, 0, format!("set_pte_at({})", self.page_text(page)))
             }
@@ -602,6 +624,12 @@ impl Unroller<'_> {
             next = self.op(kind, Class::Local, next, 0, String::new());
         }
         next
+    }
+
+    /// The current VMA is a driver's, whose entries hold no references.
+    pub(super) fn is_pfn(&self, at: &At) -> bool {
+        let pages = at.r.vma.map(|vma| &self.world.vmas[usize::from(vma)].pages);
+        pages.is_some_and(|pages| pages.iter().any(|page| self.world.pages[usize::from(*page)].pfn))
     }
 
     /// Some thread takes all rights from its pages.

@@ -47,7 +47,7 @@ fn uses(kind: &Kind) -> (u8, u8) {
         | Kind::Invalidate(_)
         | Kind::DelayRmap(_) => (PTE, 0),
         Kind::ClearPteBits(..) | Kind::SetPteBits(..) => (0, NEW),
-        Kind::SetPteAs { of_new, .. } => (if *of_new { NEW } else { PTE }, 0),
+        Kind::SetPteAs { of_new, .. } | Kind::QueueMulticall { of_new, .. } => (if *of_new { NEW } else { PTE }, 0),
         Kind::MapPage { frame, .. } | Kind::AddFrame { frame, .. } | Kind::SetFrame { frame, .. } => {
             (of_page(*frame), 0)
         }

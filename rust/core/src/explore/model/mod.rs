@@ -54,6 +54,8 @@ struct ThreadFields {
     tlbi: Field,
     lazy_batch: [Field; 2],
     moved: Field,
+    /// By virtual page.
+    multicall: Vec<Field>,
     flush_gen: Field,
     defer_gen: Field,
     batch_mask: Vec<Field>,

@@ -215,6 +215,18 @@ pub enum Kind {
         /// Not `pte` but the new entry.
         of_new: bool,
     },
+    /// Queues a multicall that stores `pte`, or the new entry, at a virtual page.
+    QueueMulticall {
+        /// Where.
+        page: u8,
+        /// Bits taken from it.
+        clears: u64,
+        /// Not `pte` but the new entry.
+        of_new: bool,
+    },
+    /// The multicall for a virtual page, if there is one, is carried out: A and D stay as the hardware has set them
+    /// (`MMU_PT_UPDATE_PRESERVE_AD`).
+    Multicall(u8),
     /// Stores a present entry for a page.
     MapPage {
         /// Where.

@@ -105,8 +105,8 @@ pub(super) struct At {
     /// Such a pass is over: a page that is on the list is locked. (Which ones are would make as many copies of the code
     /// as there are sets of pages.)
     pub listed_are_locked: bool,
-    /// Inside a lazy-MMU section of an architecture that batches invalidations in it.
-    pub lazy_mmu: bool,
+    /// Inside so many lazy-MMU sections, of an architecture that batches in them.
+    pub lazy_mmu: u8,
 }
 
 impl At {
@@ -266,7 +266,7 @@ impl<'a> Unroller<'a> {
             allocated: false,
             keeps_folios_locked: false,
             listed_are_locked: false,
-            lazy_mmu: false,
+            lazy_mmu: 0,
         }
     }
 
@@ -545,6 +545,12 @@ impl<'a> Unroller<'a> {
                 let changed = self.local(Local::Changed);
                 let first = self.op(Kind::Set(changed, 0), Class::Local, first, 0, String::new());
                 let can_be_gone = self.vma_can_go(vma) && !at.detached && state.kind == LoopKindKey::Vma;
+                if state.kind == LoopKindKey::RmapVma && self.has_tables() {
+                    let skip = self.emit(program, state.next, skipping)?;
+                    let unlinked = self.all_unlinked(vma);
+                    let class = if at.holds(LockName::RmapLock) { Class::Local } else { Class::Visible };
+                    return Ok(self.op(Kind::Branch(unlinked), class, skip, first, "vma_interval_tree".to_owned()));
+                }
                 if !can_be_gone && self.world.vmas[usize::from(vma)].exists || at.detached {
                     return Ok(first);
                 }
