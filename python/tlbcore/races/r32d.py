@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from tlbcore import kernels
-from tlbcore.races.lazy_variants import NestedSectionMremap
 from tlbcore.races.race import Race
 
-_KERNEL = kernels.get("linux-6.18:lazy_mmu=powerpc-hash").derive("nested sections", mremap=NestedSectionMremap())
+_KERNEL = kernels.get("linux-6.18:lazy_mmu=powerpc-hash")
 
 RACE = Race(
     id="R32d",

@@ -309,6 +309,7 @@ impl Blueprint {
             walk: at(Local::Walk),
             aside: at(Local::Aside),
             tables: at(Local::Tables),
+            may_give_up: spec.program == ProgramName::KsmMerge,
             is_walker: spec.is_walker,
             keeps_exec: self.world.engine.table_flush_trusts_last_vma
                 && spec.range.last().is_some_and(|page| !self.world.pages[usize::from(*page)].exec),

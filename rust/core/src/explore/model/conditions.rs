@@ -78,6 +78,10 @@ impl Unroller<'_> {
                 self.page_var(at, Var::Lazyfree, 0)?
             }
             Asked::PageKsm if self.anybody_runs(ProgramName::KsmMerge) => self.page_var(at, Var::Ksm, 0)?,
+            Asked::PageSwapShared => {
+                self.read_local(Local::Pte);
+                Test::SwapShared(self.by_frame(Var::FolioLock, true))
+            }
             Asked::PageInSwapCache => self.page_var(at, Var::Cached, 0)?,
             Asked::VmaShared => Test::Const(self.vma_content(at) == Content::File),
             Asked::VmaAnonymous | Asked::VmaNeedsCopy | Asked::CowMapping => {
@@ -115,7 +119,6 @@ impl Unroller<'_> {
             | Asked::MmTlbFlushPending
             | Asked::ProtChanged
             | Asked::UffdWp
-            | Asked::PageSwapShared
             | Asked::ZeroPage
             | Asked::PageShmem
             | Asked::VmaDontcopy
@@ -184,7 +187,7 @@ impl Unroller<'_> {
     fn is_shared(&self, test: &Test) -> bool {
         match test {
             Test::Above(var, _) => !matches!(self.vars.all()[usize::from(var.0)], Var::Thread(..) | Var::VmaWrite(_) | Var::VmaNone(_)),
-            Test::FrameAbove(..) | Test::PteAccessible { .. } | Test::Exceeds(..) => true,
+            Test::FrameAbove(..) | Test::SwapShared(_) | Test::PteAccessible { .. } | Test::Exceeds(..) => true,
             Test::Not(inner) => self.is_shared(inner),
             Test::All(list) | Test::Any(list) => list.iter().any(|test| self.is_shared(test)),
             _ => false,
@@ -207,6 +210,7 @@ impl Unroller<'_> {
                 Var::FlushPending(_) => "mm_tlb_flush_nested()".to_owned(),
                 _ => String::new(),
             },
+            Test::SwapShared(_) => format!("folio_trylock({}), its swap count", self.frame_name(at)),
             Test::FrameAbove(..) => format!("looks at {}", self.frame_name(at)),
             Test::Not(inner) => self.test_text(inner, at),
             Test::All(list) | Test::Any(list) => {

@@ -47,6 +47,10 @@ impl<const W: usize> KernelModel<W> {
             Test::PteDemoted => demoted(entry(), thread.new.get(state)),
             Test::PteChanged => entry() != thread.new.get(state),
             Test::FrameIn(mask) => mask >> pte::frame(entry()) & 1 != 0,
+            Test::SwapShared(locks) => {
+                let frame = pte::frame(entry());
+                self.value(state, locks[usize::from(frame)]) != 0 || self.is_put_away(state, frame)
+            }
             Test::Above(var, above) => self.value(state, *var) > *above,
             Test::FrameAbove(vars, above) => self.value(state, vars[usize::from(pte::frame(entry()))]) > *above,
             Test::Bit(var, bit) => self.value(state, *var) >> bit & 1 != 0,
@@ -56,6 +60,22 @@ impl<const W: usize> KernelModel<W> {
             Test::All(list) => list.iter().all(|test| self.holds(state, thread, test)),
             Test::Any(list) => list.iter().any(|test| self.holds(state, thread, test)),
         }
+    }
+
+    /// Some entry refers to the frame from swap or migration.
+    fn is_put_away(&self, state: &[u64; W], frame: u8) -> bool {
+        self.pages.iter().map(|page| page.pte.get(state)).any(|entry| {
+            (pte::is_swap(entry) || pte::is_migration(entry)) && pte::frame(entry) == frame
+        })
+    }
+
+    /// The entry of another virtual page refers to the frame.
+    fn is_known_elsewhere(&self, state: &[u64; W], page: u8, frame: u8) -> bool {
+        let mut others = self.pages.iter().enumerate().filter(|(other, _)| *other != usize::from(page));
+        others.any(|(_, fields)| {
+            let entry = fields.pte.get(state);
+            pte::refers(entry) && pte::frame(entry) == frame
+        })
     }
 
     /// Takes a step and all local ones after it; false if it has to wait.
@@ -244,9 +264,11 @@ impl<const W: usize> KernelModel<W> {
                     queued.set(state, 0);
                 }
             }
-            Kind::MapPage { page, frame, write, dirty } => {
-                let mut entry = pte::present(self.frame_of(state, thread, *frame) as u8, pte::YOUNG & self.pte_bits);
-                if write.is_some_and(|var| self.value(state, var) != 0) {
+            Kind::MapPage { page, frame, write, dirty, sole } => {
+                let frame = self.frame_of(state, thread, *frame) as u8;
+                let mut entry = pte::present(frame, pte::YOUNG & self.pte_bits);
+                let may_write = !sole || !self.is_known_elsewhere(state, *page, frame);
+                if may_write && write.is_some_and(|var| self.value(state, var) != 0) {
                     entry |= pte::WRITE | if *dirty { pte::DIRTY } else { 0 };
                 }
                 self.install(state, thread, *page, entry);
@@ -532,8 +554,10 @@ impl<const W: usize> KernelModel<W> {
 
     #[inline]
     pub(super) fn load(&self, state: &mut [u64; W], thread: &ThreadFields, page: u8) {
-        thread.visit(state, page);
         let entry = self.entry(state, thread, page).get(state);
+        if !(thread.may_give_up && pte::is_present(entry) && entry & pte::WRITE != 0) {
+            thread.visit(state, page);
+        }
         thread.pte.set(state, entry);
         thread.new.set(state, entry);
         if !thread.keeps_hold {
@@ -569,6 +593,9 @@ impl<const W: usize> KernelModel<W> {
     #[inline]
     fn write_pte(&self, state: &mut [u64; W], thread: &ThreadFields, page: u8, entry: u64) {
         self.write_entry(state, page, self.entry(state, thread, page), entry);
+        if thread.may_give_up && pte::is_present(entry) && entry & pte::WRITE == 0 {
+            thread.visit(state, page);
+        }
     }
 
     fn write_entry(&self, state: &mut [u64; W], page: u8, field: Field, entry: u64) {

@@ -4,6 +4,7 @@
 use crate::error::Result;
 use crate::program::{FlushScope, Leaf, Pc, Program, RangeArg};
 
+use super::leaf_flush::Mapping;
 use super::op::{Class, Freed, Kind, OpIndex, PageRef, Scope, Test};
 use super::pte;
 use super::unroll::{At, Unroller};
@@ -27,18 +28,11 @@ impl Unroller<'_> {
             Leaf::Downgrade { .. } => return self.downgrade(here, at),
             Leaf::ArchEnterLazyMmuMode | Leaf::ArchLeaveLazyMmuMode if self.batches_in_lazy_mmu() => {
                 let mut after = at;
-                let keeps = self.world.engine.inner_lazy_mmu_keeps_batch;
                 let enters = leaf == Leaf::ArchEnterLazyMmuMode;
-                after.lazy_mmu = match (enters, keeps) {
-                    (true, true) => after.lazy_mmu + 1,
-                    (true, false) => 1,
-                    (false, true) => after.lazy_mmu.saturating_sub(1),
-                    // The end of an inner section ends the outer one too: what it changes then is done at once.
-                    (false, false) => 0,
-                };
-                let is_in = after.lazy_mmu > 0;
+                let nests = self.world.engine.inner_lazy_mmu_keeps_batch;
+                after.lazy_mmu = enters || nests;
                 let next = self.emit(program, pc + 1, after)?;
-                return Ok(if is_in { next } else { self.leave_lazy_mmu(next) });
+                return Ok(if enters || nests { next } else { self.leave_lazy_mmu(next) });
             }
             Leaf::SelectRange { range } => {
                 let mut at = at;
@@ -377,7 +371,7 @@ impl Unroller<'_> {
                 let what = format!("pages_identical({}, ksm page)", self.frame_name(at));
                 self.op(Kind::Copy(frame), Class::Visible, next, 0, what)
             }
-            Leaf::SetPteKsm => self.map_page(at, PageRef::New, None, false, true, next)?,
+            Leaf::SetPteKsm => self.map_page(at, PageRef::New, None, Mapping::WITH_REFERENCE, next)?,
 
             Leaf::PteAlloc => {
                 let page = self.page(at)?;
@@ -391,17 +385,23 @@ impl Unroller<'_> {
             }
             Leaf::SetPteAnon => {
                 let write = self.vars.read(Var::VmaWrite(self.page(at)?));
-                self.map_page(at, PageRef::New, Some(write), true, false, next)?
+                self.map_page(at, PageRef::New, Some(write), Mapping { dirty: true, ..Mapping::default() }, next)?
             }
-            Leaf::MapAround => self.map_page(at, self.frame(at)?, None, false, true, next)?,
+            Leaf::MapAround => self.map_page(at, self.frame(at)?, None, Mapping::WITH_REFERENCE, next)?,
             Leaf::SetPteFile { write } => {
                 let vma_write = self.vars.read(Var::VmaWrite(self.page(at)?));
-                self.map_page(at, self.frame(at)?, write.then_some(vma_write), write, true, next)?
+                self.map_page(
+                    at,
+                    self.frame(at)?,
+                    write.then_some(vma_write),
+                    Mapping { dirty: write, ..Mapping::WITH_REFERENCE },
+                    next,
+                )?
             }
             Leaf::SetPteSwapIn => {
                 let write = self.vars.read(Var::VmaWrite(self.page(at)?));
                 let dirty = self.is_write_fault();
-                self.map_page(at, PageRef::New, Some(write), dirty, false, next)?
+                self.map_page(at, PageRef::New, Some(write), Mapping { dirty, sole: true, takes_ref: false }, next)?
             }
             Leaf::WpPageReuse => {
                 let page = self.page(at)?;

@@ -9,6 +9,21 @@ use super::pte;
 use super::unroll::{At, Unroller};
 use super::vars::{Local, Var};
 
+/// How a page comes to be mapped.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Mapping {
+    /// Dirty, if it is writable.
+    pub dirty: bool,
+    /// With a reference of its own; else it takes over that of the thread.
+    pub takes_ref: bool,
+    /// Not writable if another entry refers to the page.
+    pub sole: bool,
+}
+
+impl Mapping {
+    pub const WITH_REFERENCE: Self = Self { dirty: false, takes_ref: true, sole: false };
+}
+
 impl Unroller<'_> {
     /// Whether any thread's program has the leaf.
     fn any_program_has(&self, wanted: impl Fn(&Leaf) -> bool) -> usize {
@@ -97,7 +112,7 @@ impl Unroller<'_> {
 
     /// Entries that are stored inside a lazy-MMU section are stored at its end, by multicalls.
     pub(super) fn queues_multicalls(&self, at: &At) -> bool {
-        at.lazy_mmu > 0 && self.kernel.constants.lazy_mmu == LazyMmu::Multicall
+        at.lazy_mmu && self.kernel.constants.lazy_mmu == LazyMmu::Multicall
     }
 
     /// Something is batched in lazy-MMU sections.
@@ -117,7 +132,7 @@ impl Unroller<'_> {
         if !self.batches_invalidations() {
             return next;
         }
-        let next = if at.lazy_mmu > 0 { next } else { self.drain("flush of the entry", next) };
+        let next = if at.lazy_mmu { next } else { self.drain("flush of the entry", next) };
         for cpu in 0..2 {
             self.read_local(Local::LazyBatch(cpu));
         }
@@ -539,10 +554,10 @@ impl Unroller<'_> {
         at: &At,
         frame: PageRef,
         write: Option<super::vars::VarId>,
-        dirty: bool,
-        takes_ref: bool,
+        mapping: Mapping,
         next: OpIndex,
     ) -> Result<OpIndex> {
+        let Mapping { dirty, takes_ref, sole } = mapping;
         let page = self.page(at)?;
         self.vars.read(Var::Pte(page));
         if frame == PageRef::New {
@@ -550,7 +565,7 @@ impl Unroller<'_> {
         }
         let name = self.page_text(page);
         let next = self.op(Kind::CopyDone, Class::Local, next, 0, String::new());
-        let kind = Kind::MapPage { page, frame, write, dirty };
+        let kind = Kind::MapPage { page, frame, write, dirty, sole };
         let next = self.op(kind, Class::Visible, next, 0, format!("set_pte_at({name}, {})", self.frame_text(frame)));
         let counts = self.by_frame(Var::Mapcount, false);
         let kind = Kind::AddFrame { vars: counts, frame, by: 1 };

@@ -183,8 +183,13 @@ impl Unroller<'_> {
                 keeps
             });
         }
+        // The outer section, in which that of the program was.
+        let ends_section = lock == LockName::Ptl && std::mem::take(&mut at.lazy_mmu);
         let mut next = self.emit(here.program, here.pc + 1, at)?;
         next = self.release_held(held, next);
+        if ends_section {
+            next = self.leave_lazy_mmu(next);
+        }
         for held in vma_locks {
             next = self.release_held(held, next);
         }

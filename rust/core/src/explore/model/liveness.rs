@@ -16,7 +16,9 @@ fn of_page(page: PageRef) -> u8 {
 
 fn of_test(test: &Test) -> u8 {
     match test {
-        Test::Pte { .. } | Test::PteMaps | Test::PteAccessible { .. } | Test::FrameIn(_) | Test::FrameAbove(..) => PTE,
+        Test::Pte { .. } | Test::PteMaps | Test::PteAccessible { .. } | Test::FrameIn(_)
+        | Test::FrameAbove(..)
+        | Test::SwapShared(_) => PTE,
         Test::PteNeedsFlush | Test::PteDemoted | Test::PteChanged => PTE | NEW,
         Test::Not(inner) => of_test(inner),
         Test::All(list) | Test::Any(list) => list.iter().fold(0, |mask, test| mask | of_test(test)),

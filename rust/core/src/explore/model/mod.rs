@@ -78,6 +78,9 @@ struct ThreadFields {
     walk: Field,
     aside: Field,
     tables: Field,
+    /// It leaves entries that it finds changed as they are: it promises something about a page only once it has made
+    /// (or found) its entry read-only.
+    may_give_up: bool,
     /// It walks page tables without locks.
     is_walker: bool,
     /// Flushes of its gather leave the way to tables of executable memory cached.

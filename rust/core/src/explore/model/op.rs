@@ -72,6 +72,8 @@ pub enum Test {
     PteChanged,
     /// The frame of `pte` is one of these (one bit each).
     FrameIn(u32),
+    /// Another entry refers to the frame of `pte` from swap or migration, or somebody holds its lock (one for each frame).
+    SwapShared(Vec<VarId>),
     /// The variable is more than that.
     Above(VarId, u64),
     /// The variable of the frame that `pte` names is more than that: one variable for each frame.
@@ -237,6 +239,8 @@ pub enum Kind {
         write: Option<VarId>,
         /// Dirty too.
         dirty: bool,
+        /// Not writable if another entry refers to the page.
+        sole: bool,
     },
     /// Stores a swap entry for `pte`'s page.
     SetSwap(u8),

@@ -105,8 +105,8 @@ pub(super) struct At {
     /// Such a pass is over: a page that is on the list is locked. (Which ones are would make as many copies of the code
     /// as there are sets of pages.)
     pub listed_are_locked: bool,
-    /// Inside so many lazy-MMU sections, of an architecture that batches in them.
-    pub lazy_mmu: u8,
+    /// Inside a lazy-MMU section of an architecture that batches in it.
+    pub lazy_mmu: bool,
 }
 
 impl At {
@@ -266,7 +266,7 @@ impl<'a> Unroller<'a> {
             allocated: false,
             keeps_folios_locked: false,
             listed_are_locked: false,
-            lazy_mmu: 0,
+            lazy_mmu: false,
         }
     }
 
