@@ -4,9 +4,10 @@ use crate::error::Result;
 use crate::explore::scenario::Kind as Content;
 use crate::program::{Condition, ProgramName, Test as Asked};
 
+use super::at::At;
 use super::op::{Class, PageRef, Test};
 use super::pte;
-use super::unroll::{At, Unroller};
+use super::unroll::Unroller;
 use super::vars::{Local, Var};
 
 impl Unroller<'_> {
@@ -186,7 +187,9 @@ impl Unroller<'_> {
 
     fn is_shared(&self, test: &Test) -> bool {
         match test {
-            Test::Above(var, _) => !matches!(self.vars.all()[usize::from(var.0)], Var::Thread(..) | Var::VmaWrite(_) | Var::VmaNone(_)),
+            Test::Above(var, _) => {
+                !matches!(self.vars.all()[usize::from(var.0)], Var::Thread(..) | Var::VmaWrite(_) | Var::VmaNone(_))
+            }
             Test::FrameAbove(..) | Test::SwapShared(_) | Test::PteAccessible { .. } | Test::Exceeds(..) => true,
             Test::Not(inner) => self.is_shared(inner),
             Test::All(list) | Test::Any(list) => list.iter().any(|test| self.is_shared(test)),

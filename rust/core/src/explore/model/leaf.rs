@@ -4,10 +4,11 @@
 use crate::error::Result;
 use crate::program::{FlushScope, Leaf, Pc, Program, RangeArg};
 
+use super::at::At;
 use super::leaf_flush::Mapping;
 use super::op::{Class, Freed, Kind, OpIndex, PageRef, Scope, Test};
 use super::pte;
-use super::unroll::{At, Unroller};
+use super::unroll::Unroller;
 use super::vars::{Local, Var, VarId};
 use crate::explore::scenario::Kind as Content;
 

@@ -4,9 +4,10 @@ use crate::error::Result;
 use crate::explore::scenario::World;
 use crate::program::{BatchedPending, Condition, Instr, LazyMmu, Leaf, PendingTracking, ProgramName, Test as Asked};
 
+use super::at::At;
 use super::op::{Class, Freed, Kind, OpIndex, PageRef, Scope, Test};
 use super::pte;
-use super::unroll::{At, Unroller};
+use super::unroll::Unroller;
 use super::vars::{Local, Var};
 
 /// How a page comes to be mapped.
@@ -120,7 +121,14 @@ impl Unroller<'_> {
         self.batches_invalidations() || self.kernel.constants.lazy_mmu == LazyMmu::Multicall
     }
 
-    pub(super) fn queue_multicall(&mut self, page: u8, clears: u64, of_new: bool, name: &str, next: OpIndex) -> OpIndex {
+    pub(super) fn queue_multicall(
+        &mut self,
+        page: u8,
+        clears: u64,
+        of_new: bool,
+        name: &str,
+        next: OpIndex,
+    ) -> OpIndex {
         self.read_local(Local::Multicall(page));
         self.read_local(if of_new { Local::New } else { Local::Pte });
         let text = format!("{name}({}): queued", self.page_text(page));

@@ -3,9 +3,10 @@
 use crate::error::Result;
 use crate::program::{LockMode, LockName};
 
+use super::at::{At, Held};
 use super::leaf::Here;
 use super::op::{Class, Kind, OpIndex, PageRef, Test};
-use super::unroll::{At, Held, Unroller};
+use super::unroll::Unroller;
 use super::vars::{Local, Var, VarId};
 
 impl Unroller<'_> {

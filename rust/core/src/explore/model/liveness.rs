@@ -16,7 +16,10 @@ fn of_page(page: PageRef) -> u8 {
 
 fn of_test(test: &Test) -> u8 {
     match test {
-        Test::Pte { .. } | Test::PteMaps | Test::PteAccessible { .. } | Test::FrameIn(_)
+        Test::Pte { .. }
+        | Test::PteMaps
+        | Test::PteAccessible { .. }
+        | Test::FrameIn(_)
         | Test::FrameAbove(..)
         | Test::SwapShared(_) => PTE,
         Test::PteNeedsFlush | Test::PteDemoted | Test::PteChanged => PTE | NEW,

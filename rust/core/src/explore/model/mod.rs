@@ -4,20 +4,26 @@
 //! [`Blueprint::new`] unrolls the programs of a scenario to small steps ([`op`]) and finds the variables that matter;
 //! [`KernelModel`] runs them on states of `W` words and is what the engines search.
 
+mod at;
 mod blueprint;
 mod conditions;
+mod declare;
 mod engine;
+mod entry;
 mod exec;
 mod hardware;
 mod huge;
 mod invariant;
+mod judge;
 mod leaf;
 mod leaf_deferred;
 mod leaf_flush;
 mod leaf_lock;
 mod listing;
 mod liveness;
+mod loops;
 pub mod op;
+mod prune;
 pub mod pte;
 mod symmetry;
 pub mod tables;

@@ -34,7 +34,9 @@ impl Blueprint {
         }
         let nr_threads = self.world.threads.len();
         let next_alike = |one: usize| (one + 1..nr_threads).find(|other| self.run_the_same(one, *other));
-        (0..nr_threads).filter_map(|one| next_alike(one).and_then(|other| self.twins_of(one as u8, other as u8))).collect()
+        (0..nr_threads)
+            .filter_map(|one| next_alike(one).and_then(|other| self.twins_of(one as u8, other as u8)))
+            .collect()
     }
 
     /// Whether what two threads do differs in nothing but whose registers they use.
@@ -98,7 +100,8 @@ impl Blueprint {
             .into_iter()
             .zip(b)
             .partition::<Vec<_>, _>(|((local, _), _)| matches!(local, Local::Pending(_) | Local::BatchMask(_)));
-        let fields = |list: Vec<((Local, Field), (Local, Field))>| list.into_iter().map(|((_, f), (_, g))| (f, g)).collect();
+        let fields =
+            |list: Vec<((Local, Field), (Local, Field))>| list.into_iter().map(|((_, f), (_, g))| (f, g)).collect();
         Some(Twins {
             registers: fields(registers),
             pending: fields(pending),

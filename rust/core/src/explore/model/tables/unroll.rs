@@ -1,9 +1,10 @@
 //! Steps on page tables, unrolled.
 
 use crate::error::Result;
+use crate::explore::model::at::At;
 use crate::explore::model::leaf::Here;
 use crate::explore::model::op::{Class, Freed, Kind, OpIndex, PageRef, Scope, Test};
-use crate::explore::model::unroll::{At, Unroller};
+use crate::explore::model::unroll::Unroller;
 use crate::explore::model::vars::{Local, Var, VarId};
 use crate::explore::scenario::Kind as Content;
 use crate::program::ProgramName;
