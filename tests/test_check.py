@@ -195,6 +195,25 @@ def test_lazy_mmu_sections_are_explored() -> None:
         tlbcore.check("linux-6.18:lazy_mmu=xen-pv", ["munmap"], whole_tables=True)
 
 
+def test_a_batch_of_a_gather_can_be_full() -> None:
+    pages = [{"kind": "file", "mapped": "dirty"}] * 2
+    plain, full = (
+        tlbcore.check("linux-6.18", ["madvise_dontneed", "page_mkclean"], pages=pages, users=2, engine=engine)
+        for engine in ({}, {"batches_fill": True})
+    )
+    plain.assert_safe()
+    full.assert_safe()
+    assert full.states > plain.states
+    *_, undominated, unreachable, agree = audit(
+        kernels.get("linux-6.18"),
+        {"operations": ["madvise_dontneed"], "pages": [{"kind": "anon"}] * 2},
+        ("saturate", "urgent", "symmetry", "dead"),
+        2,
+        {"batches_fill": True},
+    )
+    assert (undominated, unreachable, agree) == (0, 0, True)
+
+
 def test_mprotect_can_take_all_rights() -> None:
     for kind in ("file", "anon"):
         for other in ("munmap", "shrink_folio_list", "migrate_pages", "mremap", "madvise_dontneed"):

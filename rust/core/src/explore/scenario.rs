@@ -139,6 +139,9 @@ pub struct EngineSpec {
     /// No bug: a gather of a whole address space asks for no flush unless it frees tables (arm64: the ASID is not used again
     /// before all is flushed).
     pub fullmm_is_not_flushed: bool,
+    /// No bug: each page may be the last that a gather has room for (`tlb_next_batch()` finds none): the walk of the table is
+    /// left, what was gathered is flushed and freed, and the walk goes on.
+    pub batches_fill: bool,
     /// `free_pgtables()` takes a driver's VMA out of the reverse map before the flush (before b67fbebd4cf9).
     pub pfnmap_unlinked_unflushed: bool,
     /// The flush of freed tables is told by the last VMA whether instructions were fetched there, and then leaves the way to

@@ -93,6 +93,8 @@ pub(super) struct At {
     /// Such a pass is over: a page that is on the list is locked. (Which ones are would make as many copies of the code
     /// as there are sets of pages.)
     pub listed_are_locked: bool,
+    /// The walk of a table was left after this page, and is to go on behind it.
+    pub left_after: Option<u8>,
     /// Inside a lazy-MMU section of an architecture that batches in it.
     pub lazy_mmu: bool,
 }

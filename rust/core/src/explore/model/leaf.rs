@@ -2,9 +2,9 @@
 //! why, one that cannot be explored is an error that says what is missing.
 
 use crate::error::Result;
-use crate::program::{FlushScope, Leaf, Pc, Program, RangeArg};
+use crate::program::{FlushScope, Instr, Leaf, Pc, Program, RangeArg};
 
-use super::at::At;
+use super::at::{At, LoopKindKey};
 use super::leaf_flush::Mapping;
 use super::op::{Class, Freed, Kind, OpIndex, PageRef, Scope, Test};
 use super::pte;
@@ -67,6 +67,11 @@ impl Unroller<'_> {
                         self.op(Kind::Alloc(spare), Class::Visible, next, 0, "alloc_page()".to_owned())
                     }
                 });
+            }
+            Leaf::TlbRemovePage if self.world.engine.batches_fill && !self.is_pfn(&at) => {
+                let next = self.emit(program, pc + 1, at.clone())?;
+                let next = self.may_be_full(here, &at, next)?;
+                return self.plain(leaf, &at, next);
             }
             Leaf::FindGetPage => {
                 let mut after = at.clone();
@@ -625,6 +630,22 @@ impl Unroller<'_> {
             next = self.op(kind, Class::Local, next, 0, String::new());
         }
         next
+    }
+
+    /// The page may be the last for which the gather has room: then the walk of the table is left, to be gone on with after
+    /// a flush.
+    fn may_be_full(&mut self, here: Here<'_>, at: &At, next: OpIndex) -> Result<OpIndex> {
+        let page = self.page(at)?;
+        let mut left = at.clone();
+        let Some(walk) = left.loops.pop().filter(|walk| matches!(walk.kind, LoopKindKey::Pte { .. })) else {
+            return Ok(next);
+        };
+        let Instr::Next { exit, .. } = here.program.code[walk.next as usize] else { return Ok(next) };
+        left.r = walk.saved;
+        left.left_after = self.pages_here(&left).iter().any(|other| *other > page).then_some(page);
+        let flushed = self.emit(here.program, exit, left)?;
+        let flushed = self.set_local(Local::ForceFlush, 1, flushed);
+        Ok(self.op(Kind::Choose, Class::Visible, next, flushed, "tlb_next_batch()".to_owned()))
     }
 
     /// The current VMA is a driver's, whose entries hold no references.

@@ -40,7 +40,9 @@ impl Unroller<'_> {
                 LoopKindKey::Table
             }
             LoopKind::Pte(filter) => {
-                self.pages_here(&at).iter().for_each(|page| push(Item::Page(*page)));
+                let left_after = at.left_after.take();
+                let is_left = |page: &&u8| left_after.is_none_or(|last| **page > last);
+                self.pages_here(&at).iter().filter(is_left).for_each(|page| push(Item::Page(*page)));
                 LoopKindKey::Pte { only_present: filter == PteFilter::Present }
             }
             LoopKind::Extent => {
@@ -143,6 +145,10 @@ impl Unroller<'_> {
             return Err(self.error("an instruction that advances no loop"));
         };
         let innermost = at.loops.len() - 1;
+        if at.loops[innermost].kind == LoopKindKey::Table && at.left_after.is_some() {
+            // The body once more, for the rest of the table (zap_pte_range's `goto retry`).
+            at.loops[innermost].index -= 1;
+        }
         let state = at.loops[innermost].clone();
         let Some(item) = state.items.get(state.index).copied() else {
             at.loops.pop();

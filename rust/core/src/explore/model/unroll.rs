@@ -159,6 +159,7 @@ impl<'a> Unroller<'a> {
             allocated: false,
             keeps_folios_locked: false,
             listed_are_locked: false,
+            left_after: None,
             lazy_mmu: false,
         }
     }
