@@ -224,13 +224,13 @@ def test_mprotect_can_take_all_rights() -> None:
 
 
 @pytest.mark.parametrize("kind", ["file", "anon"])
-@pytest.mark.parametrize("whole_tables", [False, True])
-def test_urgent_steps_are_exact_where_locks_of_two_tables_meet(kind: str, whole_tables: bool) -> None:
+@pytest.mark.parametrize("tables", ["whole", "held"])
+def test_urgent_steps_are_exact_where_locks_of_two_tables_meet(kind: str, tables: str) -> None:
     # The unlock of the one table is followed at once by a look into the other, whose lock nobody else takes.
     scenario = {
         "operations": ["munmap", "madvise_dontneed"],
         "pages": [{"kind": kind, "mapped": "dirty"}, {"kind": kind, "table": 1, "mapped": "dirty"}],
-        "whole_tables": whole_tables,
+        "whole_tables": tables == "whole",
     }
     for reductions in (("urgent",), ("saturate", "urgent", "symmetry", "dead")):
         plain, kept, undominated, unreachable, agree = audit(kernels.get("linux-6.18"), scenario, reductions, 2, {})

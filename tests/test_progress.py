@@ -133,7 +133,9 @@ def test_ctrl_c_gives_what_a_check_has() -> None:
         assert process.wait(60) == 1
     os.close(primary)
     headline = out.splitlines()[0]
-    assert re.match(r"linux-6.18: undecided, stopped by a request to stop after \d+ sizes, [\d,]+ states, ", headline), out
+    assert re.match(
+        r"linux-6.18: undecided, stopped by a request to stop after \d+ sizes, [\d,]+ states, ", headline
+    ), out
 
 
 def test_nothing_on_standard_error_of_a_pipe(tmp_path: Path) -> None:

@@ -50,8 +50,8 @@ def widen(
 ) -> Verdict:
     """Check with one user CPU and as few pages as the operations name, then with more, up to `users` and `pages`.
 
-    Ends with the first size at which something is violated, or that could not be searched to its end, by Ctrl-C for one. The verdict is that
-    of the last size; its `sizes` are all that were tried, its bounds say how far they went.
+    Ends with the first size at which something is violated, or that could not be searched to its end (a bound, Ctrl-C). The
+    verdict is that of the last size; its `sizes` are all that were tried, its bounds say how far they went.
 
     Args:
         kernel: As `check` takes it.

@@ -52,8 +52,7 @@ _ROWS = (
         "never merged",
         "5+",
         "I1",
-        "beyond R39b to R39d: pages read back into other frames and written by write(), allocation that must not wait, "
-        "and addresses of the kernel itself (vmap) are not modelled",
+        "beyond R39b to R39d: write() to pages read back into other frames, and vmap's kernel addresses, are not modelled",
     ),
 )
 

@@ -31,7 +31,6 @@ from tlbcore.steps import (
     force_flush,
     inc_tlb_flush_pending,
     lock,
-    mm_tlb_flush_pending,
     mmap_read_lock,
     mmap_unlock,
     page_remove_rmap,
