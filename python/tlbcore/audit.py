@@ -187,5 +187,7 @@ def _random_scenario(rng: random.Random) -> tuple[str, str, dict[str, Any]]:
         known = [mutant for mutant in mutants(victim, plain["programs"][victim]) if mutant.kind == "drop"]
         if known:
             plain["programs"] = {**plain["programs"], victim: list(rng.choice(known).program)}
-    scenario = {"users": rng.randint(1, 2), "pages": pages, "threads": threads}
+    scenario: dict[str, Any] = {"users": rng.randint(1, 2), "pages": pages, "threads": threads}
+    if len(threads) == 1 and rng.getrandbits(1):
+        scenario |= {"users": 1, "faults": 1}
     return kernel.name, json.dumps(plain), scenario

@@ -18,12 +18,12 @@ RACE = Race(
         "Lazy-MMU sections came to nest, although they were not meant to. Where the mode is a flag, the end of the inner "
         "section drains the batch and ends the mode, and the rest of the outer one is done entry by entry: slow, but safe. "
         "Where sections are counted (v7.0), the end of the inner one must still drain: what comes after it relies on that. "
-        "Here mremap drops the lock of the new table; truncation frees the page before the outer section ends."
+        "Here mremap drops its page-table locks; truncation frees the page before the outer section ends."
     ),
     interleaving=(
         "a CPU caches an entry",
         "inside an outer section mremap enters an inner one and moves the entry: its invalidation joins the batch",
-        "the inner section ends, and the batch waits for the outer one; the lock of the new table is dropped",
+        "the inner section ends, and the batch waits for the outer one; the page-table locks are dropped",
         "truncation takes the new entry, flushes the new address and frees the page",
         "the CPU uses the old translation",
         "the outer section ends and drains the batch, too late",

@@ -115,7 +115,7 @@ pub struct EngineSpec {
     pub batched_pending_is_dsb: bool,
     /// Lazy-MMU sections do not keep the task on its CPU, whose batch they fill (before b9ef323ea168).
     pub lazy_mmu_preempts: bool,
-    /// Lazy-MMU sections nest in one of the caller's, which ends with the page-table lock, and the end of the inner one leaves
+    /// Lazy-MMU sections nest in one of the caller's, which ends after the page-table lock, and the end of the inner one leaves
     /// the batch to the outer one (no kernel had it: v7.0 counts sections, and drains at each end).
     pub inner_lazy_mmu_keeps_batch: bool,
     /// The batched flush of reclaim names physical addresses where virtual ones are meant (version 5 of 2015).

@@ -81,7 +81,11 @@ impl Unroller<'_> {
             Asked::PageKsm if self.anybody_runs(ProgramName::KsmMerge) => self.page_var(at, Var::Ksm, 0)?,
             Asked::PageSwapShared => {
                 self.read_local(Local::Pte);
-                Test::SwapShared(self.by_frame(Var::FolioLock, true))
+                let tried = (0..self.world.frames.len() as u8).filter(|frame| self.is_lock_tried(*frame));
+                let locks: Vec<u8> = tried.collect();
+                Test::SwapShared(
+                    locks.into_iter().map(|frame| (frame, self.vars.read(Var::FolioLock(frame)))).collect(),
+                )
             }
             Asked::PageInSwapCache => self.page_var(at, Var::Cached, 0)?,
             Asked::VmaShared => Test::Const(self.vma_content(at) == Content::File),

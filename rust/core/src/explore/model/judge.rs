@@ -21,7 +21,8 @@ impl<const W: usize> KernelModel<W> {
             Test::FrameIn(mask) => mask >> pte::frame(entry()) & 1 != 0,
             Test::SwapShared(locks) => {
                 let frame = pte::frame(entry());
-                self.value(state, locks[usize::from(frame)]) != 0 || self.is_put_away(state, frame)
+                let is_locked = |(of, lock): &(u8, _)| *of == frame && self.value(state, *lock) != 0;
+                locks.iter().any(is_locked) || self.is_put_away(state, frame)
             }
             Test::Above(var, above) => self.value(state, *var) > *above,
             Test::FrameAbove(vars, above) => self.value(state, vars[usize::from(pte::frame(entry()))]) > *above,

@@ -18,7 +18,19 @@ impl Unroller<'_> {
 
     pub(super) fn release_folio(&mut self, frame: PageRef, next: OpIndex) -> OpIndex {
         let text = format!("folio_unlock({})", self.frame_text(frame));
-        self.op(Kind::ReleaseFolio(frame), Class::Urgent, next, 0, text)
+        let is_tried = match frame {
+            PageRef::Fixed(frame) => self.is_lock_tried(frame),
+            _ => (0..self.world.frames.len() as u8).any(|frame| self.is_lock_tried(frame)),
+        };
+        // Who only waits for a lock sees nothing between the step before the unlock and the unlock; who tries it does.
+        let class = if is_tried { Class::Visible } else { Class::Urgent };
+        self.op(Kind::ReleaseFolio(frame), class, next, 0, text)
+    }
+
+    /// Write faults try the lock of the frame: those that migration may have given a page, and has not mapped everywhere yet.
+    pub(super) fn is_lock_tried(&self, frame: u8) -> bool {
+        use crate::program::ProgramName::{Fault, MigratePages};
+        self.world.frames[usize::from(frame)].is_spare && self.anybody_runs(MigratePages) && self.anybody_runs(Fault)
     }
 
     fn acquire_bit(&mut self, lock: Var, text: &str, next: OpIndex) -> OpIndex {
@@ -187,10 +199,10 @@ impl Unroller<'_> {
         // The outer section, in which that of the program was.
         let ends_section = lock == LockName::Ptl && std::mem::take(&mut at.lazy_mmu);
         let mut next = self.emit(here.program, here.pc + 1, at)?;
-        next = self.release_held(held, next);
         if ends_section {
             next = self.leave_lazy_mmu(next);
         }
+        next = self.release_held(held, next);
         for held in vma_locks {
             next = self.release_held(held, next);
         }

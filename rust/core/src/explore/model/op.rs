@@ -72,8 +72,8 @@ pub enum Test {
     PteChanged,
     /// The frame of `pte` is one of these (one bit each).
     FrameIn(u32),
-    /// Another entry refers to the frame of `pte` from swap or migration, or somebody holds its lock (one for each frame).
-    SwapShared(Vec<VarId>),
+    /// Another entry refers to the frame of `pte` from swap or migration, or somebody holds its lock (frames with their locks).
+    SwapShared(Vec<(u8, VarId)>),
     /// The variable is more than that.
     Above(VarId, u64),
     /// The variable of the frame that `pte` names is more than that: one variable for each frame.
@@ -90,6 +90,18 @@ pub enum Test {
     All(Vec<Test>),
     /// Any of them.
     Any(Vec<Test>),
+}
+
+impl Test {
+    /// Whether it, or a test that it is made of, is one of those.
+    pub fn any(&self, wanted: &impl Fn(&Self) -> bool) -> bool {
+        wanted(self)
+            || match self {
+                Self::Not(inner) => inner.any(wanted),
+                Self::All(list) | Self::Any(list) => list.iter().any(|test| test.any(wanted)),
+                _ => false,
+            }
+    }
 }
 
 /// Which page frame a step acts on.

@@ -47,6 +47,9 @@ pub(super) fn drop_private_locks(ops: &mut [Op], vars: &mut Vars) {
     // A lock for reading and writing is private as a whole or not at all.
     let folio_users =
         users_of(ops, &|kind| matches!(kind, Kind::AcquireFolio(PageRef::Fixed(_) | PageRef::OfPte | PageRef::New)));
+    let tries_lock = |test: &Test| matches!(test, Test::SwapShared(locks) if !locks.is_empty());
+    let is_tried = ops.iter().any(|op| matches!(&op.kind, Kind::Branch(test) if test.any(&tries_lock)));
+    let folio_is_private = folio_users <= 1 && !is_tried;
     read_visibly(ops, &private, vars);
     for op in ops.iter_mut() {
         let passes = match &op.kind {
@@ -54,7 +57,7 @@ pub(super) fn drop_private_locks(ops: &mut [Op], vars: &mut Vars) {
             Kind::AcquireRead { readers, writer }
             | Kind::AcquireWrite { readers, writer }
             | Kind::Downgrade { readers, writer } => private.contains(readers) && private.contains(writer),
-            Kind::AcquireFolio(_) | Kind::ReleaseFolio(_) => folio_users <= 1,
+            Kind::AcquireFolio(_) | Kind::ReleaseFolio(_) => folio_is_private,
             _ => false,
         };
         if passes {
@@ -65,7 +68,7 @@ pub(super) fn drop_private_locks(ops: &mut [Op], vars: &mut Vars) {
     for id in private {
         vars.forget(id);
     }
-    if folio_users <= 1 {
+    if folio_is_private {
         for (id, var) in names {
             if matches!(var, Var::FolioLock(_)) {
                 vars.forget(id);
