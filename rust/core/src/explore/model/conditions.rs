@@ -1,7 +1,7 @@
 //! Conditions of programs: decided while a program is unrolled where the scenario decides them, else tests on the state.
 
 use crate::error::Result;
-use crate::explore::scenario::Kind as Content;
+use crate::explore::scenario::{Kind as Content, Thread};
 use crate::program::{Condition, ProgramName, Test as Asked};
 
 use super::at::At;
@@ -78,15 +78,8 @@ impl Unroller<'_> {
             Asked::PageLazyfree if self.anybody_runs(ProgramName::MadviseFree) => {
                 self.page_var(at, Var::Lazyfree, 0)?
             }
-            Asked::PageKsm if self.anybody_runs(ProgramName::KsmMerge) => self.page_var(at, Var::Ksm, 0)?,
-            Asked::PageSwapShared => {
-                self.read_local(Local::Pte);
-                let tried = (0..self.world.frames.len() as u8).filter(|frame| self.is_lock_tried(*frame));
-                let locks: Vec<u8> = tried.collect();
-                Test::SwapShared(
-                    locks.into_iter().map(|frame| (frame, self.vars.read(Var::FolioLock(frame)))).collect(),
-                )
-            }
+            Asked::PageKsm if self.anybody_runs(ProgramName::KsmMerge) => self.page_ksm(at)?,
+            Asked::PageSwapShared => self.swap_shared(),
             Asked::PageInSwapCache => self.page_var(at, Var::Cached, 0)?,
             Asked::VmaShared => Test::Const(self.vma_content(at) == Content::File),
             Asked::VmaAnonymous | Asked::VmaNeedsCopy | Asked::CowMapping => {
@@ -138,6 +131,35 @@ impl Unroller<'_> {
             | Asked::Populates
             | Asked::Proactive => Test::Const(false),
         })
+    }
+
+    fn swap_shared(&mut self) -> Test {
+        self.read_local(Local::Pte);
+        let frames: Vec<u8> = (0..self.world.frames.len() as u8).filter(|frame| self.is_lock_tried(*frame)).collect();
+        Test::SwapShared(frames.into_iter().map(|frame| (frame, self.vars.read(Var::FolioLock(frame)))).collect())
+    }
+
+    /// It is a KSM page; to a write fault also one that KSM has write-protected and holds a reference of
+    /// (`wp_can_reuse_anon_folio()` wants a single one).
+    fn page_ksm(&mut self, at: &At) -> Result<Test> {
+        let is_one = self.page_var(at, Var::Ksm, 0)?;
+        if self.spec().program != ProgramName::Fault {
+            return Ok(is_one);
+        }
+        let runs = |(_, thread): &(usize, &Thread)| thread.program == ProgramName::KsmMerge;
+        let threads: Vec<u8> =
+            self.world.threads.iter().enumerate().filter(runs).map(|(index, _)| index as u8).collect();
+        let lists = threads.into_iter().map(|thread| self.vars.read(Var::Thread(thread, Local::Listed))).collect();
+        Ok(Test::Any(vec![is_one, Test::Listed(lists)]))
+    }
+
+    /// Whether a write fault must leave a page of memory to others: decided under the lock of its entry.
+    pub(super) fn others_have(&mut self, at: &At) -> Result<Test> {
+        let mut others = vec![self.page_var(at, Var::Mapcount, 1)?, self.swap_shared()];
+        if self.anybody_runs(ProgramName::KsmMerge) {
+            others.push(self.page_ksm(at)?);
+        }
+        Ok(Test::Any(others))
     }
 
     pub(super) fn anybody_runs(&self, program: ProgramName) -> bool {
@@ -194,7 +216,11 @@ impl Unroller<'_> {
             Test::Above(var, _) => {
                 !matches!(self.vars.all()[usize::from(var.0)], Var::Thread(..) | Var::VmaWrite(_) | Var::VmaNone(_))
             }
-            Test::FrameAbove(..) | Test::SwapShared(_) | Test::PteAccessible { .. } | Test::Exceeds(..) => true,
+            Test::FrameAbove(..)
+            | Test::SwapShared(_)
+            | Test::Listed(_)
+            | Test::PteAccessible { .. }
+            | Test::Exceeds(..) => true,
             Test::Not(inner) => self.is_shared(inner),
             Test::All(list) | Test::Any(list) => list.iter().any(|test| self.is_shared(test)),
             _ => false,
@@ -217,6 +243,7 @@ impl Unroller<'_> {
                 Var::FlushPending(_) => "mm_tlb_flush_nested()".to_owned(),
                 _ => String::new(),
             },
+            Test::Listed(_) => format!("folio_ref_count({})", self.frame_name(at)),
             Test::SwapShared(_) => format!("folio_trylock({}), its swap count", self.frame_name(at)),
             Test::FrameAbove(..) => format!("looks at {}", self.frame_name(at)),
             Test::Not(inner) => self.test_text(inner, at),

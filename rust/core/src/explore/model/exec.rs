@@ -177,6 +177,14 @@ impl<const W: usize> KernelModel<W> {
                 thread.new.set(state, entry);
                 self.write_pte(state, thread, *page, entry);
             }
+            Kind::Reuse { page, bits, shared } => {
+                if self.holds(state, thread, shared) {
+                    return Some(op.other);
+                }
+                let entry = self.entry(state, thread, *page).get(state) | bits & self.pte_bits;
+                thread.new.set(state, entry);
+                self.write_pte(state, thread, *page, entry);
+            }
             Kind::Unhint { page, vma_write, mapcounts } => {
                 let mut entry = pte::revive(self.entry(state, thread, *page).get(state));
                 entry |= pte::YOUNG & self.pte_bits;

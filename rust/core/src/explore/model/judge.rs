@@ -24,6 +24,7 @@ impl<const W: usize> KernelModel<W> {
                 let is_locked = |(of, lock): &(u8, _)| *of == frame && self.value(state, *lock) != 0;
                 locks.iter().any(is_locked) || self.is_put_away(state, frame)
             }
+            Test::Listed(lists) => lists.iter().any(|list| self.value(state, *list) >> pte::frame(entry()) & 1 != 0),
             Test::Above(var, above) => self.value(state, *var) > *above,
             Test::FrameAbove(vars, above) => self.value(state, vars[usize::from(pte::frame(entry()))]) > *above,
             Test::Bit(var, bit) => self.value(state, *var) >> bit & 1 != 0,

@@ -412,6 +412,11 @@ impl Unroller<'_> {
             Leaf::WpPageReuse => {
                 let page = self.page(at)?;
                 let bits = pte::WRITE | pte::DIRTY | pte::YOUNG;
+                if self.content_of_page(page) == Content::Anon {
+                    let (shared, changed) = (self.others_have(at)?, self.give_up(at));
+                    let kind = Kind::Reuse { page, bits, shared };
+                    return Ok(self.op(kind, Class::Visible, next, changed, text(self, page)));
+                }
                 self.op(Kind::SetPteBits(page, bits), Class::Visible, next, 0, text(self, page))
             }
             Leaf::PtepSetAccessFlags => {

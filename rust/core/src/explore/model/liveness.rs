@@ -21,7 +21,8 @@ fn of_test(test: &Test) -> u8 {
         | Test::PteAccessible { .. }
         | Test::FrameIn(_)
         | Test::FrameAbove(..)
-        | Test::SwapShared(_) => PTE,
+        | Test::SwapShared(_)
+        | Test::Listed(_) => PTE,
         Test::PteNeedsFlush | Test::PteDemoted | Test::PteChanged => PTE | NEW,
         Test::Not(inner) => of_test(inner),
         Test::All(list) | Test::Any(list) => list.iter().fold(0, |mask, test| mask | of_test(test)),
@@ -52,6 +53,7 @@ fn uses(kind: &Kind) -> (u8, u8) {
         | Kind::Invalidate(_)
         | Kind::DelayRmap(_) => (PTE, 0),
         Kind::ClearPteBits(..) | Kind::SetPteBits(..) => (0, NEW),
+        Kind::Reuse { shared, .. } => (of_test(shared), NEW),
         Kind::SetPteAs { of_new, .. } | Kind::QueueMulticall { of_new, .. } => (if *of_new { NEW } else { PTE }, 0),
         Kind::MapPage { frame, .. } | Kind::AddFrame { frame, .. } | Kind::SetFrame { frame, .. } => {
             (of_page(*frame), 0)

@@ -74,6 +74,8 @@ pub enum Test {
     FrameIn(u32),
     /// Another entry refers to the frame of `pte` from swap or migration, or somebody holds its lock (frames with their locks).
     SwapShared(Vec<(u8, VarId)>),
+    /// The frame of `pte` is on one of these lists.
+    Listed(Vec<VarId>),
     /// The variable is more than that.
     Above(VarId, u64),
     /// The variable of the frame that `pte` names is more than that: one variable for each frame.
@@ -209,6 +211,15 @@ pub enum Kind {
     ClearPteBits(u8, u64),
     /// Adds bits to the entry in place.
     SetPteBits(u8, u64),
+    /// The same for a write fault that uses the page in place, unless others have it: on to `next`, or to `other`.
+    Reuse {
+        /// The entry.
+        page: u8,
+        /// What is added.
+        bits: u64,
+        /// Others have it.
+        shared: Test,
+    },
     /// A protnone entry becomes present again, writable as `can_change_pte_writable()` says.
     Unhint {
         /// Whose entry.
@@ -425,9 +436,12 @@ impl Op {
             Kind::Done => Vec::new(),
             Kind::Idle(choices) => choices.iter().map(|(_, _, target)| *target).collect(),
             Kind::Branch(Test::Const(true)) => vec![self.next],
-            Kind::Branch(_) | Kind::PteSame(_) | Kind::ReadIfMaps(..) | Kind::TestClearDirty(_) | Kind::Choose => {
-                vec![self.next, self.other]
-            }
+            Kind::Branch(_)
+            | Kind::PteSame(_)
+            | Kind::ReadIfMaps(..)
+            | Kind::TestClearDirty(_)
+            | Kind::Choose
+            | Kind::Reuse { .. } => vec![self.next, self.other],
             Kind::Table(step) if step.has_two_ends() => vec![self.next, self.other],
             _ => vec![self.next],
         }
