@@ -50,7 +50,7 @@ STEPS = {
     "R30": 12,
     "R32": 12,
     "R32c": 8,
-    "R32d": 0,
+    "R32d": 45,
     "R33": 6,
     "R34": 15,
     "R35": 7,
@@ -65,10 +65,13 @@ STEPS = {
     "M5": 59,
     "M7": 11,
     "M8": 28,
-    "M10": 47,
+    "M10": 48,
     "M11": 15,
     "M12": 21,
 }
+
+#: Scenarios too large for an audit with so many user CPUs.
+TOO_LARGE = (("R21", 2),)
 
 #: Every set of reductions that is worth its own audit.
 REDUCTIONS = (
@@ -118,6 +121,8 @@ def test_a_race_is_found_by_a_shortest_path_and_its_mend_is_proven(race: Race) -
 )
 @pytest.mark.parametrize("users", [1, 2])
 def test_no_reduction_loses_or_invents_a_state(race: Race, users: int) -> None:
+    if (race.id, users) in TOO_LARGE:
+        pytest.skip("more than a million plain states")
     for kernel, engine in ((race.buggy, {**race.engine, **race.buggy_engine}), (race.fixed, race.engine)):
         for reductions in REDUCTIONS:
             _, _, undominated, unreachable, agree = audit(kernel, race.scenario, reductions, users, engine)
