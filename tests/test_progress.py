@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -103,8 +104,9 @@ def test_what_a_caller_raises_ends_a_search(raised: BaseException, call: str) ->
     def tell(*_at: int) -> bool:
         raise raised
 
+    options: dict[str, Any] = {call: tell}
     with pytest.raises(type(raised)) as found:
-        tlbcore.check("linux-6.18", LONG, kind="anon", users=4, pages=4, seconds=60, **{call: tell})
+        tlbcore.check("linux-6.18", LONG, kind="anon", users=4, pages=4, seconds=60, **options)
     assert found.value is raised
 
 
