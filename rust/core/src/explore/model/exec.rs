@@ -229,7 +229,9 @@ impl<const W: usize> KernelModel<W> {
             Kind::MapPage { page, frame, write, dirty, sole } => {
                 let frame = self.frame_of(state, thread, *frame) as u8;
                 let mut entry = pte::present(frame, pte::YOUNG & self.pte_bits);
-                let may_write = !sole || !self.is_known_elsewhere(state, *page, frame);
+                // Its own mapping is counted already; one that is being taken away still is.
+                let is_mapped_elsewhere = self.frames[usize::from(frame)].mapcount.get(state) > 1;
+                let may_write = !sole || !is_mapped_elsewhere && !self.is_known_elsewhere(state, *page, frame);
                 if may_write && write.is_some_and(|var| self.value(state, var) != 0) {
                     entry |= pte::WRITE | if *dirty { pte::DIRTY } else { 0 };
                 }

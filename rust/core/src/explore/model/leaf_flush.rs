@@ -566,6 +566,9 @@ impl Unroller<'_> {
         next: OpIndex,
     ) -> Result<OpIndex> {
         let Mapping { dirty, takes_ref, sole } = mapping;
+        if sole {
+            self.by_frame(Var::Mapcount, true);
+        }
         let page = self.page(at)?;
         self.vars.read(Var::Pte(page));
         if frame == PageRef::New {
