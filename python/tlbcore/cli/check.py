@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 MOST_USERS, MOST_PAGES = 2, 2
 #: How long a hunt widens unless told.
 PAIRS_SECONDS = 600.0
-TRIPLES_SECONDS = 1200.0
-#: How many pages triples have, at most, unless told: with two there are thirty times as many scenarios.
-TRIPLES_PAGES = 1
+TRIPLES_SECONDS = 3600.0
+#: So many states for each scenario of three operations, unless told: there are a hundred thousand of them on two pages.
+TRIPLES_STATES = 300_000
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -60,7 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     hunts.add_argument("--triples", action="store_true", help="hunt: all triples")
     parser.add_argument("--users", type=int, metavar="N", help="CPUs that load and store at will, up to so many (2)")
-    parser.add_argument("--pages", type=int, metavar="N", help="pages, up to so many (2; triples: 1)")
+    parser.add_argument("--pages", type=int, metavar="N", help="pages, up to so many (2)")
     parser.add_argument("--kind", choices=KINDS, help="what the pages hold (file; a hunt: both)")
     parser.add_argument(
         "--faults", type=int, metavar="N", help="threads that take page faults (0; a hunt: up to so many, 1)"
@@ -223,7 +223,7 @@ def run_hunt(args: argparse.Namespace) -> int:
     }
     options = {name: value for name, value in given.items() if value is not None}
     if args.triples:
-        options.setdefault("pages", TRIPLES_PAGES)
+        options.setdefault("states", TRIPLES_STATES)
     threads = 3 if args.triples else 2
     seconds = default if args.seconds is None else args.seconds
     settings = each_switch(args.kernel) if args.each_switch else {"": args.kernel}
