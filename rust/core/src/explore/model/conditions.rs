@@ -86,17 +86,7 @@ impl Unroller<'_> {
                 Test::Const(self.vma_content(at) == Content::Anon)
             }
             Asked::VmaWritable => self.vma_write(at),
-            Asked::ProtChanged if operation == ProgramName::Mprotect => {
-                let write = self.vma_write(at);
-                let none = self.vma_none(at);
-                if self.spec().none {
-                    Test::Not(Box::new(none))
-                } else if self.spec().write {
-                    Test::Not(Box::new(write))
-                } else {
-                    Test::Any(vec![write, none])
-                }
-            }
+            Asked::ProtChanged if operation == ProgramName::Mprotect => self.prot_changed(at),
             // A scenario's munmap finds VMAs, its mremap moves.
             Asked::HaveVmas => Test::Const(!at.range.is_empty()),
             Asked::Moves => Test::Const(operation == ProgramName::Mremap),
@@ -170,6 +160,16 @@ impl Unroller<'_> {
     fn vma_write(&mut self, at: &At) -> Test {
         let page = at.r.page.or_else(|| self.pages_here(at).first().copied()).unwrap_or(0);
         Test::Above(self.vars.read(Var::VmaWrite(page)), 0)
+    }
+
+    /// Whether the current VMA has other rights than mprotect is to give it.
+    fn prot_changed(&mut self, at: &At) -> Test {
+        let (write, none) = (self.vma_write(at), self.vma_none(at));
+        match (self.spec().none, self.spec().write) {
+            (true, _) => Test::Not(Box::new(none)),
+            (false, true) => Test::Not(Box::new(write)),
+            (false, false) => Test::Any(vec![write, none]),
+        }
     }
 
     /// Likewise whether it allows nothing.

@@ -172,22 +172,7 @@ impl Unroller<'_> {
                 let first = self.emit(program, body, at.clone())?;
                 let changed = self.local(Local::Changed);
                 let first = self.op(Kind::Set(changed, 0), Class::Local, first, 0, String::new());
-                let can_be_gone = self.vma_can_go(vma) && !at.detached && state.kind == LoopKindKey::Vma;
-                if state.kind == LoopKindKey::RmapVma && self.has_tables() {
-                    let skip = self.emit(program, state.next, skipping)?;
-                    let unlinked = self.all_unlinked(vma);
-                    let class = if at.holds(LockName::RmapLock) { Class::Local } else { Class::Visible };
-                    return Ok(self.op(Kind::Branch(unlinked), class, skip, first, "vma_interval_tree".to_owned()));
-                }
-                if !can_be_gone && self.world.vmas[usize::from(vma)].exists || at.detached {
-                    return Ok(first);
-                }
-                let skip = self.emit(program, state.next, skipping)?;
-                let Some(page) = self.pages_here(&at).first().copied() else { return Ok(first) };
-                let gone = self.vars.read(Var::VmaGone(page));
-                let text = "find_vma()".to_owned();
-                let class = if at.holds(LockName::MmapLock) { Class::Local } else { Class::Visible };
-                Ok(self.op(Kind::Branch(Test::Above(gone, 0)), class, skip, first, text))
+                self.if_vma_is_there(here, &state, vma, &at, skipping, first)
             }
             Item::Table(table) => {
                 at.r.table = Some(table);
@@ -256,6 +241,33 @@ impl Unroller<'_> {
     /// where a CPU has cached the entry before its D is set.
     pub fn under_ptl(&self) -> Class {
         if self.has_tables() { Class::Visible } else { Class::Urgent }
+    }
+
+    /// The body for a VMA, if that is still where the loop looks for it: in the tree, or in the reverse map.
+    fn if_vma_is_there(
+        &mut self,
+        here: Here<'_>,
+        of: &Loop,
+        vma: u8,
+        at: &At,
+        skipping: At,
+        first: OpIndex,
+    ) -> Result<OpIndex> {
+        if of.kind == LoopKindKey::RmapVma && self.has_tables() {
+            let skip = self.emit(here.program, of.next, skipping)?;
+            let unlinked = self.all_unlinked(vma);
+            let class = if at.holds(LockName::RmapLock) { Class::Local } else { Class::Visible };
+            return Ok(self.op(Kind::Branch(unlinked), class, skip, first, "vma_interval_tree_iter".to_owned()));
+        }
+        let can_be_gone = self.vma_can_go(vma) && of.kind == LoopKindKey::Vma;
+        if at.detached || !can_be_gone && self.world.vmas[usize::from(vma)].exists {
+            return Ok(first);
+        }
+        let skip = self.emit(here.program, of.next, skipping)?;
+        let Some(page) = self.pages_here(at).first().copied() else { return Ok(first) };
+        let gone = self.vars.read(Var::VmaGone(page));
+        let class = if at.holds(LockName::MmapLock) { Class::Local } else { Class::Visible };
+        Ok(self.op(Kind::Branch(Test::Above(gone, 0)), class, skip, first, "find_vma()".to_owned()))
     }
 
     /// One piece of mremap's move: a table as a whole, or its entries.

@@ -154,7 +154,7 @@ impl<const W: usize> KernelModel<W> {
         let mut least = self.with_columns_sorted(&next);
         let alike: Vec<&Twins> = self.twins.iter().filter(|twins| twins.order(&next).is_eq()).collect();
         if !alike.is_empty() {
-            for other in self.orbit(next, |state| alike.iter().map(|twins| self.exchanged(state, twins)).collect()) {
+            for other in Self::orbit(next, |state| alike.iter().map(|twins| self.exchanged(state, twins)).collect()) {
                 least = least.min(self.with_columns_sorted(&other));
             }
         }
@@ -162,7 +162,7 @@ impl<const W: usize> KernelModel<W> {
     }
 
     /// All states that `neighbours` leads to.
-    fn orbit(&self, state: [u64; W], neighbours: impl Fn(&[u64; W]) -> Vec<[u64; W]>) -> Vec<[u64; W]> {
+    fn orbit(state: [u64; W], neighbours: impl Fn(&[u64; W]) -> Vec<[u64; W]>) -> Vec<[u64; W]> {
         let mut found = vec![state];
         let mut at = 0;
         while at < found.len() {
@@ -201,7 +201,7 @@ impl<const W: usize> KernelModel<W> {
 
     /// All states that differ from this one in names only.
     pub(super) fn all_renamed(&self, state: &[u64; W]) -> Vec<[u64; W]> {
-        self.orbit(*state, |state| {
+        Self::orbit(*state, |state| {
             let columns = self.columns.windows(2).map(|pair| {
                 let mut next = *state;
                 pair[0].set(&mut next, pair[1].get(state));
