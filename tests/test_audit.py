@@ -21,7 +21,7 @@ def test_each_reduction_alone_and_all_together() -> None:
     assert rows[-1].reduced_states < rows[0].reduced_states < rows[0].plain_states
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2, 4, 5])  # each with programs that violate something
+@pytest.mark.parametrize("seed", [0, 2, 4, 5, 6])  # each with programs that violate something
 def test_random_small_programs(seed: int) -> None:
     found = audit_random(50, seed=seed)
     assert found.dirty == ()

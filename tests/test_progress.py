@@ -3,11 +3,13 @@
 import io
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -115,6 +117,52 @@ def test_what_a_caller_raises_ends_a_replay() -> None:
 
     with pytest.raises(KeyError, match="enough"):
         tlbcore.replay(RECORDINGS[1], "linux-6.18", progress=tell)
+
+
+#: A search that takes minutes.
+LONG = ["migrate_pages", "migrate_pages", "shrink_folio_list"]
+
+
+@pytest.mark.parametrize("raised", [KeyError("enough"), SystemExit(3)], ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize("call", ["progress", "is_over"])
+def test_what_a_caller_raises_ends_a_search(raised: BaseException, call: str) -> None:
+    def tell(*_at: int) -> bool:
+        raise raised
+
+    options: dict[str, Any] = {call: tell}
+    with pytest.raises(type(raised)) as found:
+        tlbcore.check("linux-6.18", LONG, kind="anon", users=4, pages=4, seconds=60, **options)
+    assert found.value is raised
+
+
+def test_an_interrupt_of_a_caller_leaves_a_search_what_it_has() -> None:
+    def tell(*_at: int) -> None:
+        raise KeyboardInterrupt
+
+    verdict = tlbcore.check("linux-6.18", LONG, kind="anon", users=4, pages=4, seconds=60, progress=tell)
+    assert (verdict.safe, verdict.violated, verdict.stopped) == (False, (), "a request to stop")
+    assert verdict.states > 0
+
+
+def test_ctrl_c_gives_what_a_check_has() -> None:
+    primary, secondary = pty.openpty()
+    command = [sys.executable, "-m", "tlbcore", "check", "linux-6.18", "--kind", "anon", "--users", "4", "--pages", "4"]
+    for operation in LONG:
+        command += ["--op", operation]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=secondary, start_new_session=True) as process:
+        os.close(secondary)
+        shown = b""
+        while b" waiting, depth " not in shown:  # the progress line is there: it searches
+            shown += os.read(primary, 4096)
+        process.send_signal(signal.SIGINT)
+        assert process.stdout is not None
+        out = process.stdout.read().decode()
+        assert process.wait(60) == 1
+    os.close(primary)
+    headline = out.splitlines()[0]
+    assert re.match(
+        r"linux-6.18: undecided, stopped by a request to stop after \d+ sizes, [\d,]+ states, ", headline
+    ), out
 
 
 def test_nothing_on_standard_error_of_a_pipe(tmp_path: Path) -> None:

@@ -35,6 +35,8 @@ _ARCHITECTURE: Final = "lazy_mmu"
 #: The operation that is on huge entries alone.
 _HUGE: Final = "collapse_huge_page"
 _TOO_LARGE: Final = "audit: stopped by"
+#: How many of two operations are twice the same, on the same pages: threads that may change names.
+_TWINS: Final = 0.2
 
 
 @dataclass(frozen=True)
@@ -177,11 +179,15 @@ def _random_scenario(rng: random.Random) -> tuple[str, str, dict[str, Any]]:
     for operation in chosen:
         first = rng.randrange(nr_pages)
         threads.append(operation.thread(range(first, rng.randint(first, nr_pages - 1) + 1)))
+    if len(threads) > 1 and rng.random() < _TWINS:
+        threads[1] = threads[0]
     plain: dict[str, Any] = dict(kernel.resolve())
     victim = chosen[0].program
     if rng.getrandbits(1) and victim in plain["programs"]:
         known = [mutant for mutant in mutants(victim, plain["programs"][victim]) if mutant.kind == "drop"]
         if known:
             plain["programs"] = {**plain["programs"], victim: list(rng.choice(known).program)}
-    scenario = {"users": rng.randint(1, 2), "pages": pages, "threads": threads}
+    scenario: dict[str, Any] = {"users": rng.randint(1, 2), "pages": pages, "threads": threads}
+    if len(threads) == 1 and rng.getrandbits(1):
+        scenario |= {"users": 1, "faults": 1}
     return kernel.name, json.dumps(plain), scenario

@@ -221,16 +221,18 @@ def check(  # noqa: PLR0913  # what to run, on what, how far
     Args:
         kernel: A kernel or its name, as `kernels.get` takes it.
         operations: One kernel thread each: the name of a program, or a dictionary with `operation` and `first`, `count`
-            (its pages), `write`, `other_table`.
+            (its pages), `write`, `none` (mprotect with PROT_NONE), `other_table`.
         users: CPUs that load and store at will.
         pages: So many pages of one VMA in one page table, or one dictionary for each: `kind` (file, anon), `table`,
-            `vma`, `mapped` (none, read, write, dirty), `frame`, `huge` (alone in its table), `exec`.
+            `vma`, `mapped` (none, read, write, dirty), `frame`, `huge` (alone in its table), `exec`, `pfn` (a driver's
+            memory, mapped without references).
         kind: What `pages` hold, if it is a number.
         faults: Threads that take a page fault wherever the hardware would raise one, again and again.
         spare_frames: Page frames that can be allocated.
-        engine: What the flush engine has (`generations`, `switches`, `lazy`, `by_active_mm`, `tlbi`), and bugs that no
-            scheme expresses, each a name and true: of the flush engine (`docs/explorer.md`, section 2), and of the gather
-            `nested_finish_forgets_tables`, `lone_table_freed_unflushed`, `table_flush_trusts_last_vma`.
+        engine: What the flush engine has (`generations`, `switches`, `lazy`, `by_active_mm`, `tlbi`,
+            `batches_fill`, `fullmm_is_not_flushed`), and bugs that no scheme expresses, each a name and true: of the flush
+            engine (`docs/explorer.md`, section 2), and of the gather `nested_finish_forgets_tables`,
+            `lone_table_freed_unflushed`, `table_flush_trusts_last_vma`, `pfnmap_unlinked_unflushed`.
         whole_tables: The pages are all that their page tables hold: tables are freed, and move, as a whole.
         shared_tables: Another process maps all pages by the same tables, as hugetlb does; with `whole_tables`.
         invariants: What to look for, by short names; without: I1 to I5, and I6 with `whole_tables`.

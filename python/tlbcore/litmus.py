@@ -34,8 +34,8 @@ Value: TypeAlias = bool | int | str
 RESULTS: Final = ("Sometimes", "Never")
 KINDS: Final = ("file", "anon")
 MAPPED: Final = ("none", "read", "write", "dirty")
-PAGE_FLAGS: Final = ("huge", "exec")
-FLAGS: Final = ("write", "other_table")
+PAGE_FLAGS: Final = ("huge", "exec", "pfn")
+FLAGS: Final = ("write", "none", "other_table")
 #: What a CPU without an operation does: whatever it likes.
 USER, FAULTS = "user", "faults"
 #: The largest number that a file may have anywhere; no bound of the explorer is as large.
@@ -73,6 +73,8 @@ class Page:
     huge: bool = False
     #: Executable.
     exec: bool = False
+    #: A driver's memory, mapped without references.
+    pfn: bool = False
 
     def __str__(self) -> str:
         """As in a file."""

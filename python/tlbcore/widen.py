@@ -50,8 +50,8 @@ def widen(
 ) -> Verdict:
     """Check with one user CPU and as few pages as the operations name, then with more, up to `users` and `pages`.
 
-    Ends with the first size at which something is violated, or that could not be searched to its end. The verdict is that
-    of the last size; its `sizes` are all that were tried, its bounds say how far they went.
+    Ends with the first size at which something is violated, or that could not be searched to its end (a bound, Ctrl-C). The
+    verdict is that of the last size; its `sizes` are all that were tried, its bounds say how far they went.
 
     Args:
         kernel: As `check` takes it.
@@ -70,7 +70,14 @@ def widen(
     tried: list[tuple[Size, Verdict]] = []
     for cpus, number in _sizes(users, least, max(pages, least)):
         left = None if seconds is None else max(0.0, seconds - (time.monotonic() - since))
-        found = check(kernel, operations, users=cpus, pages=number, seconds=left, **options)
+        try:
+            found = check(kernel, operations, users=cpus, pages=number, seconds=left, **options)
+        except KeyboardInterrupt:  # between two searches: a running one answers for itself
+            if not tried:
+                raise
+            size, found = tried.pop()
+            tried.append((size, replace(found, safe=False, stopped="a request to stop")))
+            break
         tried.append((Size(cpus, number, found.safe, found.states, found.projections), found))
         if not found.safe:
             break

@@ -30,8 +30,10 @@ if TYPE_CHECKING:
 #: How far a check widens unless told.
 MOST_USERS, MOST_PAGES = 2, 2
 #: How long a hunt widens unless told.
-PAIRS_SECONDS = 60.0
-TRIPLES_SECONDS = 300.0
+PAIRS_SECONDS = 600.0
+TRIPLES_SECONDS = 3600.0
+#: So many states for each scenario of three operations, unless told: there are a hundred thousand of them on two pages.
+TRIPLES_STATES = 300_000
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -220,6 +222,8 @@ def run_hunt(args: argparse.Namespace) -> int:
         "whole_tables": args.whole_tables or None,
     }
     options = {name: value for name, value in given.items() if value is not None}
+    if args.triples:
+        options.setdefault("states", TRIPLES_STATES)
     threads = 3 if args.triples else 2
     seconds = default if args.seconds is None else args.seconds
     settings = each_switch(args.kernel) if args.each_switch else {"": args.kernel}

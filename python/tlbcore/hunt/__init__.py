@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Cause", "Finding", "Hunt", "Operation", "Progress", "SizeCount", "hunt"]
 
-#: At most so many maximal states for one scenario, unless told.
-DEFAULT_STATES = 300_000
+#: At most so many maximal states for one scenario, unless told: some seconds, and half a gigabyte.
+DEFAULT_STATES = 3_000_000
 
 #: Operations at the same time: the set, and what its pages hold.
 Group = tuple[str, tuple[Operation, ...]]

@@ -84,12 +84,11 @@ def operations(*, whole_tables: bool = False) -> tuple[Operation, ...]:
 
     With page tables as objects GUP-fast is one more.
     """
-    variants = {"mprotect": "write", "mremap": "other_table", "fault": "write"}
+    variants = {"mprotect": ("write", "none"), "mremap": ("other_table",), "fault": ("write",)}
     found = []
     for program in (*_core.program_names(), "truncate", *(["gup_fast"] if whole_tables else [])):
         found.append(Operation(program))
-        if program in variants:
-            found.append(Operation(program, ((variants[program], True),)))
+        found += [Operation(program, ((variant, True),)) for variant in variants.get(program, ())]
     return tuple(found)
 
 

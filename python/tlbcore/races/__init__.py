@@ -22,7 +22,7 @@ from tlbcore.races.uncovered import UNCOVERED, Uncovered
 __all__ = ["RACES", "UNCOVERED", "Race", "Uncovered", "get", "matching"]
 
 #: What a module of one race is called: R04 is `r04`, M1 is `m1`.
-_MODULE = re.compile(r"([rm])(\d+)([a-c]?)")
+_MODULE = re.compile(r"([rm])(\d+)([a-e]?)")
 
 
 def _all() -> dict[str, Race]:
@@ -70,7 +70,7 @@ def matching(name: str) -> list[Race | Uncovered]:
 
 def _short(name: str) -> str:
     """A short name as it is written here: `r4` is R04."""
-    found = re.fullmatch(r"([RM])0*(\d+)([a-c]?)", name.strip(), re.IGNORECASE)
+    found = re.fullmatch(r"([RM])0*(\d+)([a-e]?)", name.strip(), re.IGNORECASE)
     if not found:
         return name
     letter, digits = found[1].upper(), found[2]

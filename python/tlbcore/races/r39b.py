@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from tlbcore import kernels
+from tlbcore.races.deferral_variants import LazyUnmapFlush
 from tlbcore.races.race import Race
-from tlbcore.races.variants import LazyUnmapFlush
 
 _KERNEL = kernels.get("linux-6.18")
 

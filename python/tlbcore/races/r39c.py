@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from tlbcore import kernels
+from tlbcore.races.deferral_variants import LazyUnmapFlush
 from tlbcore.races.race import Race
-from tlbcore.races.variants import LazyUnmapFlush, ReadLockedClearRefs
+from tlbcore.races.variants import ReadLockedClearRefs
 
 RACE = Race(
     id="R39c",

@@ -43,7 +43,7 @@ _ROWS = (
         "never merged",
         "all",
         "several",
-        "not one race but a family; its members are M1 to M12",
+        "not one race but a family; its members are M1 to M12, of which each is covered",
     ),
     (
         "R39",
@@ -52,16 +52,7 @@ _ROWS = (
         "never merged",
         "5+",
         "I1",
-        "beyond R39b and R39c: pages read back into other frames and written by write(), and reuse by time, are not modelled",
-    ),
-    (
-        "M10",
-        "migc v1: the target of a migration becomes a source before its flush",
-        "",
-        "never merged",
-        "5+",
-        "I5",
-        "its changelog names an inconsistent state of the page and gives no interleaving",
+        "beyond R39b to R39d: write() to pages read back into other frames, and vmap's kernel addresses, are not modelled",
     ),
 )
 

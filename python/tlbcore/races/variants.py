@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from tlbcore.races import table_variants
+from tlbcore.races import deferral_variants, lazy_variants, more_variants, table_variants
 from tlbcore.schemes.deferred_unmap import DeferredUnmap
 from tlbcore.schemes.lazy_mmu import LazyMmu
 from tlbcore.schemes.mmu_gather import MmuGather
@@ -31,7 +31,6 @@ from tlbcore.steps import (
     force_flush,
     inc_tlb_flush_pending,
     lock,
-    mm_tlb_flush_pending,
     mmap_read_lock,
     mmap_unlock,
     page_remove_rmap,
@@ -174,30 +173,6 @@ class PresentOnlyUnmap(DeferredUnmap):
 
 
 @dataclass(frozen=True)
-class LazyUnmapFlush(DeferredUnmap):
-    """LUF: reclaim does not flush entries without W, whose pages are freed once everything is flushed, some time later.
-
-    The wait for the flush ends where the page would be given to somebody else: when that is, is anybody's choice.
-    """
-
-    #: An entry may lack W and a CPU still have it: whoever took it away has not flushed yet.
-    asks_pending: bool = True
-    #: Others are told that a flush is outstanding.
-    tells: bool = True
-
-    def clear_entry(self, *, defer: bool = True) -> Block:  # type: ignore[override]  # it is no static method here
-        """Flush as usual what can be written; only tell of the rest."""
-        flushes = write | mm_tlb_flush_pending if self.asks_pending else write
-        untold = [ptep_get_and_clear(), *([set_tlb_ubc_flush_pending()] if self.tells else [])]
-        return [when(flushes, DeferredUnmap.clear_entry(defer=defer), otherwise=untold)]
-
-    def reclaim_pages(self) -> Block:
-        """The same with a full flush before the pages may be used for something else."""
-        *steps, free = super().reclaim_pages()
-        return [*steps, flush_tlb_mm(), free]
-
-
-@dataclass(frozen=True)
 class ReadLockedClearRefs(TlbFlushPending):
     """clear_refs, or userfaultfd write protection, that lets faults run beside it: mmap_lock for reading only."""
 
@@ -280,7 +255,7 @@ class AgeTrustingGather(MmuGather):
         ]
 
 
-#: The schemes of this file and of `table_variants` by class name.
+#: The schemes of this file and of those beside it by class name.
 SCHEMES: dict[str, type[Scheme]] = {
     scheme.__name__: scheme
     for scheme in (
@@ -289,12 +264,14 @@ SCHEMES: dict[str, type[Scheme]] = {
         TrustingGather,
         SilentGather,
         PresentOnlyUnmap,
-        LazyUnmapFlush,
         ReadLockedClearRefs,
         TrustingKsm,
         InvertedDemotion,
         PlainStoreGather,
         AgeTrustingGather,
+        *deferral_variants.SCHEMES.values(),
+        *lazy_variants.SCHEMES.values(),
+        *more_variants.SCHEMES.values(),
         *table_variants.SCHEMES.values(),
     )
 }

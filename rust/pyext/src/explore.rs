@@ -1,9 +1,11 @@
 //! The explorer: one call, JSON text in and out. Ctrl-C stops a running search, which then answers for what it has
-//! searched; so does a call-back, for searches outside the main thread, where no signals arrive.
+//! searched; so does a call-back, for searches outside the main thread, where no signals arrive. What else a call-back or a
+//! signal handler raises is raised by the search.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use pyo3::exceptions::PyKeyboardInterrupt;
 use pyo3::prelude::*;
 use serde::Deserialize;
 use tlbcore::error::Error;
@@ -73,7 +75,8 @@ impl Options {
 }
 
 /// Searches a scenario under a resolved kernel; the verdict as JSON text. `is_over` is asked now and then: once it says
-/// true, or fails, the search stops. `progress` is called as often, with states stored, states waiting, and depth.
+/// true, the search stops. `progress` is called as often, with states stored, states waiting, and depth. An exception of
+/// either is raised, but for `KeyboardInterrupt`, which only stops the search.
 #[pyfunction]
 #[pyo3(signature = (kernel_json, scenario_json, options_json, is_over = None, progress = None))]
 pub fn explore(
@@ -93,19 +96,30 @@ pub fn explore(
         let options: Options =
             serde_json::from_str(options_json).map_err(|error| Error::Value(format!("options: {error}")))?;
         let request = options.request()?;
-        let mut watch = |at: Progress| {
-            let ends = |py: Python<'_>| {
-                py.check_signals().is_err()
-                    || progress.as_ref().is_some_and(|tell| tell.call1(py, (at.states, at.frontier, at.depth)).is_err())
-                    || is_over
-                        .as_ref()
-                        .is_some_and(|ask| ask.call0(py).and_then(|answer| answer.is_truthy(py)).unwrap_or(true))
-            };
-            if Python::attach(ends) {
-                stop.store(true, Ordering::Relaxed);
+        let mut raised = None;
+        let ask = |py: Python<'_>, at: Progress| -> PyResult<bool> {
+            py.check_signals()?;
+            if let Some(tell) = &progress {
+                tell.call1(py, (at.states, at.frontier, at.depth))?;
             }
+            is_over.as_ref().map_or(Ok(false), |ask| ask.call0(py)?.is_truthy(py))
+        };
+        let mut watch = |at: Progress| {
+            Python::attach(|py| match ask(py, at) {
+                Ok(false) => {}
+                Ok(true) => stop.store(true, Ordering::Relaxed),
+                Err(error) => {
+                    stop.store(true, Ordering::Relaxed);
+                    if !error.is_instance_of::<PyKeyboardInterrupt>(py) {
+                        raised = Some(error);
+                    }
+                }
+            });
         };
         let verdict = check(&kernel, &scenario, &request, &stop, Some(&mut watch))?;
+        if let Some(error) = raised {
+            return Err(error.into());
+        }
         Ok(serde_json::to_string(&verdict).map_err(|error| Error::Value(error.to_string()))?)
     })
 }

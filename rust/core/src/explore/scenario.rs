@@ -64,6 +64,8 @@ pub struct PageSpec {
     pub huge: bool,
     /// It is executable.
     pub exec: bool,
+    /// A driver maps its own memory there (`VM_PFNMAP`): the entry holds no reference and counts in no map count.
+    pub pfn: bool,
 }
 
 /// One kernel thread: an operation on a range of pages, run once.
@@ -81,6 +83,9 @@ pub struct ThreadSpec {
     /// mprotect: whether the pages stay writable.
     #[serde(default)]
     pub write: bool,
+    /// mprotect: nothing may be done with the pages (`PROT_NONE`).
+    #[serde(default)]
+    pub none: bool,
     /// mremap: the destination's table is one of its own.
     #[serde(default)]
     pub other_table: bool,
@@ -110,6 +115,9 @@ pub struct EngineSpec {
     pub batched_pending_is_dsb: bool,
     /// Lazy-MMU sections do not keep the task on its CPU, whose batch they fill (before b9ef323ea168).
     pub lazy_mmu_preempts: bool,
+    /// Lazy-MMU sections nest in one of the caller's, which ends after the page-table lock, and the end of the inner one leaves
+    /// the batch to the outer one (no kernel had it: v7.0 counts sections, and drains at each end).
+    pub inner_lazy_mmu_keeps_batch: bool,
     /// The batched flush of reclaim names physical addresses where virtual ones are meant (version 5 of 2015).
     pub batch_flushes_physical: bool,
     /// `switch_mm()` sets its bit in `mm_cpumask` after it loaded CR3 (as before 71b3c126e611 others could see it).
@@ -128,6 +136,14 @@ pub struct EngineSpec {
     pub nested_finish_forgets_tables: bool,
     /// A table for which the gather gets no batch is freed without a flush (before 0ed1325967ab).
     pub lone_table_freed_unflushed: bool,
+    /// No bug: a gather of a whole address space asks for no flush unless it frees tables (arm64: the ASID is not used again
+    /// before all is flushed).
+    pub fullmm_is_not_flushed: bool,
+    /// No bug: each page may be the last that a gather has room for (`tlb_next_batch()` finds none): the walk of the table is
+    /// left, what was gathered is flushed and freed, and the walk goes on.
+    pub batches_fill: bool,
+    /// `free_pgtables()` takes a driver's VMA out of the reverse map before the flush (before b67fbebd4cf9).
+    pub pfnmap_unlinked_unflushed: bool,
     /// The flush of freed tables is told by the last VMA whether instructions were fetched there, and then leaves the way to
     /// tables of executable memory cached (the series of 2021, on architectures that ask).
     pub table_flush_trusts_last_vma: bool,
@@ -200,6 +216,8 @@ pub struct VirtualPage {
     pub huge: bool,
     /// Executable.
     pub exec: bool,
+    /// Of a driver, without references.
+    pub pfn: bool,
 }
 
 /// A page frame.
@@ -209,6 +227,8 @@ pub struct Frame {
     pub kind: Kind,
     /// Free at the start.
     pub is_spare: bool,
+    /// A driver's, which entries map without references.
+    pub pfn: bool,
 }
 
 /// What a thread works on.
@@ -225,6 +245,8 @@ pub struct Thread {
     pub target: Vec<u8>,
     /// mprotect: the pages stay writable. fault: a write.
     pub write: bool,
+    /// mprotect: nothing may be done with the pages.
+    pub none: bool,
     /// It takes faults, for ever.
     pub is_faulter: bool,
     /// It walks page tables without locks and takes pages (GUP-fast); its program is the explorer's own.
@@ -324,6 +346,9 @@ impl Scenario {
                 "found faults beside generations, which would rise for ever, expected the one or the other",
             ));
         }
+        if self.faults > 0 && self.pages.iter().any(|page| page.pfn) {
+            return Err(bad("found faults beside pages with pfn, expected the one or the other"));
+        }
         if self.whole_tables && (self.engine.by_active_mm || self.engine.tlbi) {
             return Err(bad("found whole_tables beside by_active_mm or tlbi, expected the one or the other"));
         }
@@ -367,6 +392,7 @@ impl Scenario {
                 range: (0..nr_pages as u8).collect(),
                 target: Vec::new(),
                 write: true,
+                none: false,
                 is_faulter: true,
                 is_walker: false,
                 truncates: false,
@@ -397,6 +423,10 @@ impl Scenario {
         if world.vmas[vma].kind != page.kind {
             return Err(bad(format!("page {index}: found another kind than the rest of vma {vma}")));
         }
+        let is_pfn = |other: &u8| world.pages[usize::from(*other)].pfn;
+        if page.pfn && page.kind != Kind::File || world.vmas[vma].pages.iter().any(|other| is_pfn(other) != page.pfn) {
+            return Err(bad(format!("page {index}: found pfn, expected it of file pages, and of all of a VMA")));
+        }
         let table = usize::from(page.table);
         if table > world.tables.len() || table + 1 < world.tables.len() {
             return Err(bad(format!("page {index}: found table {table}, expected them to be numbered in order")));
@@ -409,7 +439,7 @@ impl Scenario {
             return Err(bad(format!("page {index}: found frame {frame}, expected at most {}", world.frames.len())));
         }
         if frame == world.frames.len() {
-            world.frames.push(Frame { kind: page.kind, is_spare: false });
+            world.frames.push(Frame { kind: page.kind, is_spare: false, pfn: page.pfn });
         }
         world.vmas[vma].pages.push(index as u8);
         world.pages.push(VirtualPage {
@@ -421,6 +451,7 @@ impl Scenario {
             name: format!("p{index}"),
             huge: page.huge,
             exec: page.exec,
+            pfn: page.pfn,
         });
         Ok(())
     }
@@ -446,6 +477,24 @@ impl Scenario {
             return Err(bad(format!("{}: found {range}, expected them within 0..{nr_pages}", spec.operation)));
         }
         let range: Vec<u8> = (spec.first..end).collect();
+        let runs_on_pfn = matches!(
+            program,
+            ProgramName::Munmap
+                | ProgramName::Mmap
+                | ProgramName::Mprotect
+                | ProgramName::ExitMmap
+                | ProgramName::UnmapMappingRange
+        );
+        if !runs_on_pfn && self.pages.iter().any(|page| page.pfn) {
+            let expected = "expected munmap, mmap, mprotect, exit_mmap, unmap_mapping_range or truncate";
+            return Err(bad(format!("{}: found pages with pfn, {expected}", spec.operation)));
+        }
+        if spec.none && (program != ProgramName::Mprotect || spec.write) {
+            return Err(bad(format!("{}: found none, expected it for mprotect, without write", spec.operation)));
+        }
+        if spec.none && range.iter().any(|page| self.pages[usize::from(*page)].huge) {
+            return Err(bad(format!("{}: found none on a huge page, expected small ones", spec.operation)));
+        }
         let target = match program {
             ProgramName::Mremap => {
                 add_copies(world, &range, 0, if spec.other_table { "'" } else { "*" }, spec.other_table)
@@ -460,6 +509,7 @@ impl Scenario {
             range,
             target,
             write: spec.write,
+            none: spec.none,
             is_faulter: false,
             is_walker: spec.operation == GUP_FAST,
             truncates,
@@ -505,7 +555,7 @@ impl Scenario {
         for users in wanted {
             let spare = world.frames.len() as u8;
             let kind = self.pages[usize::from(users[0])].kind;
-            world.frames.push(Frame { kind, is_spare: true });
+            world.frames.push(Frame { kind, is_spare: true, pfn: false });
             let own: Vec<u8> = users.iter().map(|page| world.pages[usize::from(*page)].frames[0]).collect();
             // Whoever else maps the same page maps the new one too.
             for page in &mut world.pages {

@@ -7,12 +7,12 @@ use crate::error::{Error, Result};
 use crate::explore::scenario::{Kind as Content, Mapped, Scenario, World};
 use crate::program::{CompiledKernel, LazyMmu, ProgramName};
 
-use super::engine::{CpuFields, Engine, FIRST_GEN, last_step};
-use super::invariant::Invariant;
-use super::op::{Class, Kind, Op, OpIndex, PageRef, Promise, Test};
+use super::engine::{CpuFields, Engine, FIRST_GEN};
+use super::hardware::{READ, WRITE, WRITE_DIRTY};
+use super::op::{Kind, Op, OpIndex, Promise};
 use super::unroll::Unroller;
-use super::vars::{Field, Local, Var, VarId, Vars, bits_for, cpu_of};
-use super::{FrameFields, KernelModel, NO_WAIT, PageFields, ThreadFields, liveness, pte, tables};
+use super::vars::{Field, Local, Var, Vars, cpu_of};
+use super::{FrameFields, KernelModel, NO_WAIT, PageFields, ThreadFields, declare, liveness, prune, pte};
 
 /// Everything about a model but the size of its states.
 #[derive(Clone, Debug)]
@@ -48,12 +48,8 @@ impl Blueprint {
     /// # Errors
     /// What the scenario cannot be, or which step of a program cannot be explored.
     pub fn new(kernel: &CompiledKernel, scenario: &Scenario, checked: u32) -> Result<Self> {
-        if kernel.constants.lazy_mmu == LazyMmu::Multicall {
-            let message = "the explorer models no multicalls, expected lazy_mmu none or per_pte";
-            return Err(Error::Value(format!("kernel {}: {message}", kernel.name)));
-        }
-        if kernel.constants.lazy_mmu == LazyMmu::PerPte && scenario.whole_tables {
-            let message = "found whole_tables with lazy_mmu per_pte, whose MMU walks no tables, expected lazy_mmu none";
+        if kernel.constants.lazy_mmu != LazyMmu::None && scenario.whole_tables {
+            let message = "found whole_tables with lazy_mmu per_pte or multicall, expected lazy_mmu none";
             return Err(Error::Value(format!("kernel {}: {message}", kernel.name)));
         }
         let world = scenario.world()?;
@@ -65,7 +61,7 @@ impl Blueprint {
         let young_matters = unroller.young_matters;
         let (mut ops, mut vars) = (unroller.ops, unroller.vars);
         let locks = locks_taken(kernel, &world);
-        drop_private_locks(&mut ops, &mut vars);
+        prune::drop_private_locks(&mut ops, &mut vars);
 
         let mut slots = Vec::new();
         for (index, page) in world.pages.iter().enumerate() {
@@ -74,11 +70,11 @@ impl Blueprint {
             }
         }
         let can_be_freed: Vec<bool> = (0..world.frames.len()).map(|frame| can_be_freed(&world, frame)).collect();
-        declare(&world, &slots, &can_be_freed, checked, &mut vars);
+        declare::declare(&world, &slots, &can_be_freed, checked, &mut vars);
 
-        drop_unseen_writes(&mut ops, &vars);
-        start_visibly(&mut ops, &starts);
-        let (waiting, waits) = number(&ops, &starts, world.threads.len());
+        prune::drop_unseen_writes(&mut ops, &vars);
+        prune::start_visibly(&mut ops, &starts);
+        let (waiting, waits) = prune::number(&ops, &starts, world.threads.len());
         let nr_words;
         let (fields, columns);
         let nr_adds = |wanted: Var| {
@@ -94,7 +90,7 @@ impl Blueprint {
         let engine = world.engine.is_detailed().then(|| Engine::new(&kernel.constants, world.engine));
         let nr_gens = nr_adds(Var::TlbGen(0)) + 1 + if engine.is_some() { FIRST_GEN } else { 0 };
         {
-            let width = |var: Var| width(var, &world, &slots, &waiting, nr_batched, nr_gens);
+            let width = |var: Var| declare::width(var, &world, &slots, &waiting, nr_batched, nr_gens);
             let (placed, cpu_columns, words) = vars.place(world.users, width);
             fields = placed;
             // Who flushes asks one CPU after the other: they have names then.
@@ -132,6 +128,11 @@ impl Blueprint {
     /// Where each thread starts.
     pub(super) fn starts(&self) -> &[OpIndex] {
         &self.starts
+    }
+
+    /// A step's number among those that its thread waits at, if it is one of them.
+    pub(super) fn wait_of(&self, op: OpIndex) -> u32 {
+        self.waits[op as usize]
     }
 
     /// The variables by number, those too that take no room.
@@ -177,6 +178,21 @@ impl Blueprint {
         let tlb = (0..self.world.users)
             .map(|cpu| (0..self.slots.len() as u8).map(|slot| self.place_of(Var::Tlb(cpu, slot))).collect())
             .collect();
+        let filled = (0..self.slots.len() as u8)
+            .map(|slot| {
+                [READ, WRITE, WRITE_DIRTY].map(|entry| {
+                    let mut mask = [0; W];
+                    for cpu in 0..self.world.users {
+                        self.place_of(Var::Tlb(cpu, slot)).set(&mut mask, entry);
+                    }
+                    mask
+                })
+            })
+            .collect();
+        let number_of = |slot: (u8, u8)| self.slots.iter().position(|known| *known == slot).map(|at| at as u8);
+        let slot_of = (0..self.world.pages.len() as u8)
+            .map(|page| (0..self.world.frames.len() as u8).map(|frame| number_of((page, frame))).collect())
+            .collect();
         let monotone =
             self.mask(|var| matches!(var, Var::Tlb(..) | Var::Psc(..) | Var::Newer(_) | Var::Late(_) | Var::Seen));
         let mut model = KernelModel {
@@ -190,9 +206,12 @@ impl Blueprint {
             pages,
             frames,
             slots: self.slots.clone(),
+            slot_of,
+            filled,
             tlb,
             tables: self.tables(),
             columns: self.columns.clone(),
+            twins: self.twins(),
             monotone,
             of_users: self.mask(|var| cpu_of(var).is_some()),
             tlb_gen: self.place_of(Var::TlbGen(0)),
@@ -268,6 +287,7 @@ impl Blueprint {
             tlbi: at(Local::Tlbi),
             lazy_batch: [at(Local::LazyBatch(0)), at(Local::LazyBatch(1))],
             moved: at(Local::Moved),
+            multicall: (0..self.world.pages.len() as u8).map(|page| at(Local::Multicall(page))).collect(),
             flush_gen: at(Local::FlushGen),
             defer_gen: at(Local::DeferGen),
             batch_mask: (0..self.world.users).map(|cpu| at(Local::BatchMask(cpu))).collect(),
@@ -288,6 +308,7 @@ impl Blueprint {
             walk: at(Local::Walk),
             aside: at(Local::Aside),
             tables: at(Local::Tables),
+            may_give_up: spec.program == ProgramName::KsmMerge,
             is_walker: spec.is_walker,
             keeps_exec: self.world.engine.table_flush_trusts_last_vma
                 && spec.range.last().is_some_and(|page| !self.world.pages[usize::from(*page)].exec),
@@ -319,6 +340,7 @@ impl Blueprint {
         };
         PageFields {
             pte: self.place_of(Var::Pte(page)),
+            vma_none: self.place_of(Var::VmaNone(page)),
             unmapped: self.place_of(Var::Unmapped(page)),
             protected: self.place_of(Var::Protected(page)),
             must_be_gone: super::huge::must_be_gone(&self.world, page),
@@ -361,7 +383,7 @@ impl Blueprint {
             is_truncated: self.world.threads.iter().any(|thread| {
                 let maps = |page: &u8| self.world.pages[usize::from(*page)].frames.contains(&frame);
                 thread.program == ProgramName::UnmapMappingRange && thread.range.iter().any(maps)
-            }),
+            }) || info.pfn,
             tlb_mask: to_frame(0b111),
             tlb_dirty_mask: to_frame(0b100),
         }
@@ -381,6 +403,9 @@ impl Blueprint {
             };
             let entry = pte::present(frame, (flags | pte::YOUNG) & self.pte_bits);
             model.pages[index].pte.set(&mut state, entry);
+            if page.pfn {
+                continue;
+            }
             for counter in [model.frames[usize::from(frame)].mapcount, model.frames[usize::from(frame)].refs] {
                 let count = counter.get(&state);
                 counter.set(&mut state, count + 1);
@@ -443,333 +468,4 @@ fn can_be_freed(world: &World, frame: usize) -> bool {
                     ProgramName::ShrinkFolioList | ProgramName::MadvisePageout | ProgramName::MigratePages
                 )
         })
-}
-
-/// A lock that only one thread takes keeps nobody out.
-fn drop_private_locks(ops: &mut [Op], vars: &mut Vars) {
-    let users_of = |ops: &[Op], wanted: &dyn Fn(&Kind) -> bool| {
-        let threads: BTreeSet<u8> = ops.iter().filter(|op| wanted(&op.kind)).map(|op| op.thread).collect();
-        threads.len()
-    };
-    let is_lock = |var: Var| {
-        matches!(
-            var,
-            Var::Ptl(_)
-                | Var::Pml(_)
-                | Var::MmapReaders(_)
-                | Var::MmapWriter(_)
-                | Var::VmaReaders(_)
-                | Var::VmaWriter(_)
-                | Var::RmapReaders
-                | Var::RmapWriter
-        )
-    };
-    let names: Vec<(VarId, Var)> =
-        vars.all().iter().enumerate().map(|(index, var)| (VarId(index as u16), *var)).collect();
-    let mut private: BTreeSet<VarId> = BTreeSet::new();
-    for (id, _) in names.iter().filter(|(_, var)| is_lock(*var)) {
-        let takes = |kind: &Kind| match kind {
-            Kind::Acquire(var) | Kind::Set(var, _) | Kind::Add(var, _) => var == id,
-            Kind::Table(step) => step.locks().contains(id),
-            Kind::AcquireRead { readers, writer }
-            | Kind::AcquireWrite { readers, writer }
-            | Kind::Downgrade { readers, writer } => readers == id || writer == id,
-            _ => false,
-        };
-        // Readers keep nobody out if nobody writes.
-        let excludes =
-            |kind: &Kind| takes(kind) && matches!(kind, Kind::Acquire(_) | Kind::AcquireWrite { .. } | Kind::Table(_));
-        if users_of(ops, &takes) <= 1 || !ops.iter().any(|op| excludes(&op.kind)) {
-            private.insert(*id);
-        }
-    }
-    // A lock for reading and writing is private as a whole or not at all.
-    let folio_users =
-        users_of(ops, &|kind| matches!(kind, Kind::AcquireFolio(PageRef::Fixed(_) | PageRef::OfPte | PageRef::New)));
-    read_visibly(ops, &private, vars);
-    for op in ops.iter_mut() {
-        let passes = match &op.kind {
-            Kind::Acquire(var) | Kind::Set(var, _) | Kind::Add(var, _) => private.contains(var),
-            Kind::AcquireRead { readers, writer }
-            | Kind::AcquireWrite { readers, writer }
-            | Kind::Downgrade { readers, writer } => private.contains(readers) && private.contains(writer),
-            Kind::AcquireFolio(_) | Kind::ReleaseFolio(_) => folio_users <= 1,
-            _ => false,
-        };
-        if passes {
-            op.kind = Kind::Branch(Test::Const(true));
-            op.class = Class::Local;
-        }
-    }
-    for id in private {
-        vars.forget(id);
-    }
-    if folio_users <= 1 {
-        for (id, var) in names {
-            if matches!(var, Var::FolioLock(_)) {
-                vars.forget(id);
-            }
-        }
-    }
-}
-
-/// The first look at an entry under a page-table lock is urgent, since the hardware might as well have changed it before the
-/// lock was taken. Where taking it is no step, because nobody else does, the step before may be the unlock of another table,
-/// for which others wait: then the look is a step of its own.
-fn read_visibly(ops: &mut [Op], private: &BTreeSet<VarId>, vars: &Vars) {
-    let is_ptl = |id: &VarId| matches!(vars.all()[usize::from(id.0)], Var::Ptl(_));
-    let shares: BTreeSet<u8> = ops
-        .iter()
-        .filter(|op| matches!(&op.kind, Kind::Acquire(var) if is_ptl(var) && !private.contains(var)))
-        .map(|op| op.thread)
-        .collect();
-    for index in 0..ops.len() {
-        let op = &ops[index];
-        let is_dropped = matches!(&op.kind, Kind::Acquire(var) if is_ptl(var) && private.contains(var));
-        if !is_dropped || !shares.contains(&op.thread) {
-            continue;
-        }
-        let mut next = op.next as usize;
-        while ops[next].class == Class::Local && !matches!(ops[next].kind, Kind::Branch(_)) {
-            next = ops[next].next as usize;
-        }
-        if matches!(ops[next].kind, Kind::ReadPte(_) | Kind::ReadIfMaps(..) | Kind::PteSame(_)) {
-            ops[next].class = Class::Visible;
-        }
-    }
-}
-
-/// A step that only writes what nobody reads is none.
-fn drop_unseen_writes(ops: &mut [Op], vars: &Vars) {
-    let is_unseen = |id: &VarId| !vars.is_read(vars.all()[usize::from(id.0)]);
-    for op in ops {
-        let passes = match &op.kind {
-            Kind::Set(var, _) | Kind::SetBits(var, _) | Kind::Add(var, _) => is_unseen(var),
-            Kind::AddFrame { vars, .. } | Kind::SetFrame { vars, .. } => vars.iter().all(is_unseen),
-            Kind::CopyVar { to, .. } => is_unseen(to),
-            _ => false,
-        };
-        if passes {
-            op.kind = Kind::Branch(Test::Const(true));
-            op.class = Class::Local;
-        }
-    }
-}
-
-/// A step is urgent because what others do before it they might as well do before the step that leads to it. Before the
-/// first one there is none.
-fn start_visibly(ops: &mut [Op], starts: &[OpIndex]) {
-    let mut todo = starts.to_vec();
-    while let Some(at) = todo.pop() {
-        let op = &mut ops[at as usize];
-        match (&op.kind, op.class) {
-            (Kind::Branch(test), Class::Local) => {
-                let both = *test != Test::Const(true);
-                todo.push(op.next);
-                if both {
-                    todo.push(op.other);
-                }
-            }
-            (_, Class::Local) => todo.push(op.next),
-            (_, Class::Urgent) => op.class = Class::Visible,
-            (_, Class::Visible) => {}
-        }
-    }
-}
-
-/// The variables that the hardware and the invariants look at.
-fn declare(world: &World, slots: &[(u8, u8)], can_be_freed: &[bool], checked: u32, vars: &mut Vars) {
-    let asks = |invariant: Invariant| checked & invariant.bit() != 0;
-    tables::declare(world, vars);
-    for cpu in 0..world.users {
-        for slot in 0..slots.len() as u8 {
-            vars.read(Var::Tlb(cpu, slot));
-        }
-    }
-    if world.engine.is_detailed() {
-        declare_engine(world, checked, vars);
-    }
-    for page in 0..world.pages.len() as u8 {
-        vars.read(Var::Pte(page));
-        if asks(Invariant::UnmapSync) {
-            vars.read(Var::Unmapped(page));
-        }
-        if asks(Invariant::WpSync) {
-            vars.read(Var::Protected(page));
-        }
-    }
-    for frame in 0..world.frames.len() as u8 {
-        if asks(Invariant::NoUseAfterFree) && can_be_freed[usize::from(frame)] {
-            vars.read(Var::Refs(frame));
-        }
-        if world.frames[usize::from(frame)].is_spare {
-            vars.read(Var::Refs(frame));
-        }
-        if asks(Invariant::NoLostWrite) {
-            vars.read(Var::Newer(frame));
-            vars.read(Var::Dirty(frame));
-        }
-        if asks(Invariant::RmapLife) {
-            vars.read(Var::Mapcount(frame));
-            if world.whole_tables {
-                let parts = (0..world.vmas.len() as u8).flat_map(|vma| world.parts_of_vma(vma));
-                parts.for_each(|part| _ = vars.read(Var::Unlinked(part)));
-            }
-        }
-        let copies = world.frames.iter().any(|frame| frame.is_spare)
-            || world
-                .threads
-                .iter()
-                .any(|thread| matches!(thread.program, ProgramName::KsmMerge | ProgramName::CollapseHugePage));
-        if asks(Invariant::StableCopy) && copies {
-            vars.read(Var::Late(frame));
-        }
-        if world.threads.iter().any(|thread| thread.program == ProgramName::MadviseFree) {
-            vars.read(Var::Lazyfree(frame));
-            vars.read(Var::Kept(frame));
-            vars.read(Var::Freer(frame));
-        }
-    }
-    for (index, thread) in world.threads.iter().enumerate() {
-        let of = index as u8;
-        vars.read(Var::Thread(of, Local::Pc));
-        let promises = !matches!(
-            thread.program,
-            ProgramName::Fault
-                | ProgramName::Custom
-                | ProgramName::CollapseHugePage
-                | ProgramName::ShrinkFolioList
-                | ProgramName::MigratePages
-                | ProgramName::ChangeProtNuma
-                | ProgramName::MadviseCold
-                | ProgramName::MadviseFree
-                | ProgramName::MadvisePageout
-        );
-        if promises && (asks(Invariant::UnmapSync) || asks(Invariant::WpSync)) {
-            vars.read(Var::Thread(of, Local::Visited));
-        }
-        if asks(Invariant::NoLostWrite) {
-            vars.read(Var::Thread(of, Local::Hold));
-            if matches!(
-                thread.program,
-                ProgramName::PageMkclean | ProgramName::ShrinkFolioList | ProgramName::MadvisePageout
-            ) {
-                vars.read(Var::Thread(of, Local::Writing));
-            }
-        }
-        let copies = matches!(
-            thread.program,
-            ProgramName::Fault | ProgramName::MigratePages | ProgramName::KsmMerge | ProgramName::CollapseHugePage
-        );
-        if asks(Invariant::StableCopy) && copies {
-            vars.read(Var::Thread(of, Local::Copying));
-        }
-    }
-    if asks(Invariant::UnmapSync) || asks(Invariant::StableCopy) || asks(Invariant::OneFrame) || world.whole_tables {
-        vars.read(Var::Seen);
-    }
-}
-
-/// The variables of the flush engine.
-fn declare_engine(world: &World, checked: u32, vars: &mut Vars) {
-    let asks = |invariant: Invariant| checked & invariant.bit() != 0;
-    let has_gens = !world.engine.by_active_mm;
-    for cpu in 0..world.users {
-        for var in [Var::CpuStep(cpu), Var::LoadedMm(cpu), Var::Cr3(cpu), Var::CpuGen(cpu), Var::CpuNote(cpu)] {
-            vars.read(var);
-        }
-        vars.read(Var::InMask(cpu));
-        if world.engine.lazy {
-            vars.read(Var::IsLazy(cpu));
-        }
-        if !has_gens {
-            vars.read(Var::Missed(cpu));
-        }
-    }
-    if has_gens {
-        vars.read(Var::TlbGen(0));
-        if asks(Invariant::Coverage) {
-            vars.read(Var::FlushedGen);
-        }
-        if asks(Invariant::GenSound) {
-            for page in (0..world.pages.len() as u8).filter(|page| world.pages[usize::from(*page)].mm == 0) {
-                vars.read(Var::PageGen(page));
-            }
-        }
-    }
-}
-
-/// The steps at which threads wait, by thread, and each step's number among them. Steps that nothing leads to have none.
-fn number(ops: &[Op], starts: &[OpIndex], nr_threads: usize) -> (Vec<Vec<OpIndex>>, Vec<u32>) {
-    let mut waiting = vec![Vec::new(); nr_threads];
-    let mut waits = vec![NO_WAIT; ops.len()];
-    let mut reached = vec![false; ops.len()];
-    let mut todo: Vec<OpIndex> = starts.to_vec();
-    while let Some(at) = todo.pop() {
-        if std::mem::replace(&mut reached[at as usize], true) {
-            continue;
-        }
-        let op = &ops[at as usize];
-        if op.class != Class::Local {
-            let own = &mut waiting[usize::from(op.thread)];
-            waits[at as usize] = own.len() as u32;
-            own.push(at);
-        }
-        todo.extend(op.targets());
-    }
-    (waiting, waits)
-}
-
-/// How many bits a variable takes.
-fn width(var: Var, world: &World, slots: &[(u8, u8)], waiting: &[Vec<OpIndex>], nr_batched: u64, nr_gens: u64) -> u32 {
-    let nr_threads = world.threads.len() as u64;
-    let nr_pages = world.pages.len() as u32;
-    let nr_frames = world.frames.len();
-    let mappings = |frame: u8| world.pages.iter().filter(|page| page.frames.contains(&frame)).count() as u64;
-    let frame_name = bits_for(nr_frames as u64);
-    if let Some(bits) = tables::width(var, world) {
-        return bits;
-    }
-    match var {
-        Var::Pte(_) => pte::width(nr_frames),
-        Var::Tlb(..) => 3,
-        Var::Seen => {
-            if world.whole_tables {
-                5
-            } else {
-                3
-            }
-        }
-        // A mapping more while an entry moves; references of caches, lists and threads too.
-        Var::Mapcount(frame) => bits_for(mappings(frame) + nr_threads),
-        Var::Refs(frame) => bits_for(mappings(frame) + 2 + 2 * nr_threads),
-        Var::MmapReaders(_) | Var::VmaReaders(_) | Var::RmapReaders | Var::FlushPending(_) | Var::Freer(_) => {
-            bits_for(nr_threads)
-        }
-        Var::BatchPending(_) | Var::BatchFlushed(_) => bits_for(nr_batched),
-        Var::TlbGen(_)
-        | Var::GenCompleted(_)
-        | Var::DeferGen(_)
-        | Var::PageGen(_)
-        | Var::FlushedGen
-        | Var::CpuGen(_)
-        | Var::CpuNote(_) => bits_for(nr_gens + 1),
-        Var::CpuStep(_) => bits_for(last_step(world.threads.len())),
-        Var::LoadedMm(_) => 2,
-        Var::Thread(thread, local) => match local {
-            Local::Pc => bits_for(waiting[usize::from(thread)].len().max(2) as u64 - 1),
-            Local::Pte | Local::New => pte::width(nr_frames),
-            Local::Tlbi | Local::LazyBatch(_) | Local::Range | Local::Tracked | Local::Migrated | Local::Visited => {
-                nr_pages
-            }
-            Local::Queued | Local::Delayed => slots.len() as u32,
-            Local::Listed => nr_frames as u32,
-            Local::NewFrame => bits_for(nr_frames as u64 - 1),
-            Local::Hold | Local::Writing | Local::Copying => frame_name,
-            Local::BatchPending | Local::BatchFlushed => bits_for(nr_batched),
-            Local::FlushGen | Local::DeferGen => bits_for(nr_gens + 1),
-            _ => 1,
-        },
-        _ => 1,
-    }
 }

@@ -1,12 +1,13 @@
 //! Conditions of programs: decided while a program is unrolled where the scenario decides them, else tests on the state.
 
 use crate::error::Result;
-use crate::explore::scenario::Kind as Content;
+use crate::explore::scenario::{Kind as Content, Thread};
 use crate::program::{Condition, ProgramName, Test as Asked};
 
+use super::at::At;
 use super::op::{Class, PageRef, Test};
 use super::pte;
-use super::unroll::{At, Unroller};
+use super::unroll::Unroller;
 use super::vars::{Local, Var};
 
 impl Unroller<'_> {
@@ -68,6 +69,7 @@ impl Unroller<'_> {
                     _ => Test::PteChanged,
                 }
             }
+            Asked::Anon | Asked::FileBacked if self.is_pfn(at) => Test::Const(false),
             Asked::Anon => self.content(at, Content::Anon),
             Asked::FileBacked => self.content(at, Content::File),
             Asked::PageMapped => self.page_var(at, Var::Mapcount, 0)?,
@@ -76,17 +78,15 @@ impl Unroller<'_> {
             Asked::PageLazyfree if self.anybody_runs(ProgramName::MadviseFree) => {
                 self.page_var(at, Var::Lazyfree, 0)?
             }
-            Asked::PageKsm if self.anybody_runs(ProgramName::KsmMerge) => self.page_var(at, Var::Ksm, 0)?,
+            Asked::PageKsm if self.anybody_runs(ProgramName::KsmMerge) => self.page_ksm(at)?,
+            Asked::PageSwapShared => self.swap_shared(),
             Asked::PageInSwapCache => self.page_var(at, Var::Cached, 0)?,
             Asked::VmaShared => Test::Const(self.vma_content(at) == Content::File),
             Asked::VmaAnonymous | Asked::VmaNeedsCopy | Asked::CowMapping => {
                 Test::Const(self.vma_content(at) == Content::Anon)
             }
             Asked::VmaWritable => self.vma_write(at),
-            Asked::ProtChanged if operation == ProgramName::Mprotect => {
-                let write = self.vma_write(at);
-                if self.spec().write { Test::Not(Box::new(write)) } else { write }
-            }
+            Asked::ProtChanged if operation == ProgramName::Mprotect => self.prot_changed(at),
             // A scenario's munmap finds VMAs, its mremap moves.
             Asked::HaveVmas => Test::Const(!at.range.is_empty()),
             Asked::Moves => Test::Const(operation == ProgramName::Mremap),
@@ -107,7 +107,6 @@ impl Unroller<'_> {
             | Asked::MmTlbFlushPending
             | Asked::ProtChanged
             | Asked::UffdWp
-            | Asked::PageSwapShared
             | Asked::ZeroPage
             | Asked::PageShmem
             | Asked::VmaDontcopy
@@ -124,6 +123,35 @@ impl Unroller<'_> {
         })
     }
 
+    fn swap_shared(&mut self) -> Test {
+        self.read_local(Local::Pte);
+        let frames: Vec<u8> = (0..self.world.frames.len() as u8).filter(|frame| self.is_lock_tried(*frame)).collect();
+        Test::SwapShared(frames.into_iter().map(|frame| (frame, self.vars.read(Var::FolioLock(frame)))).collect())
+    }
+
+    /// It is a KSM page; to a write fault also one that KSM has write-protected and holds a reference of
+    /// (`wp_can_reuse_anon_folio()` wants a single one).
+    fn page_ksm(&mut self, at: &At) -> Result<Test> {
+        let is_one = self.page_var(at, Var::Ksm, 0)?;
+        if self.spec().program != ProgramName::Fault {
+            return Ok(is_one);
+        }
+        let runs = |(_, thread): &(usize, &Thread)| thread.program == ProgramName::KsmMerge;
+        let threads: Vec<u8> =
+            self.world.threads.iter().enumerate().filter(runs).map(|(index, _)| index as u8).collect();
+        let lists = threads.into_iter().map(|thread| self.vars.read(Var::Thread(thread, Local::Listed))).collect();
+        Ok(Test::Any(vec![is_one, Test::Listed(lists)]))
+    }
+
+    /// Whether a write fault must leave a page of memory to others: decided under the lock of its entry.
+    pub(super) fn others_have(&mut self, at: &At) -> Result<Test> {
+        let mut others = vec![self.page_var(at, Var::Mapcount, 1)?, self.swap_shared()];
+        if self.anybody_runs(ProgramName::KsmMerge) {
+            others.push(self.page_ksm(at)?);
+        }
+        Ok(Test::Any(others))
+    }
+
     pub(super) fn anybody_runs(&self, program: ProgramName) -> bool {
         self.world.threads.iter().any(|thread| thread.program == program)
     }
@@ -132,6 +160,25 @@ impl Unroller<'_> {
     fn vma_write(&mut self, at: &At) -> Test {
         let page = at.r.page.or_else(|| self.pages_here(at).first().copied()).unwrap_or(0);
         Test::Above(self.vars.read(Var::VmaWrite(page)), 0)
+    }
+
+    /// Whether the current VMA has other rights than mprotect is to give it.
+    fn prot_changed(&mut self, at: &At) -> Test {
+        let (write, none) = (self.vma_write(at), self.vma_none(at));
+        match (self.spec().none, self.spec().write) {
+            (true, _) => Test::Not(Box::new(none)),
+            (false, true) => Test::Not(Box::new(write)),
+            (false, false) => Test::Any(vec![write, none]),
+        }
+    }
+
+    /// Likewise whether it allows nothing.
+    fn vma_none(&mut self, at: &At) -> Test {
+        if !self.has_prot_none() {
+            return Test::Const(false);
+        }
+        let page = at.r.page.or_else(|| self.pages_here(at).first().copied()).unwrap_or(0);
+        Test::Above(self.vars.read(Var::VmaNone(page)), 0)
     }
 
     fn vma_content(&self, at: &At) -> Content {
@@ -166,8 +213,14 @@ impl Unroller<'_> {
 
     fn is_shared(&self, test: &Test) -> bool {
         match test {
-            Test::Above(var, _) => !matches!(self.vars.all()[usize::from(var.0)], Var::Thread(..) | Var::VmaWrite(_)),
-            Test::FrameAbove(..) | Test::PteAccessible { .. } | Test::Exceeds(..) => true,
+            Test::Above(var, _) => {
+                !matches!(self.vars.all()[usize::from(var.0)], Var::Thread(..) | Var::VmaWrite(_) | Var::VmaNone(_))
+            }
+            Test::FrameAbove(..)
+            | Test::SwapShared(_)
+            | Test::Listed(_)
+            | Test::PteAccessible { .. }
+            | Test::Exceeds(..) => true,
             Test::Not(inner) => self.is_shared(inner),
             Test::All(list) | Test::Any(list) => list.iter().any(|test| self.is_shared(test)),
             _ => false,
@@ -190,6 +243,8 @@ impl Unroller<'_> {
                 Var::FlushPending(_) => "mm_tlb_flush_nested()".to_owned(),
                 _ => String::new(),
             },
+            Test::Listed(_) => format!("folio_ref_count({})", self.frame_name(at)),
+            Test::SwapShared(_) => format!("folio_trylock({}), its swap count", self.frame_name(at)),
             Test::FrameAbove(..) => format!("looks at {}", self.frame_name(at)),
             Test::Not(inner) => self.test_text(inner, at),
             Test::All(list) | Test::Any(list) => {

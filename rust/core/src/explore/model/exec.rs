@@ -2,11 +2,10 @@
 
 use std::sync::atomic::Ordering;
 
-use crate::explore::scenario::Kind as Content;
 use crate::program::{MkWriteRule, ProtSource};
 
-use super::invariant::Invariant;
-use super::op::{Kind, Op, OpIndex, PageRef, Promise, Scope, Test};
+use super::entry::protnone;
+use super::op::{Kind, Op, OpIndex, PageRef, Scope};
 use super::pte;
 use super::vars::{Field, VarId};
 use super::{KernelModel, ThreadFields};
@@ -18,44 +17,19 @@ impl<const W: usize> KernelModel<W> {
     }
 
     #[inline]
-    fn value(&self, state: &[u64; W], var: VarId) -> u64 {
+    pub(super) fn value(&self, state: &[u64; W], var: VarId) -> u64 {
         self.field(var).get(state)
     }
 
     /// The frame that a step of the thread acts on.
     #[inline]
-    fn frame_of(&self, state: &[u64; W], thread: &ThreadFields, page: PageRef) -> usize {
+    pub(super) fn frame_of(&self, state: &[u64; W], thread: &ThreadFields, page: PageRef) -> usize {
         usize::from(match page {
             PageRef::Fixed(frame) => frame,
             PageRef::MappedAt(page) => pte::frame(self.entry_now(state, page).get(state)),
             PageRef::New => thread.new_frame.get(state) as u8,
             PageRef::OfPte | PageRef::None => pte::frame(thread.pte.get(state)),
         })
-    }
-
-    /// Whether a test holds for a thread.
-    pub(super) fn holds(&self, state: &[u64; W], thread: &ThreadFields, test: &Test) -> bool {
-        let entry = || thread.pte.get(state);
-        match test {
-            Test::Const(value) => *value,
-            Test::Pte { mask, value } => entry() & mask == *value,
-            Test::PteMaps => pte::maps(entry()),
-            Test::PteAccessible { pending } => {
-                pte::is_present(entry()) || pte::is_protnone(entry()) && self.value(state, *pending) > 0
-            }
-            Test::PteNeedsFlush => needs_flush(entry(), thread.new.get(state)),
-            Test::PteDemoted => demoted(entry(), thread.new.get(state)),
-            Test::PteChanged => entry() != thread.new.get(state),
-            Test::FrameIn(mask) => mask >> pte::frame(entry()) & 1 != 0,
-            Test::Above(var, above) => self.value(state, *var) > *above,
-            Test::FrameAbove(vars, above) => self.value(state, vars[usize::from(pte::frame(entry()))]) > *above,
-            Test::Bit(var, bit) => self.value(state, *var) >> bit & 1 != 0,
-            Test::Differ(a, b) => self.value(state, *a) != self.value(state, *b),
-            Test::Exceeds(a, b) => self.value(state, *a) > self.value(state, *b),
-            Test::Not(inner) => !self.holds(state, thread, inner),
-            Test::All(list) => list.iter().all(|test| self.holds(state, thread, test)),
-            Test::Any(list) => list.iter().any(|test| self.holds(state, thread, test)),
-        }
     }
 
     /// Takes a step and all local ones after it; false if it has to wait.
@@ -152,11 +126,11 @@ impl<const W: usize> KernelModel<W> {
             }
             Kind::Xchg { page, discards } => self.xchg(state, thread, *page, *discards),
             Kind::ClearPte(page) => self.write_pte(state, thread, *page, 0),
-            Kind::Modify(prot) => {
+            Kind::Modify(page, prot) => {
                 let entry = thread.new.get(state);
                 let modified = match prot {
-                    ProtSource::None if pte::is_present(entry) => pte::absent(entry & !pte::WRITE, pte::PROTNONE),
-                    ProtSource::None => entry,
+                    ProtSource::None => protnone(entry),
+                    ProtSource::Vma if self.pages[usize::from(*page)].vma_none.get(state) != 0 => protnone(entry),
                     ProtSource::Vma => {
                         let entry = if pte::is_protnone(entry) { pte::revive(entry) } else { entry };
                         // Private pages, and shared file pages whose writes are tracked: vm_page_prot has no W.
@@ -203,6 +177,14 @@ impl<const W: usize> KernelModel<W> {
                 thread.new.set(state, entry);
                 self.write_pte(state, thread, *page, entry);
             }
+            Kind::Reuse { page, bits, shared } => {
+                if self.holds(state, thread, shared) {
+                    return Some(op.other);
+                }
+                let entry = self.entry(state, thread, *page).get(state) | bits & self.pte_bits;
+                thread.new.set(state, entry);
+                self.write_pte(state, thread, *page, entry);
+            }
             Kind::Unhint { page, vma_write, mapcounts } => {
                 let mut entry = pte::revive(self.entry(state, thread, *page).get(state));
                 entry |= pte::YOUNG & self.pte_bits;
@@ -228,9 +210,29 @@ impl<const W: usize> KernelModel<W> {
                 // Not in the table that is walked.
                 self.write_entry(state, *page, self.entry_now(state, *page), entry);
             }
-            Kind::MapPage { page, frame, write, dirty } => {
-                let mut entry = pte::present(self.frame_of(state, thread, *frame) as u8, pte::YOUNG & self.pte_bits);
-                if write.is_some_and(|var| self.value(state, var) != 0) {
+            Kind::QueueMulticall { page, clears, of_new } => {
+                let entry = if *of_new { thread.new.get(state) } else { thread.pte.get(state) } & !clears;
+                Self::settle_hold(state, thread, entry);
+                thread.multicall[usize::from(*page)].set(state, entry);
+            }
+            Kind::Multicall(page) => {
+                let queued = thread.multicall[usize::from(*page)];
+                let entry = queued.get(state);
+                if entry != 0 {
+                    let field = self.entry_now(state, *page);
+                    let kept = field.get(state) & (pte::YOUNG | pte::DIRTY);
+                    let kept = if pte::is_present(entry) && pte::is_present(field.get(state)) { kept } else { 0 };
+                    self.write_entry(state, *page, field, entry | kept);
+                    queued.set(state, 0);
+                }
+            }
+            Kind::MapPage { page, frame, write, dirty, sole } => {
+                let frame = self.frame_of(state, thread, *frame) as u8;
+                let mut entry = pte::present(frame, pte::YOUNG & self.pte_bits);
+                // Its own mapping is counted already; one that is being taken away still is.
+                let is_mapped_elsewhere = self.frames[usize::from(frame)].mapcount.get(state) > 1;
+                let may_write = !sole || !is_mapped_elsewhere && !self.is_known_elsewhere(state, *page, frame);
+                if may_write && write.is_some_and(|var| self.value(state, var) != 0) {
                     entry |= pte::WRITE | if *dirty { pte::DIRTY } else { 0 };
                 }
                 self.install(state, thread, *page, entry);
@@ -514,160 +516,6 @@ impl<const W: usize> KernelModel<W> {
         field.set(state, value);
     }
 
-    #[inline]
-    pub(super) fn load(&self, state: &mut [u64; W], thread: &ThreadFields, page: u8) {
-        thread.visit(state, page);
-        let entry = self.entry(state, thread, page).get(state);
-        thread.pte.set(state, entry);
-        thread.new.set(state, entry);
-        if !thread.keeps_hold {
-            thread.hold.set(state, 0);
-        }
-    }
-
-    fn xchg(&self, state: &mut [u64; W], thread: &ThreadFields, page: u8, discards: u8) {
-        self.load(state, thread, page);
-        let entry = thread.pte.get(state);
-        self.write_pte(state, thread, page, 0);
-        if !pte::maps(entry) {
-            return;
-        }
-        let frame = usize::from(pte::frame(entry));
-        let kind = if self.frames[frame].content == Content::Anon { 1 } else { 2 };
-        if discards & kind != 0 {
-            self.frames[frame].newer.set(state, 0);
-        } else if entry & pte::DIRTY != 0 {
-            thread.hold.set(state, frame as u64 + 1);
-        }
-    }
-
-    /// An entry that keeps D tells the dirty information on.
-    #[inline]
-    fn settle_hold(state: &mut [u64; W], thread: &ThreadFields, entry: u64) {
-        if entry & pte::DIRTY != 0 {
-            thread.hold.set(state, 0);
-        }
-    }
-
-    /// Stores an entry; what was promised about the page ends when it can be used again.
-    #[inline]
-    fn write_pte(&self, state: &mut [u64; W], thread: &ThreadFields, page: u8, entry: u64) {
-        self.write_entry(state, page, self.entry(state, thread, page), entry);
-    }
-
-    fn write_entry(&self, state: &mut [u64; W], page: u8, field: Field, entry: u64) {
-        if self.engine.is_some() {
-            self.note_demotion(state, usize::from(page), field.get(state), entry);
-        }
-        field.set(state, entry);
-        if pte::is_present(entry) {
-            let before = *state;
-            self.pages_of_entry(&before, page, field).for_each(|page| self.give_back(state, page, entry));
-        }
-    }
-
-    /// What was promised about the page ends when it can be used again.
-    #[inline]
-    fn give_back(&self, state: &mut [u64; W], page: u8, entry: u64) {
-        let fields = &self.pages[usize::from(page)];
-        {
-            let is_writable = entry & pte::WRITE != 0;
-            fields.unmapped.set(state, 0);
-            if is_writable {
-                fields.protected.set(state, 0);
-            }
-            for thread in self.threads.iter().filter(|thread| thread.visited.mask != 0) {
-                if thread.unmaps >> page & 1 != 0 || is_writable && thread.protects >> page & 1 != 0 {
-                    let visited = thread.visited.get(state);
-                    thread.visited.set(state, visited & !(1 << page));
-                }
-            }
-        }
-    }
-
-    /// Stores an entry that maps another frame than before: nobody may use the old one any more (I12), and what was
-    /// stored to it since it was copied is lost (I5).
-    fn install(&self, state: &mut [u64; W], thread: &ThreadFields, page: u8, entry: u64) {
-        self.check_copy(state, thread);
-        if self.checks(Invariant::OneFrame)
-            && !self.is_expected(state, page)
-            && self.maps_another(state, page, pte::frame(entry))
-        {
-            self.saw(state, Invariant::OneFrame);
-        }
-        self.write_pte(state, thread, page, entry);
-    }
-
-    /// What the thread has copied is about to be replaced by the copy.
-    fn check_copy(&self, state: &mut [u64; W], thread: &ThreadFields) {
-        let copied = thread.copying.get(state);
-        if copied != 0 && self.frames[copied as usize - 1].late.get(state) != 0 {
-            self.saw(state, Invariant::StableCopy);
-        }
-    }
-
-    /// The same, and it is.
-    pub(super) fn settle_copy(&self, state: &mut [u64; W], thread: &ThreadFields) {
-        self.check_copy(state, thread);
-        thread.copying.set(state, 0);
-    }
-
-    /// A call that changes what the application sees at the page is on its way.
-    fn is_expected(&self, state: &[u64; W], page: u8) -> bool {
-        self.threads
-            .iter()
-            .filter(|thread| thread.changes >> page & 1 != 0 && thread.pc.get(state) != thread.start)
-            .any(|thread| !matches!(self.op_of(state, thread).kind, Kind::Done))
-    }
-
-    /// Some CPU has the page translated to another frame.
-    pub(super) fn maps_another(&self, state: &[u64; W], page: u8, frame: u8) -> bool {
-        self.slots
-            .iter()
-            .enumerate()
-            .any(|(slot, (of, to))| *of == page && *to != frame && self.tlb.iter().any(|cpu| cpu[slot].get(state) != 0))
-    }
-
-    pub(super) fn saw(&self, state: &mut [u64; W], invariant: Invariant) {
-        if self.checks(invariant) {
-            let seen = self.seen.get(state) | 1 << invariant.event_bit();
-            self.seen.set(state, seen);
-        }
-    }
-
-    fn promise(&self, state: &mut [u64; W], thread: &ThreadFields, promise: Promise) {
-        let visited = thread.visited.get(state) as u32;
-        for (index, fields) in self.pages.iter().enumerate() {
-            if promise.unmaps >> index & 1 != 0
-                && fields.must_be_gone
-                && pte::maps(self.entry_now(state, index as u8).get(state))
-            {
-                self.saw(state, Invariant::UnmapSync);
-            }
-            if (promise.unmaps & visited) >> index & 1 != 0 {
-                fields.unmapped.set(state, 1);
-            }
-            if (promise.protects & visited) >> index & 1 != 0 {
-                fields.protected.set(state, 1);
-            }
-        }
-        for (index, fields) in self.frames.iter().enumerate() {
-            // If another gave the content up since, that call is still on its way and takes later stores along.
-            if promise.frees >> index & 1 != 0 && fields.freer.get(state) == thread.index as u64 + 1 {
-                fields.kept.set(state, 1);
-            }
-        }
-    }
-
-    /// The reverse map of an anonymous page is changed by way of its VMA's anon_vma, which `unlink_anon_vmas()` may have freed.
-    fn use_anon_vma(&self, state: &mut [u64; W], page: u8, frame: u8) {
-        let part = self.blueprint.world.part_of(page);
-        let is_anon = self.frames[usize::from(frame)].content == Content::Anon;
-        if is_anon && self.blueprint.place_of(super::vars::Var::Unlinked(part)).get(state) != 0 {
-            self.saw(state, Invariant::RmapLife);
-        }
-    }
-
     /// The step that a thread is at.
     #[inline]
     pub(super) fn op_of(&self, state: &[u64; W], thread: &ThreadFields) -> &Op {
@@ -691,7 +539,7 @@ impl<const W: usize> KernelModel<W> {
     }
 
     pub(super) fn slot(&self, page: u8, frame: u8) -> Option<usize> {
-        self.slots.iter().position(|slot| *slot == (page, frame))
+        self.slot_of[usize::from(page)][usize::from(frame)].map(usize::from)
     }
 }
 
@@ -700,27 +548,4 @@ pub(super) fn hull(bits: u64) -> u64 {
     let high = 64 - bits.leading_zeros();
     let low = bits.trailing_zeros();
     super::vars::ones(high) & !super::vars::ones(low)
-}
-
-/// x86's `pte_needs_flush`, as [`crate::machine`] has it.
-fn needs_flush(old: u64, new: u64) -> bool {
-    if !pte::is_present(old) {
-        return false;
-    }
-    if !pte::is_present(new) || pte::frame(old) != pte::frame(new) {
-        return true;
-    }
-    old & pte::DIRTY != 0 && new & pte::DIRTY == 0 || (old ^ new) & pte::WRITE != 0
-}
-
-/// The series' rule: only what takes a right away.
-fn demoted(old: u64, new: u64) -> bool {
-    if !pte::is_present(old) {
-        return false;
-    }
-    if !pte::is_present(new) || pte::frame(old) != pte::frame(new) {
-        return true;
-    }
-    let lost = |bit: u64| old & bit != 0 && new & bit == 0;
-    lost(pte::DIRTY) || lost(pte::WRITE) && old & pte::DIRTY != 0
 }

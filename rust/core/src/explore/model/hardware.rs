@@ -1,5 +1,6 @@
 //! What the hardware and user threads do at any time: fill and drop TLB entries, set A and D, store, answer IPIs.
 
+use super::invariant::meets;
 use super::op::Kind;
 use super::pte;
 use super::vars::Field;
@@ -167,17 +168,17 @@ impl<const W: usize> KernelModel<W> {
                 emit(upper_action(cpu, number, Deed::Evict), next);
             }
         }
-        self.answers(state, emit);
+        self.answers(state, false, emit);
     }
 
     /// CPUs answer IPIs.
-    fn answers(&self, state: &[u64; W], mut emit: impl FnMut(Action, [u64; W])) {
+    fn answers(&self, state: &[u64; W], symmetry: bool, mut emit: impl FnMut(Action, [u64; W])) {
         if self.engine.is_some() {
             return self.engine_steps(state, emit);
         }
         for (index, thread) in self.threads.iter().enumerate() {
             for (cpu, pending) in thread.pending.iter().enumerate() {
-                if pending.get(state) == 0 {
+                if pending.get(state) == 0 || symmetry && self.is_like_the_one_before(state, cpu) {
                     continue;
                 }
                 let mut next = *state;
@@ -202,16 +203,25 @@ impl<const W: usize> KernelModel<W> {
     }
 
     /// The same for the saturating engine: entries are never just dropped, and are dropped, filled and made dirty in one
-    /// step.
-    pub(super) fn saturated_user_steps(&self, state: &[u64; W], mut emit: impl FnMut(Action, [u64; W], Class)) {
+    /// step. All fills and stores that change nothing but monotone bits have happened (`with_fills`, `with_stores`), so that
+    /// none of them is a step. With `symmetry`, of CPUs that hold the same only the first takes one.
+    pub(super) fn saturated_user_steps(
+        &self,
+        state: &[u64; W],
+        symmetry: bool,
+        mut emit: impl FnMut(Action, [u64; W], Class),
+    ) {
         for (cpu, entries) in self.tlb.iter().enumerate() {
+            if symmetry && self.is_like_the_one_before(state, cpu) {
+                continue;
+            }
             let runs = self.runs_user(state, cpu);
-            for (slot, field) in entries.iter().enumerate() {
-                let (page, frame) = self.slots[slot];
-                let held = field.get(state);
-                self.for_each_walk(state, cpu, page, |via, entry| {
+            for (page, slots) in self.slot_of.iter().enumerate() {
+                self.for_each_walk(state, cpu, page as u8, |via, entry| {
+                    let Some(slot) = Self::slot_walked_to(state, entry, slots) else { return };
+                    let (frame, field) = (self.slots[slot].1, entries[slot]);
                     let walked = Self::walked(state, entry, frame);
-                    if walked > held || walked != 0 && self.is_old(state, entry) {
+                    if walked > field.get(state) || self.is_old(state, entry) {
                         let mut next = *state;
                         field.set(&mut next, walked);
                         self.set_bits(&mut next, entry, pte::YOUNG);
@@ -224,13 +234,6 @@ impl<const W: usize> KernelModel<W> {
                         emit(user_action(cpu, slot, via, Deed::RefillDirty), next, Class::Fill);
                     }
                 });
-                if held == WRITE_DIRTY && runs {
-                    let mut next = *state;
-                    self.store(&mut next, frame);
-                    if next != *state {
-                        emit(user_action(cpu, slot, 0, Deed::Store), next, Class::Step);
-                    }
-                }
             }
             for (number, cached) in self.uncached(state, cpu) {
                 let mut next = *state;
@@ -238,12 +241,27 @@ impl<const W: usize> KernelModel<W> {
                 emit(upper_action(cpu, number, Deed::Refill), next, Class::Fill);
             }
         }
-        self.answers(state, |action, next| emit(action, next, Class::Step));
+        self.answers(state, symmetry, |action, next| emit(action, next, Class::Step));
+    }
+
+    /// The slot of an entry that can be walked to; `slots` are those of its page by frame.
+    #[inline]
+    fn slot_walked_to(state: &[u64; W], entry: Field, slots: &[Option<u8>]) -> Option<usize> {
+        let entry = entry.get(state);
+        if pte::is_present(entry) { slots[usize::from(pte::frame(entry))].map(usize::from) } else { None }
     }
 
     /// Every store that changes only monotone bits: all of them do.
     pub(super) fn all_stores(&self, state: &[u64; W]) -> [u64; W] {
         let mut next = *state;
+        if self.engine.is_none() {
+            for (frame, fields) in self.frames.iter().enumerate() {
+                if meets(state, &fields.tlb_dirty_mask) {
+                    self.store(&mut next, frame as u8);
+                }
+            }
+            return next;
+        }
         for (_, entries) in self.tlb.iter().enumerate().filter(|(cpu, _)| self.runs_user(state, *cpu)) {
             for (slot, field) in entries.iter().enumerate() {
                 if field.get(state) == WRITE_DIRTY {
@@ -257,17 +275,30 @@ impl<const W: usize> KernelModel<W> {
     /// Every fill that changes only monotone bits.
     pub(super) fn all_fills(&self, state: &[u64; W]) -> [u64; W] {
         let mut next = *state;
+        if self.engine.is_none() && self.tables.are_fixed() {
+            // Every CPU walks to the same entries.
+            for (fields, slots) in self.pages.iter().zip(&self.slot_of) {
+                if let Some(slot) = Self::slot_walked_to(state, fields.pte, slots)
+                    && !self.is_old(state, fields.pte)
+                {
+                    let walked = Self::walked(state, fields.pte, self.slots[slot].1);
+                    let filled = &self.filled[slot][walked.count_ones() as usize - 1];
+                    next.iter_mut().zip(filled).for_each(|(word, bits)| *word |= bits);
+                }
+            }
+            return next;
+        }
         for (cpu, entries) in self.tlb.iter().enumerate() {
             for (_, cached) in self.uncached(state, cpu) {
                 cached.set(&mut next, 1);
             }
             let from = next;
-            for (slot, field) in entries.iter().enumerate() {
-                let (page, frame) = self.slots[slot];
-                self.for_each_walk(&from, cpu, page, |_, entry| {
-                    let walked = Self::walked(&from, entry, frame);
-                    if walked > field.get(&next) && !self.is_old(&from, entry) {
-                        field.set(&mut next, walked);
+            for (page, slots) in self.slot_of.iter().enumerate() {
+                self.for_each_walk(&from, cpu, page as u8, |_, entry| {
+                    let Some(slot) = Self::slot_walked_to(&from, entry, slots) else { return };
+                    let walked = Self::walked(&from, entry, self.slots[slot].1);
+                    if walked > entries[slot].get(&next) && !self.is_old(&from, entry) {
+                        entries[slot].set(&mut next, walked);
                     }
                 });
             }

@@ -7,11 +7,12 @@ use crate::error::Result;
 use crate::explore::scenario::World;
 use crate::program::Pc;
 
+use super::at::{At, Held};
 use super::leaf::Here;
 use super::op::{Class, Kind, OpIndex, PageRef, Test};
 use super::pte;
 use super::tables::TableStep;
-use super::unroll::{At, Held, Unroller};
+use super::unroll::Unroller;
 use super::vars::{Local, Var};
 
 impl Unroller<'_> {

@@ -164,7 +164,9 @@ impl<const W: usize> KernelModel<W> {
         }
         let is_known = |thread: &super::ThreadFields| {
             let name = index as u64 + 1;
-            thread.hold.get(state) == name || thread.writing.get(state) == name
+            let is_dirty = |entry: u64| entry & pte::DIRTY != 0 && usize::from(pte::frame(entry)) == index;
+            let in_multicall = thread.multicall.iter().any(|queued| is_dirty(queued.get(state)));
+            thread.hold.get(state) == name || thread.writing.get(state) == name || in_multicall
         };
         if self.threads.iter().any(is_known) {
             return false;

@@ -2,11 +2,13 @@
 //! why, one that cannot be explored is an error that says what is missing.
 
 use crate::error::Result;
-use crate::program::{FlushScope, Leaf, Pc, Program, RangeArg};
+use crate::program::{FlushScope, Instr, Leaf, Pc, Program, RangeArg};
 
+use super::at::{At, LoopKindKey};
+use super::leaf_flush::Mapping;
 use super::op::{Class, Freed, Kind, OpIndex, PageRef, Scope, Test};
 use super::pte;
-use super::unroll::{At, Unroller};
+use super::unroll::Unroller;
 use super::vars::{Local, Var, VarId};
 use crate::explore::scenario::Kind as Content;
 
@@ -25,12 +27,13 @@ impl Unroller<'_> {
             Leaf::Lock { lock, mode } => return self.lock(here, lock, mode, at),
             Leaf::Unlock { lock } => return self.unlock(here, lock, at),
             Leaf::Downgrade { .. } => return self.downgrade(here, at),
-            Leaf::ArchEnterLazyMmuMode | Leaf::ArchLeaveLazyMmuMode if self.batches_invalidations() => {
+            Leaf::ArchEnterLazyMmuMode | Leaf::ArchLeaveLazyMmuMode if self.batches_in_lazy_mmu() => {
                 let mut after = at;
-                after.lazy_mmu = leaf == Leaf::ArchEnterLazyMmuMode;
-                let is_in = after.lazy_mmu;
+                let enters = leaf == Leaf::ArchEnterLazyMmuMode;
+                let nests = self.world.engine.inner_lazy_mmu_keeps_batch;
+                after.lazy_mmu = enters || nests;
                 let next = self.emit(program, pc + 1, after)?;
-                return Ok(if is_in { next } else { self.leave_lazy_mmu(next) });
+                return Ok(if enters || nests { next } else { self.leave_lazy_mmu(next) });
             }
             Leaf::SelectRange { range } => {
                 let mut at = at;
@@ -64,6 +67,11 @@ impl Unroller<'_> {
                         self.op(Kind::Alloc(spare), Class::Visible, next, 0, "alloc_page()".to_owned())
                     }
                 });
+            }
+            Leaf::TlbRemovePage if self.world.engine.batches_fill && !self.is_pfn(&at) => {
+                let next = self.emit(program, pc + 1, at.clone())?;
+                let next = self.may_be_full(here, &at, next)?;
+                return self.plain(leaf, &at, next);
             }
             Leaf::FindGetPage => {
                 let mut after = at.clone();
@@ -113,6 +121,11 @@ impl Unroller<'_> {
         let name = leaf.name();
         let in_other = |vma: u8| self.world.shared_tables && self.world.vmas[usize::from(vma)].mm != 0;
         self.in_other_mm = at.r.vma.is_some_and(in_other);
+        let is_of_page =
+            matches!(leaf, Leaf::TlbRemovePage | Leaf::PageRemoveRmap | Leaf::PutPage | Leaf::SetPageDirty);
+        if is_of_page && self.is_pfn(at) {
+            return Ok(next); // vm_normal_page() finds no page
+        }
         let text = |s: &Self, page: u8| format!("{name}({})", s.page_text(page));
         Ok(match leaf {
             // Handled before.
@@ -195,7 +208,7 @@ impl Unroller<'_> {
             }
             Leaf::PteModify { prot } => {
                 self.read_local(Local::New);
-                self.op(Kind::Modify(prot), Class::Local, next, 0, String::new())
+                self.op(Kind::Modify(self.page(at)?, prot), Class::Local, next, 0, String::new())
             }
             Leaf::PteMkwrite { only_if } => {
                 let vma = at.r.vma.unwrap_or(0);
@@ -212,6 +225,9 @@ impl Unroller<'_> {
             Leaf::SetPteAt | Leaf::SetPmdAt => {
                 let page = self.page(at)?;
                 self.read_local(Local::New);
+                if self.queues_multicalls(at) {
+                    return Ok(self.queue_multicall(page, 0, true, name, next));
+                }
                 self.op(Kind::SetPte(page), Class::Visible, next, 0, text(self, page))
             }
             Leaf::PtepSetWrprotect => {
@@ -361,7 +377,7 @@ impl Unroller<'_> {
                 let what = format!("pages_identical({}, ksm page)", self.frame_name(at));
                 self.op(Kind::Copy(frame), Class::Visible, next, 0, what)
             }
-            Leaf::SetPteKsm => self.map_page(at, PageRef::New, None, false, true, next)?,
+            Leaf::SetPteKsm => self.map_page(at, PageRef::New, None, Mapping::WITH_REFERENCE, next)?,
 
             Leaf::PteAlloc => {
                 let page = self.page(at)?;
@@ -375,21 +391,32 @@ impl Unroller<'_> {
             }
             Leaf::SetPteAnon => {
                 let write = self.vars.read(Var::VmaWrite(self.page(at)?));
-                self.map_page(at, PageRef::New, Some(write), true, false, next)?
+                self.map_page(at, PageRef::New, Some(write), Mapping { dirty: true, ..Mapping::default() }, next)?
             }
-            Leaf::MapAround => self.map_page(at, self.frame(at)?, None, false, true, next)?,
+            Leaf::MapAround => self.map_page(at, self.frame(at)?, None, Mapping::WITH_REFERENCE, next)?,
             Leaf::SetPteFile { write } => {
                 let vma_write = self.vars.read(Var::VmaWrite(self.page(at)?));
-                self.map_page(at, self.frame(at)?, write.then_some(vma_write), write, true, next)?
+                self.map_page(
+                    at,
+                    self.frame(at)?,
+                    write.then_some(vma_write),
+                    Mapping { dirty: write, ..Mapping::WITH_REFERENCE },
+                    next,
+                )?
             }
             Leaf::SetPteSwapIn => {
                 let write = self.vars.read(Var::VmaWrite(self.page(at)?));
                 let dirty = self.is_write_fault();
-                self.map_page(at, PageRef::New, Some(write), dirty, false, next)?
+                self.map_page(at, PageRef::New, Some(write), Mapping { dirty, sole: true, takes_ref: false }, next)?
             }
             Leaf::WpPageReuse => {
                 let page = self.page(at)?;
                 let bits = pte::WRITE | pte::DIRTY | pte::YOUNG;
+                if self.content_of_page(page) == Content::Anon {
+                    let (shared, changed) = (self.others_have(at)?, self.give_up(at));
+                    let kind = Kind::Reuse { page, bits, shared };
+                    return Ok(self.op(kind, Class::Visible, next, changed, text(self, page)));
+                }
                 self.op(Kind::SetPteBits(page, bits), Class::Visible, next, 0, text(self, page))
             }
             Leaf::PtepSetAccessFlags => {
@@ -415,12 +442,18 @@ impl Unroller<'_> {
             Leaf::SetPteAtChild => {
                 let page = self.target_of(self.page(at)?);
                 let dirty = if self.content_of_page(page) == Content::File { pte::DIRTY } else { 0 };
-                let kind = Kind::SetPteAs { page, clears: pte::YOUNG | dirty, of_new: true };
                 self.read_local(Local::New);
+                if self.queues_multicalls(at) {
+                    return Ok(self.queue_multicall(page, pte::YOUNG | dirty, true, name, next));
+                }
+                let kind = Kind::SetPteAs { page, clears: pte::YOUNG | dirty, of_new: true };
                 self.op(kind, Class::Visible, next, 0, text(self, page))
             }
             Leaf::SwapDuplicate | Leaf::SetPteAtNew => {
                 let page = self.target_of(self.page(at)?);
+                if self.queues_multicalls(at) {
+                    return Ok(self.queue_multicall(page, 0, false, name, next));
+                }
                 let kind = Kind::SetPteAs { page, clears: 0, of_new: false };
                 self.op(kind, Class::Visible, next, 0, format!("set_pte_at({})", self.page_text(page)))
             }
@@ -549,13 +582,17 @@ impl Unroller<'_> {
     fn vma_changed(&mut self, leaf: Leaf, at: &At, mut next: OpIndex) -> OpIndex {
         match leaf {
             Leaf::MprotectFixup => {
-                let write = self.spec().write;
+                let (write, none) = (self.spec().write, self.spec().none);
                 // One step for all of them: faults are kept out by the VMA's lock.
                 let pages = self.pages_here(at);
                 for (index, page) in pages.into_iter().enumerate() {
                     let var = self.vars.write(Var::VmaWrite(page));
                     let class = if index == 0 { Class::Visible } else { Class::Urgent };
                     next = self.op(Kind::Set(var, u64::from(write)), class, next, 0, "mprotect_fixup()".to_owned());
+                    if self.has_prot_none() {
+                        let var = self.vars.read(Var::VmaNone(page));
+                        next = self.op(Kind::Set(var, u64::from(none)), Class::Local, next, 0, String::new());
+                    }
                 }
                 next
             }
@@ -565,6 +602,7 @@ impl Unroller<'_> {
                 for page in pages {
                     let var = self.vars.write(Var::VmaGone(page));
                     let text = format!("{}({})", leaf.name(), self.page_text(page));
+                    next = self.vma_flags(leaf, page, next);
                     next = self.op(Kind::Set(var, 0), Class::Visible, next, 0, text);
                     if self.has_tables() && leaf == Leaf::MmapRegion {
                         let linked = self.vars.write(Var::Unlinked(self.world.part_of(page)));
@@ -575,6 +613,55 @@ impl Unroller<'_> {
             }
             _ => next,
         }
+    }
+
+    /// The new VMA of a page has the rights of the one that it is a copy of; what `mmap` maps has all.
+    fn vma_flags(&mut self, leaf: Leaf, page: u8, mut next: OpIndex) -> OpIndex {
+        let mut vars: Vec<fn(u8) -> Var> = Vec::new();
+        if self.anybody_runs(crate::program::ProgramName::Mprotect) {
+            vars.push(Var::VmaWrite);
+        }
+        if self.has_prot_none() {
+            vars.push(Var::VmaNone);
+        }
+        let spec = self.spec();
+        let from = spec.target.iter().position(|target| *target == page).map(|index| spec.range[index]);
+        for var in vars {
+            let to = self.vars.write(var(page));
+            let kind = match from {
+                Some(from) if leaf != Leaf::MmapRegion => Kind::CopyVar { from: self.vars.read(var(from)), to },
+                _ => Kind::Set(to, u64::from(matches!(var(page), Var::VmaWrite(_)))),
+            };
+            next = self.op(kind, Class::Local, next, 0, String::new());
+        }
+        next
+    }
+
+    /// The page may be the last for which the gather has room: then the walk of the table is left, to be gone on with after
+    /// a flush.
+    fn may_be_full(&mut self, here: Here<'_>, at: &At, next: OpIndex) -> Result<OpIndex> {
+        let page = self.page(at)?;
+        let mut left = at.clone();
+        let Some(walk) = left.loops.pop().filter(|walk| matches!(walk.kind, LoopKindKey::Pte { .. })) else {
+            return Ok(next);
+        };
+        let Instr::Next { exit, .. } = here.program.code[walk.next as usize] else { return Ok(next) };
+        left.r = walk.saved;
+        left.left_after = self.pages_here(&left).iter().any(|other| *other > page).then_some(page);
+        let flushed = self.emit(here.program, exit, left)?;
+        let flushed = self.set_local(Local::ForceFlush, 1, flushed);
+        Ok(self.op(Kind::Choose, Class::Visible, next, flushed, "tlb_next_batch()".to_owned()))
+    }
+
+    /// The current VMA is a driver's, whose entries hold no references.
+    pub(super) fn is_pfn(&self, at: &At) -> bool {
+        let pages = at.r.vma.map(|vma| &self.world.vmas[usize::from(vma)].pages);
+        pages.is_some_and(|pages| pages.iter().any(|page| self.world.pages[usize::from(*page)].pfn))
+    }
+
+    /// Some thread takes all rights from its pages.
+    pub(super) fn has_prot_none(&self) -> bool {
+        self.world.threads.iter().any(|thread| thread.none)
     }
 
     /// A fault that finds the entry changed, or no VMA, drops what it has; the hardware will try again.

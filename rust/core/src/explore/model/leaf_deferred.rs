@@ -3,8 +3,9 @@
 use crate::error::Result;
 use crate::program::PendingTracking;
 
+use super::at::At;
 use super::op::{Class, Kind, OpIndex, Test};
-use super::unroll::{At, Unroller};
+use super::unroll::Unroller;
 use super::vars::{Local, Var, VarId};
 
 impl Unroller<'_> {

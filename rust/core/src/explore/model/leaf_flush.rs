@@ -4,10 +4,26 @@ use crate::error::Result;
 use crate::explore::scenario::World;
 use crate::program::{BatchedPending, Condition, Instr, LazyMmu, Leaf, PendingTracking, ProgramName, Test as Asked};
 
+use super::at::At;
 use super::op::{Class, Freed, Kind, OpIndex, PageRef, Scope, Test};
 use super::pte;
-use super::unroll::{At, Unroller};
+use super::unroll::Unroller;
 use super::vars::{Local, Var};
+
+/// How a page comes to be mapped.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Mapping {
+    /// Dirty, if it is writable.
+    pub dirty: bool,
+    /// With a reference of its own; else it takes over that of the thread.
+    pub takes_ref: bool,
+    /// Not writable if another entry refers to the page.
+    pub sole: bool,
+}
+
+impl Mapping {
+    pub const WITH_REFERENCE: Self = Self { dirty: false, takes_ref: true, sole: false };
+}
 
 impl Unroller<'_> {
     /// Whether any thread's program has the leaf.
@@ -43,7 +59,7 @@ impl Unroller<'_> {
 
     /// Whether entries can be protnone.
     pub(super) fn has_protnone(&self) -> bool {
-        self.world.threads.iter().any(|thread| thread.program == ProgramName::ChangeProtNuma)
+        self.world.threads.iter().any(|thread| thread.none || thread.program == ProgramName::ChangeProtNuma)
     }
 
     /// A flush of all user CPUs; if there is none, nothing.
@@ -95,6 +111,30 @@ impl Unroller<'_> {
         self.kernel.constants.lazy_mmu == LazyMmu::PerPte && self.world.users > 0
     }
 
+    /// Entries that are stored inside a lazy-MMU section are stored at its end, by multicalls.
+    pub(super) fn queues_multicalls(&self, at: &At) -> bool {
+        at.lazy_mmu && self.kernel.constants.lazy_mmu == LazyMmu::Multicall
+    }
+
+    /// Something is batched in lazy-MMU sections.
+    pub(super) fn batches_in_lazy_mmu(&self) -> bool {
+        self.batches_invalidations() || self.kernel.constants.lazy_mmu == LazyMmu::Multicall
+    }
+
+    pub(super) fn queue_multicall(
+        &mut self,
+        page: u8,
+        clears: u64,
+        of_new: bool,
+        name: &str,
+        next: OpIndex,
+    ) -> OpIndex {
+        self.read_local(Local::Multicall(page));
+        self.read_local(if of_new { Local::New } else { Local::Pte });
+        let text = format!("{name}({}): queued", self.page_text(page));
+        self.op(Kind::QueueMulticall { page, clears, of_new }, Class::Visible, next, 0, text)
+    }
+
     /// What a changed entry asks for: a place in the batch, or, outside a section, the invalidation at once.
     pub(super) fn invalidate(&mut self, at: &At, page: u8, next: OpIndex) -> OpIndex {
         if !self.batches_invalidations() {
@@ -115,7 +155,14 @@ impl Unroller<'_> {
     }
 
     /// The section ends: its batch is drained, on whichever CPU that is.
-    pub(super) fn leave_lazy_mmu(&mut self, next: OpIndex) -> OpIndex {
+    pub(super) fn leave_lazy_mmu(&mut self, mut next: OpIndex) -> OpIndex {
+        if !self.batches_invalidations() {
+            for page in (0..self.world.pages.len() as u8).rev() {
+                let text = format!("multicall: set_pte({})", self.page_text(page));
+                next = self.op(Kind::Multicall(page), Class::Visible, next, 0, text);
+            }
+            return next;
+        }
         let stays = self.drain("arch_leave_lazy_mmu_mode()", next);
         if !self.world.engine.lazy_mmu_preempts {
             return stays;
@@ -203,7 +250,12 @@ impl Unroller<'_> {
         if self.batches_invalidations() {
             return self.drain(&words, done);
         }
-        let flush = self.flush(Scope::Gather(all), &words, done);
+        let mut flush = self.flush(Scope::Gather(all), &words, done);
+        if self.world.engine.fullmm_is_not_flushed {
+            let full = self.read_local(Local::FullMm);
+            let skips = Test::All(vec![Test::Above(full, 0), Test::Not(Box::new(Test::Above(freed, 0)))]);
+            flush = self.op(Kind::Branch(skips), Class::Local, done, flush, String::new());
+        }
         let test = Test::Any(vec![Test::Above(range, 0), Test::Above(freed, 0)]);
         self.op(Kind::Branch(test), Class::Local, flush, next, String::new())
     }
@@ -471,8 +523,11 @@ impl Unroller<'_> {
         let name = self.frame_text(page);
         let copy = self.op(Kind::Copy(page), Class::Visible, next, 0, format!("folio_copy({name})"));
         let replace = self.op(Kind::Replace(frame), Class::Visible, copy, 0, format!("folio_migrate_mapping({name})"));
+        // The new page is locked until all entries lead to it (`migrate_folio_unmap()`), so that nobody else moves it on.
+        self.by_frame(Var::FolioLock, true);
+        let locked = self.op(Kind::AcquireFolio(PageRef::New), Class::Local, replace, 0, String::new());
         let spare = self.spare_of(&self.pages_of(frame));
-        self.op(Kind::Alloc(spare), Class::Visible, replace, 0, "alloc_migration_target()".to_owned())
+        self.op(Kind::Alloc(spare), Class::Visible, locked, 0, "alloc_migration_target()".to_owned())
     }
 
     /// `remove_migration_pte()` for each entry, under its lock.
@@ -483,7 +538,8 @@ impl Unroller<'_> {
         // The ghost of the copy ends with a step of its own: stores see it, so that it must not end with an unlock.
         let next = self.op(Kind::CopyDone, Class::Local, next, 0, String::new());
         let kind = Kind::AddFrame { vars: refs, frame: PageRef::New, by: -1 };
-        let mut next = self.op(kind, Class::Visible, next, 0, "folio_put(new page)".to_owned());
+        let next = self.op(kind, Class::Visible, next, 0, "folio_put(new page)".to_owned());
+        let mut next = self.release_folio(PageRef::New, next);
         let migrated = self.read_local(Local::Migrated);
         for page in self.pages_of(from).into_iter().rev() {
             let table = self.world.pages[usize::from(page)].table;
@@ -506,10 +562,13 @@ impl Unroller<'_> {
         at: &At,
         frame: PageRef,
         write: Option<super::vars::VarId>,
-        dirty: bool,
-        takes_ref: bool,
+        mapping: Mapping,
         next: OpIndex,
     ) -> Result<OpIndex> {
+        let Mapping { dirty, takes_ref, sole } = mapping;
+        if sole {
+            self.by_frame(Var::Mapcount, true);
+        }
         let page = self.page(at)?;
         self.vars.read(Var::Pte(page));
         if frame == PageRef::New {
@@ -517,7 +576,7 @@ impl Unroller<'_> {
         }
         let name = self.page_text(page);
         let next = self.op(Kind::CopyDone, Class::Local, next, 0, String::new());
-        let kind = Kind::MapPage { page, frame, write, dirty };
+        let kind = Kind::MapPage { page, frame, write, dirty, sole };
         let next = self.op(kind, Class::Visible, next, 0, format!("set_pte_at({name}, {})", self.frame_text(frame)));
         let counts = self.by_frame(Var::Mapcount, false);
         let kind = Kind::AddFrame { vars: counts, frame, by: 1 };

@@ -3,9 +3,10 @@
 use crate::error::Result;
 use crate::program::{LockMode, LockName};
 
+use super::at::{At, Held};
 use super::leaf::Here;
 use super::op::{Class, Kind, OpIndex, PageRef, Test};
-use super::unroll::{At, Held, Unroller};
+use super::unroll::Unroller;
 use super::vars::{Local, Var, VarId};
 
 impl Unroller<'_> {
@@ -17,7 +18,19 @@ impl Unroller<'_> {
 
     pub(super) fn release_folio(&mut self, frame: PageRef, next: OpIndex) -> OpIndex {
         let text = format!("folio_unlock({})", self.frame_text(frame));
-        self.op(Kind::ReleaseFolio(frame), Class::Urgent, next, 0, text)
+        let is_tried = match frame {
+            PageRef::Fixed(frame) => self.is_lock_tried(frame),
+            _ => (0..self.world.frames.len() as u8).any(|frame| self.is_lock_tried(frame)),
+        };
+        // Who only waits for a lock sees nothing between the step before the unlock and the unlock; who tries it does.
+        let class = if is_tried { Class::Visible } else { Class::Urgent };
+        self.op(Kind::ReleaseFolio(frame), class, next, 0, text)
+    }
+
+    /// Write faults try the lock of the frame: those that migration may have given a page, and has not mapped everywhere yet.
+    pub(super) fn is_lock_tried(&self, frame: u8) -> bool {
+        use crate::program::ProgramName::{Fault, MigratePages};
+        self.world.frames[usize::from(frame)].is_spare && self.anybody_runs(MigratePages) && self.anybody_runs(Fault)
     }
 
     fn acquire_bit(&mut self, lock: Var, text: &str, next: OpIndex) -> OpIndex {
@@ -65,6 +78,10 @@ impl Unroller<'_> {
                     if write && self.world.threads.iter().any(|t| t.program == crate::program::ProgramName::Mprotect) {
                         let allowed = self.vars.read(Var::VmaWrite(page));
                         next = self.op(Kind::Branch(Test::Above(allowed, 0)), Class::Local, next, abort, String::new());
+                    }
+                    if self.has_prot_none() {
+                        let none = self.vars.read(Var::VmaNone(page));
+                        next = self.op(Kind::Branch(Test::Above(none, 0)), Class::Local, abort, next, String::new());
                     }
                     if self.vma_can_go(vma) {
                         let gone = self.vars.read(Var::VmaGone(page));
@@ -122,12 +139,10 @@ impl Unroller<'_> {
             }
             LockName::FolioLock => {
                 let frame = self.frame(&at).map_err(|_| self.error(&what))?;
-                if at.held.contains(&Held::Folio(frame)) {
-                    return self.emit(program, pc + 1, at);
-                }
                 at.held.push(Held::Folio(frame));
+                let is_locked = at.listed_are_locked;
                 let next = self.emit(program, pc + 1, at)?;
-                self.acquire_folio(frame, next)
+                if is_locked { next } else { self.acquire_folio(frame, next) }
             }
         })
     }
@@ -167,10 +182,10 @@ impl Unroller<'_> {
         let Some(index) = at.held.iter().rposition(is_it) else {
             return Err(self.error(&format!("unlock of {}, which is not held", lock.name())));
         };
+        let held = at.held.remove(index);
         if lock == LockName::FolioLock && at.keeps_folios_locked {
             return self.emit(here.program, here.pc + 1, at);
         }
-        let held = at.held.remove(index);
         let mut vma_locks = Vec::new();
         if lock == LockName::MmapLock {
             at.held.retain(|held| {
@@ -181,7 +196,12 @@ impl Unroller<'_> {
                 keeps
             });
         }
+        // The outer section, in which that of the program was.
+        let ends_section = lock == LockName::Ptl && std::mem::take(&mut at.lazy_mmu);
         let mut next = self.emit(here.program, here.pc + 1, at)?;
+        if ends_section {
+            next = self.leave_lazy_mmu(next);
+        }
         next = self.release_held(held, next);
         for held in vma_locks {
             next = self.release_held(held, next);

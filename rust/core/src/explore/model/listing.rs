@@ -47,7 +47,7 @@ impl Blueprint {
     }
 
     /// The numbers of variables replaced by their names.
-    fn named(&self, text: &str) -> String {
+    pub(super) fn named(&self, text: &str) -> String {
         let mut parts = text.split("VarId(");
         let mut named = parts.next().unwrap_or_default().to_owned();
         for part in parts {

@@ -16,7 +16,13 @@ fn of_page(page: PageRef) -> u8 {
 
 fn of_test(test: &Test) -> u8 {
     match test {
-        Test::Pte { .. } | Test::PteMaps | Test::PteAccessible { .. } | Test::FrameIn(_) | Test::FrameAbove(..) => PTE,
+        Test::Pte { .. }
+        | Test::PteMaps
+        | Test::PteAccessible { .. }
+        | Test::FrameIn(_)
+        | Test::FrameAbove(..)
+        | Test::SwapShared(_)
+        | Test::Listed(_) => PTE,
         Test::PteNeedsFlush | Test::PteDemoted | Test::PteChanged => PTE | NEW,
         Test::Not(inner) => of_test(inner),
         Test::All(list) | Test::Any(list) => list.iter().fold(0, |mask, test| mask | of_test(test)),
@@ -36,7 +42,7 @@ fn uses(kind: &Kind) -> (u8, u8) {
         | Kind::Copy(page) => (of_page(*page), 0),
         Kind::ReadPte(_) | Kind::Xchg { .. } => (0, PTE | NEW),
         Kind::Table(step) if step.reads_pte() => (PTE, 0),
-        Kind::ReadIfMaps(..) | Kind::Modify(_) | Kind::Mkwrite { .. } | Kind::ClearNewBits(_) | Kind::SetPte(_) => {
+        Kind::ReadIfMaps(..) | Kind::Modify(..) | Kind::Mkwrite { .. } | Kind::ClearNewBits(_) | Kind::SetPte(_) => {
             (NEW, 0)
         }
         Kind::PteSame(_)
@@ -47,7 +53,8 @@ fn uses(kind: &Kind) -> (u8, u8) {
         | Kind::Invalidate(_)
         | Kind::DelayRmap(_) => (PTE, 0),
         Kind::ClearPteBits(..) | Kind::SetPteBits(..) => (0, NEW),
-        Kind::SetPteAs { of_new, .. } => (if *of_new { NEW } else { PTE }, 0),
+        Kind::Reuse { shared, .. } => (of_test(shared), NEW),
+        Kind::SetPteAs { of_new, .. } | Kind::QueueMulticall { of_new, .. } => (if *of_new { NEW } else { PTE }, 0),
         Kind::MapPage { frame, .. } | Kind::AddFrame { frame, .. } | Kind::SetFrame { frame, .. } => {
             (of_page(*frame), 0)
         }

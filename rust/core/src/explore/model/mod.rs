@@ -4,21 +4,28 @@
 //! [`Blueprint::new`] unrolls the programs of a scenario to small steps ([`op`]) and finds the variables that matter;
 //! [`KernelModel`] runs them on states of `W` words and is what the engines search.
 
+mod at;
 mod blueprint;
 mod conditions;
+mod declare;
 mod engine;
+mod entry;
 mod exec;
 mod hardware;
 mod huge;
 mod invariant;
+mod judge;
 mod leaf;
 mod leaf_deferred;
 mod leaf_flush;
 mod leaf_lock;
 mod listing;
 mod liveness;
+mod loops;
 pub mod op;
+mod prune;
 pub mod pte;
+mod symmetry;
 pub mod tables;
 mod text;
 mod unroll;
@@ -53,6 +60,8 @@ struct ThreadFields {
     tlbi: Field,
     lazy_batch: [Field; 2],
     moved: Field,
+    /// By virtual page.
+    multicall: Vec<Field>,
     flush_gen: Field,
     defer_gen: Field,
     batch_mask: Vec<Field>,
@@ -75,6 +84,9 @@ struct ThreadFields {
     walk: Field,
     aside: Field,
     tables: Field,
+    /// It leaves entries that it finds changed as they are: it promises something about a page only once it has made
+    /// (or found) its entry read-only.
+    may_give_up: bool,
     /// It walks page tables without locks.
     is_walker: bool,
     /// Flushes of its gather leave the way to tables of executable memory cached.
@@ -119,6 +131,8 @@ impl ThreadFields {
 #[derive(Clone, Copy, Debug)]
 struct PageFields<const W: usize> {
     pte: Field,
+    /// Its VMA allows nothing.
+    vma_none: Field,
     unmapped: Field,
     protected: Field,
     /// Nobody maps anything here, so that an unmapping call must leave nothing.
@@ -171,10 +185,16 @@ pub struct KernelModel<const W: usize> {
     frames: Vec<FrameFields<W>>,
     /// (virtual page, frame): what a TLB can hold.
     slots: Vec<(u8, u8)>,
+    /// By virtual page and frame: the number of that slot.
+    slot_of: Vec<Vec<Option<u8>>>,
+    /// By slot: the entries of all CPUs if they are read-only, writable, writable and dirty.
+    filled: Vec<[[u64; W]; 3]>,
     /// By CPU and slot.
     tlb: Vec<Vec<Field>>,
     tables: tables::Tables<W>,
     columns: Vec<Field>,
+    /// Threads that run the same and may change names.
+    twins: Vec<symmetry::Twins>,
     monotone: [u64; W],
     /// All bits that belong to user CPUs.
     of_users: [u64; W],
@@ -308,37 +328,11 @@ impl<const W: usize> Model for KernelModel<W> {
     }
 
     fn with_cpus_sorted(&self, state: &[u64; W]) -> [u64; W] {
-        let mut next = *state;
-        let nr_columns = self.columns.len();
-        // Insertion by exchange: a handful of columns.
-        for end in 1..nr_columns {
-            for at in (0..end).rev() {
-                let (a, b) = (self.columns[at].get(&next), self.columns[at + 1].get(&next));
-                if a <= b {
-                    break;
-                }
-                self.columns[at].set(&mut next, b);
-                self.columns[at + 1].set(&mut next, a);
-            }
-        }
-        next
+        self.with_names_sorted(state)
     }
 
     fn renamed(&self, state: &[u64; W]) -> Vec<[u64; W]> {
-        let mut orbit = vec![*state];
-        // Each column exchanged with each later one, for all found so far: all orders.
-        for at in 0..self.columns.len() {
-            for index in 0..orbit.len() {
-                for other in at + 1..self.columns.len() {
-                    let mut next = orbit[index];
-                    let (a, b) = (self.columns[at].get(&next), self.columns[other].get(&next));
-                    self.columns[at].set(&mut next, b);
-                    self.columns[other].set(&mut next, a);
-                    orbit.push(next);
-                }
-            }
-        }
-        orbit
+        self.all_renamed(state)
     }
 
     fn with_stores(&self, state: &[u64; W]) -> [u64; W] {
@@ -360,13 +354,13 @@ impl<const W: usize> Model for KernelModel<W> {
     fn saturated_successors(
         &self,
         state: &[u64; W],
-        _reductions: Reductions,
+        reductions: Reductions,
         emit: &mut impl FnMut(Action, [u64; W], Class),
     ) {
         for index in 0..self.threads.len() {
             self.thread_steps(state, index, |action, next| emit(action, next, Class::Step));
         }
-        self.saturated_user_steps(state, emit);
+        self.saturated_user_steps(state, reductions.symmetry, emit);
     }
 
     fn with_fills(&self, state: &[u64; W], _reductions: Reductions) -> [u64; W] {

@@ -72,6 +72,10 @@ pub enum Test {
     PteChanged,
     /// The frame of `pte` is one of these (one bit each).
     FrameIn(u32),
+    /// Another entry refers to the frame of `pte` from swap or migration, or somebody holds its lock (frames with their locks).
+    SwapShared(Vec<(u8, VarId)>),
+    /// The frame of `pte` is on one of these lists.
+    Listed(Vec<VarId>),
     /// The variable is more than that.
     Above(VarId, u64),
     /// The variable of the frame that `pte` names is more than that: one variable for each frame.
@@ -88,6 +92,18 @@ pub enum Test {
     All(Vec<Test>),
     /// Any of them.
     Any(Vec<Test>),
+}
+
+impl Test {
+    /// Whether it, or a test that it is made of, is one of those.
+    pub fn any(&self, wanted: &impl Fn(&Self) -> bool) -> bool {
+        wanted(self)
+            || match self {
+                Self::Not(inner) => inner.any(wanted),
+                Self::All(list) | Self::Any(list) => list.iter().any(|test| test.any(wanted)),
+                _ => false,
+            }
+    }
 }
 
 /// Which page frame a step acts on.
@@ -174,8 +190,8 @@ pub enum Kind {
     },
     /// Empties the entry without looking at it.
     ClearPte(u8),
-    /// Gives the new entry a protection.
-    Modify(ProtSource),
+    /// Gives the new entry of this virtual page a protection.
+    Modify(u8, ProtSource),
     /// Makes the new entry writable.
     Mkwrite {
         /// On which condition.
@@ -195,6 +211,15 @@ pub enum Kind {
     ClearPteBits(u8, u64),
     /// Adds bits to the entry in place.
     SetPteBits(u8, u64),
+    /// The same for a write fault that uses the page in place, unless others have it: on to `next`, or to `other`.
+    Reuse {
+        /// The entry.
+        page: u8,
+        /// What is added.
+        bits: u64,
+        /// Others have it.
+        shared: Test,
+    },
     /// A protnone entry becomes present again, writable as `can_change_pte_writable()` says.
     Unhint {
         /// Whose entry.
@@ -215,6 +240,18 @@ pub enum Kind {
         /// Not `pte` but the new entry.
         of_new: bool,
     },
+    /// Queues a multicall that stores `pte`, or the new entry, at a virtual page.
+    QueueMulticall {
+        /// Where.
+        page: u8,
+        /// Bits taken from it.
+        clears: u64,
+        /// Not `pte` but the new entry.
+        of_new: bool,
+    },
+    /// The multicall for a virtual page, if there is one, is carried out: A and D stay as the hardware has set them
+    /// (`MMU_PT_UPDATE_PRESERVE_AD`).
+    Multicall(u8),
     /// Stores a present entry for a page.
     MapPage {
         /// Where.
@@ -225,6 +262,8 @@ pub enum Kind {
         write: Option<VarId>,
         /// Dirty too.
         dirty: bool,
+        /// Not writable if another entry refers to the page.
+        sole: bool,
     },
     /// Stores a swap entry for `pte`'s page.
     SetSwap(u8),
@@ -397,9 +436,12 @@ impl Op {
             Kind::Done => Vec::new(),
             Kind::Idle(choices) => choices.iter().map(|(_, _, target)| *target).collect(),
             Kind::Branch(Test::Const(true)) => vec![self.next],
-            Kind::Branch(_) | Kind::PteSame(_) | Kind::ReadIfMaps(..) | Kind::TestClearDirty(_) | Kind::Choose => {
-                vec![self.next, self.other]
-            }
+            Kind::Branch(_)
+            | Kind::PteSame(_)
+            | Kind::ReadIfMaps(..)
+            | Kind::TestClearDirty(_)
+            | Kind::Choose
+            | Kind::Reuse { .. } => vec![self.next, self.other],
             Kind::Table(step) if step.has_two_ends() => vec![self.next, self.other],
             _ => vec![self.next],
         }

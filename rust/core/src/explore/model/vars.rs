@@ -41,6 +41,8 @@ pub enum Local {
     LazyBatch(u8),
     /// The thread went on on another CPU.
     Moved,
+    /// Multicalls of a lazy-MMU section: the entry that is to be stored at a virtual page; 0 if none is.
+    Multicall(u8),
     /// arm64: virtual pages whose invalidations are on their way: one bit for each.
     Tlbi,
     /// The generation of the flush that is on its way.
@@ -135,6 +137,8 @@ pub enum Var {
     VmaGone(u8),
     /// The VMA of this virtual page has VM_WRITE.
     VmaWrite(u8),
+    /// The VMA of this virtual page allows nothing (`PROT_NONE`): entries of it are protnone.
+    VmaNone(u8),
     /// `i_mmap_rwsem` and the anon_vma lock: readers.
     RmapReaders,
     /// Likewise: a writer.

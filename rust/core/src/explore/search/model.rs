@@ -191,8 +191,9 @@ pub trait Model: Sync {
         *state
     }
 
-    /// The state with the interchangeable CPUs in a fixed order. The promise is that of [`Model::without_dead`], up to
-    /// the names of those CPUs.
+    /// The state with the interchangeable CPUs in a fixed order, those of user threads and those of kernel threads that run the
+    /// same. The promise is that of [`Model::without_dead`], up to the names of those CPUs; and that states which differ in
+    /// those names only come to the same one.
     fn with_cpus_sorted(&self, state: &Self::State) -> Self::State {
         *state
     }

@@ -1,9 +1,10 @@
 //! Steps on page tables, unrolled.
 
 use crate::error::Result;
+use crate::explore::model::at::At;
 use crate::explore::model::leaf::Here;
 use crate::explore::model::op::{Class, Freed, Kind, OpIndex, PageRef, Scope, Test};
-use crate::explore::model::unroll::{At, Unroller};
+use crate::explore::model::unroll::Unroller;
 use crate::explore::model::vars::{Local, Var, VarId};
 use crate::explore::scenario::Kind as Content;
 use crate::program::ProgramName;
@@ -70,6 +71,12 @@ impl Unroller<'_> {
         Some(self.vars.read(Var::Unlinked(part)))
     }
 
+    /// Whether a VMA is out of the reverse map, for those who look for VMAs there.
+    pub(in crate::explore::model) fn all_unlinked(&mut self, vma: u8) -> Test {
+        let parts = self.world.parts_of_vma(vma);
+        Test::All(parts.into_iter().map(|part| Test::Above(self.vars.read(Var::Unlinked(part)), 0)).collect())
+    }
+
     /// Drops the lock of the table that is mapped.
     pub(in crate::explore::model) fn map_unlock(&mut self, next: OpIndex) -> OpIndex {
         self.table(TableStep::MapUnlock, Class::Urgent, next, 0, "pte_unmap_unlock()".to_owned())
@@ -131,6 +138,11 @@ impl Unroller<'_> {
             for parts in leaving.into_iter().rev() {
                 next = self.unlink(&parts, next);
             }
+        }
+        let is_pfn = |page: &u8| self.world.pages[usize::from(*page)].pfn;
+        if at.range.iter().any(is_pfn) && !self.world.engine.pfnmap_unlinked_unflushed {
+            // Who looks for a driver's VMA and finds none gives its memory to somebody else.
+            return self.tlbonly("tlb_free_vmas", next);
         }
         next
     }
