@@ -68,6 +68,7 @@ def write_large(path: Path, nr_events: int) -> int:
         saved = Path(folder) / "round.tlbr"
         base.save(saved)
         content = saved.read_bytes()
+    (version,) = struct.unpack_from("<I", content, 8)
     header: dict[str, Any] = json.loads(content[PREAMBLE : PREAMBLE + struct.unpack_from("<I", content, 12)[0]])
     nr_rounds = max(1, nr_events // base.nr_events)
     header["nr_events"] = nr_rounds * base.nr_events
@@ -95,7 +96,7 @@ def write_large(path: Path, nr_events: int) -> int:
         offset = -(-(offset + size) // ALIGN) * ALIGN
     text_of_header = json.dumps(header, separators=(",", ":")).encode()
     with path.open("wb") as file:
-        file.write(content[:8] + struct.pack("<IIII", 1, len(text_of_header), zlib.crc32(text_of_header), 0))
+        file.write(content[:8] + struct.pack("<IIII", version, len(text_of_header), zlib.crc32(text_of_header), 0))
         file.write(text_of_header)
         for entry in header["columns"]:
             file.write(bytes(-file.tell() % ALIGN))

@@ -5,6 +5,7 @@ what reads them. A block that nothing runs fails here, and so does a reason whos
 """
 
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -182,6 +183,8 @@ def test_what_is_set_in_is_found() -> None:
 
 @pytest.mark.skipif(not can_record(), reason="no perf that may record here (`tlbcore record --check`)")
 def test_the_recording_by_hand_works(tmp_path: Path) -> None:
+    # `tlbcore` is that of the interpreter that runs the tests.
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     (block,) = [block for block in BLOCKS if is_perf(block)]
     program = tmp_path / "program"
     program.write_text("#!/bin/sh\nexec true\n", encoding="utf-8")
@@ -189,6 +192,7 @@ def test_the_recording_by_hand_works(tmp_path: Path) -> None:
     done = subprocess.run(
         ["bash", "-eu", "-o", "pipefail", "-c", block.text],  # noqa: S607
         cwd=tmp_path,
+        env=os.environ | {"PATH": path},
         capture_output=True,
         text=True,
         check=False,

@@ -176,6 +176,7 @@ def test_show_prints_munmap_as_the_kernel_has_it(spelling: str, capsys: pytest.C
         " * madvise_per_vma = False",
         " * huge_mkwrite = True",
         " * clean_mkwrite = True",
+        " * ages_lru_only = True",
         " */",
     ]
 
@@ -277,7 +278,7 @@ def test_a_scheme_that_fails_is_named(own: Path) -> None:
 def test_a_file_that_does_not_run_is_one_line(tmp_path: Path) -> None:
     path = tmp_path / "bad.py"
     path.write_text("import tlbcore\n1 / 0\n", encoding="utf-8")
-    with pytest.raises(InputError, match=r"bad\.py: found ZeroDivisionError \(division by zero\), expected"):
+    with pytest.raises(InputError, match=r"bad\.py: line 2: found ZeroDivisionError \(division by zero\), expected"):
         scheme_lookup.get(f"{path}:X")
 
 
