@@ -39,6 +39,8 @@ _TIME: Final = re.compile(r"(\(.* states, )\d+\.\d+ s\)")
 
 _BLOCK: Final = re.compile(r"^```(console|python|text|toml)( recorded)?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _NUMBER: Final = re.compile(r"-?\d+(?:[ ,.]\d+)*")
+#: What is counted: one of it, or several.
+_COUNTED: Final = re.compile(r"\b0 (\w+?)s?\b")
 _GAP: Final = re.compile(r"[ -]+")
 #: `sudo` has a path of its own, on which no environment of Python is.
 _AS_ROOT: Final = "sudo $(which tlbcore)"
@@ -104,7 +106,9 @@ class Example:
 
     def _told(self, line: str) -> str:
         """What of a line has to be the same each time: of what was recorded here no number, and no width of a column."""
-        return _GAP.sub(" ", _NUMBER.sub("0", line)).strip() if self.is_recorded else line
+        if not self.is_recorded:
+            return line
+        return _GAP.sub(" ", _COUNTED.sub(r"0 \1", _NUMBER.sub("0", line))).strip()
 
     def refreshed(self, output: str) -> list[str]:
         """What to show instead: as many lines at both ends as were shown, those between by their first words.
