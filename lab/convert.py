@@ -66,6 +66,11 @@ SYSTEM_CALLS: Final = {
     334: "rseq",
     435: "clone3",
 }
+#: Of these, those that gather in the caller's own address space; what cuts a file, or a hole into it, does so in all that map it.
+OWN_CALLS: Final = frozenset({9, 10, 11, 12, 25, 28, 60, 231})
+CLONES: Final = frozenset({56, 435})
+MADVISE: Final = 28
+MADV_REMOVE: Final = 9
 WRITE: Final = 1
 EXIT_GROUP: Final = 231
 
@@ -158,10 +163,28 @@ class Converter:
                 tid, pid = line.number("tid"), line.number("pid")
                 self._name_of[tid], self._pid_of[tid] = line.words[1], pid
                 self.actors[line.words[1]] = {"tid": tid, "pid": pid, "cpu": line.number("cpu")}
+        inside: dict[int, int] = {}
         for line in self._lines:
-            # Both always act on the caller's own address space.
-            if line.event in {"gather", "gather_full"} and line.tid in self._pid_of:
+            if line.tid not in self._pid_of:
+                continue
+            if matched := _SYS_ENTER.match(line.text) if line.event == "sys_enter" else None:
+                nr = int(matched[1])
+                is_removal = nr == MADVISE and int(matched[2].split(", ")[2], 16) == MADV_REMOVE
+                inside[line.tid] = -1 if is_removal else nr
+            elif line.event == "sys_exit":
+                inside.pop(line.tid, None)
+            elif self._is_about_own_mm(line.event, inside.get(line.tid)):
                 self._mm_of.setdefault(self._pid_of[line.tid], line.number("mm"))
+
+    @staticmethod
+    def _is_about_own_mm(event: str, call: int | None) -> bool:
+        """Whether what an actor does inside a system call, or outside of all, must be about its own address space."""
+        return (
+            event in {"gather_full", "exit_mmap"}
+            or (event == "gather" and call in OWN_CALLS)
+            or (event == "mm_range" and call in CLONES)
+            or (event == "ptep_clear_flush" and call is None)  # a fault of user mode
+        )
 
     def _name_new_mm(self, tid: int) -> None:
         pid = self._pid_of.get(tid)

@@ -27,7 +27,7 @@ DEFAULT_PACKAGE = "linux-image-6.1.0-56-amd64"
 # No random layout, so that addresses repeat; no watchdogs, which a slow emulator would set off.
 KERNEL_ARGUMENTS = (
     "console=ttyS0 quiet nokaslr norandmaps tsc=reliable nosoftlockup nowatchdog "
-    "rcupdate.rcu_cpu_stall_suppress=1 panic=-1"
+    "no_timer_check rcupdate.rcu_cpu_stall_suppress=1 panic=-1"
 )
 RESULT_BYTES = 2 << 30
 WORK_BYTES = 256 << 20

@@ -13,6 +13,7 @@ DATA = ROOT / "data"
 RECORDINGS = sorted((DATA / "recordings").glob("*.perf.txt.zst"))
 LAB = sorted((DATA / "lab").glob("*.jsonl.gz"))
 LAB_NEWER = sorted((DATA / "lab-6.18").glob("*.jsonl.gz"))
+LAB_LATER = sorted(path for folder in ("lab-found", "lab-held") for path in (DATA / folder).glob("*.jsonl.gz"))
 SCENARIOS = sorted((DATA / "lab" / "scenarios").glob("*/*.scn"))
 
 

@@ -34,7 +34,7 @@ def test_tables_have_the_sums_of_the_recording() -> None:
     assert len(flushes["flush"]) == 12469
     assert flushes["nr_interrupted"].sum() == operations["nr_interrupted_recorded"].sum() == 5051
     assert operations["nr_flushes_recorded"].sum() == 12469
-    assert operations["nr_flushes_predicted"].sum() == 12498
+    assert operations["nr_flushes_predicted"].sum() == 12499
     by_thread = flushes["nr_interrupted"][(flushes["comm"] == "apache2") & (flushes["tid"] == 32340)].sum()
     assert by_thread == 710
     at = int(flushes["event"][0])

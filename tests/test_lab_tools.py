@@ -248,12 +248,13 @@ def test_a_raw_trace_becomes_these_records(tmp_path: Path) -> None:
 
 
 HEAD = "  tlbw-7 (  7) [000] .....  1.000000: tracing_mark_write: A T0 tid=7 pid=7 cpu=0\n"
+CALL = "  tlbw-7 (  7) [000] .....  1.000001: sys_enter: NR 11 (0, 1000, 0, 0, 0, 0)\n"
 GATHER = "  tlbw-7 (  7) [000] .....  1.000001: gather: (f+0x0) mm=0x10 pend=0\n"
 
 
 def _records(*lines: str) -> list[dict[str, Any]]:
     text = "".join(f"  tlbw-7 (  7) [000] .....  1.0001{number:02}: {line}\n" for number, line in enumerate(lines))
-    converter = Converter(raw_trace.read((HEAD + GATHER + text).splitlines()), {"fullmm": 0, "freed_tables": 2})
+    converter = Converter(raw_trace.read((HEAD + CALL + GATHER + text).splitlines()), {"fullmm": 0, "freed_tables": 2})
     converter.run()
     return converter.records[2:]
 
@@ -265,6 +266,19 @@ def test_pages_of_reclaim_are_one_record_only_in_a_row() -> None:
         ("0x4000", 1),
         ("0x3000", 2),
     ]
+
+
+@pytest.mark.parametrize(
+    ("call", "names"),
+    [("NR 11 (0, 1000, 0, 0, 0, 0)", "mm0"), ("NR 28 (0, 1000, 9, 0, 0, 0)", None), ("NR 77 (3, 0, 0, 0, 0, 0)", None)],
+    ids=["munmap", "MADV_REMOVE", "ftruncate"],
+)
+def test_an_address_space_is_named_by_what_must_be_about_its_own_process(call: str, names: str | None) -> None:
+    lines = [HEAD, CALL.replace("NR 11 (0, 1000, 0, 0, 0, 0)", call), GATHER]
+    converter = Converter(raw_trace.read("".join(lines).splitlines()), {})
+    converter.run()
+    gathers = [record for record in converter.records if record["k"] == "gather"]
+    assert [record["mm"] for record in gathers] == ([names] if names else [])
 
 
 def test_flags_are_read_at_the_kernel_s_own_bits() -> None:

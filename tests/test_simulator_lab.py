@@ -200,7 +200,7 @@ def test_a_child_gets_the_huge_zero_page_but_no_small_ones(backend: str, thp: st
 
 @pytest.mark.parametrize(
     ("kernel", "expected"), [("linux-6.1", ([], 4)), ("linux-6.18", (["mprotect 0:4"], 0))]
-)  # 7ea7e333842e, v6.2
+)  # d84887739d5c, v6.2
 def test_clean_pages_become_writable_by_mprotect_since_6_2(
     backend: str, kernel: str, expected: tuple[list[str], int]
 ) -> None:

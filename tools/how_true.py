@@ -1,6 +1,8 @@
 """The page ``docs/how-true.md``: the scores of every given recording, what disagrees most, and what is not known.
 
-``python tools/how_true.py`` writes the page; ``tests/test_scores.py`` holds it against what comes out today.
+And ``docs/differences.md``: each entry of the lab that is not exact, and each flush of a program below its bar, with its cause
+and the records that show it. ``python tools/how_true.py`` writes both; ``tests/test_scores.py`` holds them against what comes out
+today.
 """
 
 import sys
@@ -12,10 +14,25 @@ from typing import Any, Final
 from tlbcore import machines
 from tlbcore.report.table import number
 from tlbcore.report.validation import PLACES
-from tlbcore.validate import COLUMN_RULES, RULES, Cause, Row, Summary, validate_folder
+from tlbcore.validate import (
+    COLUMN_RULES,
+    RULES,
+    Cause,
+    Row,
+    Shown,
+    Summary,
+    Validation,
+    proofs,
+    validate,
+    validate_folder,
+)
 
 ROOT: Final = Path(__file__).parents[1]
 PAGE: Final = ROOT / "docs" / "how-true.md"
+DIFFERENCES: Final = ROOT / "docs" / "differences.md"
+
+#: What scores of programs are held against without targets: below it each difference is shown.
+BAR: Final = 0.98
 
 _HEAD: Final = """\
 # How true is it
@@ -52,14 +69,43 @@ So it is with single ones during which a CPU switched, if they are not exact wit
 _INEXACT: Final = """\
 ### Entries that are not exact
 
-*Cause*: what outside the model can be the reason, told by rules over the recorded events
+*Cause*: what outside the model explains all of the difference, told by rules over the recorded events
 ([which](validate.md#the-lab-exactly)); an entry without one is a mistake of the model or of the search.
+[Differences, one by one](differences.md) has each entry with the records that show its cause.
+"""
+
+_DIFFERENCES: Final = """\
+# Differences, one by one
+
+Each entry of the kernel lab that is not [exact](how-true.md), and each flush that differs in a recording whose score without
+targets is below 0.98: in what, why, and the records that show it. `python tools/how_true.py` makes this page.
+
+Records have microseconds from the begin of the entry, in the lab with a meaning for their order only; the letter after a
+thread that is switched out is its state (`R` could run, `R+` was preempted in the kernel, `S` and `D` sleep).
+Columns are those of [the lab](validate.md#the-lab-exactly): a flush of a CPU is `CPU:strides:reason`, a request
+`region+page:pages:stride:freed tables`.
+"""
+
+_OF_LAB: Final = """\
+Without a cause the first records of requests and gathers of the time are shown.
+"""
+
+_OF_PROGRAM: Final = """\
+Score without targets {score:.4f}; over what the recording decides {decided:.4f}
+({undecided} of {differing} flushes that differ are of [classes](validate.md#what-the-recording-cannot-decide) that it cannot
+decide; they are counted as wrong in the first figure, and in neither sum of the second).
 """
 
 _CAUSES: Final = """\
 Told by the rules [below](#how-causes-are-told), from the recording itself; a likely cause is no proof.
 *Share* is of all differing flushes; an entry of the lab that differs in other columns only counts as one.
 """
+
+#: What is to be known of the scenarios of a folder.
+_FOLDERS: Final = {
+    "lab-found": ", random scenarios that showed mistakes of the model, which were mended",
+    "lab-held": ", random scenarios recorded after all rules, from which no rule was made",
+}
 
 #: The note of an entry whose order of switches and requests was taken from the records.
 _LED: Final = "entry during which a CPU switched: their order taken from the records"
@@ -73,9 +119,9 @@ Counted on its own wherever a replay had to assume something; `tlbcore validate`
 _NEVER_SEEN: Final = """\
 ## Not shown by any recording here
 
-- More than two CPUs on a kernel that clears `mm_cpumask` lazily (6.14 and later).
-- Other machines than one virtual one (6.18) and one emulated one (6.1): no NUMA, no INVLPGB, no page-table isolation.
-- Swap on 6.18; file systems other than what the scenarios use; CPU hotplug.
+- More than two CPUs of a real machine, or eight emulated ones (four on 6.18).
+- Other machines than one virtual one (6.18) and one emulated one (6.1, 6.18): no NUMA, no INVLPGB, no page-table isolation.
+- Swap on another device than zram; file systems other than what the scenarios use; CPU hotplug.
 - Other architectures than x86-64.
 """
 
@@ -93,6 +139,7 @@ def page(data: Path = ROOT / "data") -> str:
     lab = Summary(tuple(row for row in both.rows if "lab" in row.plain))
     programs = Summary(tuple(row for row in both.rows if "lab" not in row.plain))
     alone = validate_folder([row.path for row in programs.rows], machine, follow_masks=False)
+    unled = validate_folder([row.path for row in lab.rows], machine, follow_masks=False)
     parts = [
         _HEAD,
         _PROGRAMS,
@@ -103,7 +150,7 @@ def page(data: Path = ROOT / "data") -> str:
         _CAUSES,
         _causes(programs.causes),
         _LAB,
-        *_labs(lab),
+        *_labs(lab, unled),
         "By kind of entry, all files together:\n",
         _entries(lab),
         "### Largest causes left in the lab\n",
@@ -179,31 +226,79 @@ def _share(counts: Sequence[int]) -> str:
     return f"{counts[0] / sum(counts):.4f}" if sum(counts) else ""
 
 
-def _labs(lab: Summary) -> Iterable[str]:
-    """A table for each kernel, most recordings first."""
-    kernels = Counter(row.plain["kernel"] for row in lab.rows)
-    for kernel, _ in kernels.most_common():
-        rows = tuple(row for row in lab.rows if row.plain["kernel"] == kernel)
+def _labs(lab: Summary, unled: Summary) -> Iterable[str]:
+    """A table for each folder and kernel, and what comes out if nothing is taken from records of flushes."""
+    groups: dict[tuple[str, str], list[Row]] = {}
+    for row in lab.rows:
+        groups.setdefault((row.path.parent.name, row.plain["kernel"]), []).append(row)
+    for (folder, kernel), rows in groups.items():
         led = sum(row.plain["notes"].get(_LED, 0) for row in rows)
-        yield f"Held against `{kernel}`:\n"
-        yield _lab(Summary(rows))
+        yield f"`data/{folder}`{_FOLDERS.get(folder, '')}, held against `{kernel}`:\n"
+        yield _lab(Summary(tuple(rows)))
         yield f"Of the single ones, {led} are exact only with the order of switches and requests from the records.\n"
+        paths = {row.path for row in rows}
+        sums = Summary(tuple(row for row in unled.rows if row.path in paths)).lab or {}
+        sides = [
+            f"{_exact(sums[side])} {side}" for side in ("single", "parallel") if sums.get(side, {}).get("nr_entries")
+        ]
+        yield f"With nothing followed or led (`--no-follow`): {'; '.join(sides)}.\n"
 
 
 def _inexact(lab: Summary) -> str:
+    counts: Counter[tuple[str, str, str]] = Counter()
+    for row in lab.rows:
+        for entry in row.plain["lab"]["differences"]:
+            cause = "; ".join(reason["cause"] for reason in entry["reasons"]) or "none found"
+            counts[(row.plain["kernel"], "parallel" if entry["parallel"] else "single", cause)] += 1
     rows = [
-        (
-            _name(row),
-            str(entry["step"]),
-            entry["text"].replace("|", "\\|"),
-            "parallel" if entry["parallel"] else "single",
-            ", ".join(entry["columns"]),
-            entry["cause"] or "none found",
-        )
-        for row in lab.rows
-        for entry in row.plain["lab"]["differences"]
+        (*what, str(count)) for what, count in sorted(counts.items(), key=lambda item: (item[0][:2], -item[1], item[0]))
     ]
-    return _table(["file", "step", "entry", "ran", "differs in", "cause"], rows, left=6)
+    return _table(["kernel", "ran", "cause", "entries"], rows, left=3)
+
+
+def differences(data: Path = ROOT / "data") -> str:
+    """The page of differences as it should be.
+
+    Raises:
+        ValueError: A recording could not be read.
+    """
+    machine = machines.get("default").config()
+    found = validate_folder(data, machine)
+    if found.failures:
+        raise ValueError(found.failures[0].message)
+    parts = [_DIFFERENCES, _OF_LAB]
+    for row in found.rows:
+        is_lab = "lab" in row.plain
+        differs = row.plain["lab"]["differences"] if is_lab else row.plain["without_targets"]["score"] < BAR
+        if differs:
+            validation = validate(row.path, None, machine)
+            parts += [f"## {_name(row)}\n", *([] if is_lab else _of_program(validation))]
+            parts += [_shown(shown) for shown in proofs(validation)]
+    return "\n".join(parts)
+
+
+def _of_program(validation: Validation) -> list[str]:
+    undecided = validation.undecided
+    if undecided is None:
+        return []
+    counts = {
+        "score": validation.score_without_targets,
+        "decided": undecided.decided["without_targets"]["score"],
+        "undecided": sum(undecided.nr_flushes.values()),
+        "differing": validation.missed + validation.extra,
+    }
+    return [_OF_PROGRAM.format(**counts)]
+
+
+def _shown(shown: Shown) -> str:
+    lines = [
+        f"- {shown.where}",
+        f"  - {'; '.join(shown.differs)}",
+        f"  - cause: {'; '.join(shown.causes) or 'none found'}",
+    ]
+    if shown.records:
+        lines += ["", "    ```text", *(f"    {record}" for record in shown.records), "    ```"]
+    return "\n".join(lines) + "\n"
 
 
 def _lab(lab: Summary) -> str:
@@ -276,12 +371,13 @@ def _rule_rows() -> Iterator[tuple[str, str]]:
 
 
 def main() -> int:
-    """Write the page."""
-    text = page()
-    before = PAGE.read_text(encoding="utf-8") if PAGE.exists() else ""
-    if text != before:
-        PAGE.write_text(text, encoding="utf-8")
-    print(f"{PAGE.name}: {'as it was' if text == before else 'written'}")
+    """Write the pages."""
+    for path, make in ((PAGE, page), (DIFFERENCES, differences)):
+        text = make()
+        before = path.read_text(encoding="utf-8") if path.exists() else ""
+        if text != before:
+            path.write_text(text, encoding="utf-8")
+        print(f"{path.name}: {'as it was' if text == before else 'written'}")
     return 0
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["Exactness", "LabDifference", "LabExactness"]
+__all__ = ["Exactness", "LabDifference", "LabExactness", "LabReason"]
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,15 @@ class Exactness:
 
 
 @dataclass(frozen=True)
+class LabReason:
+    """A cause outside the model, with the records that show it: rows of the recording's events and of its flush records."""
+
+    cause: str
+    events: Sequence[int]
+    flushes: Sequence[int]
+
+
+@dataclass(frozen=True)
 class LabDifference:
     """An entry that differs, with both sides: column -> text, as in the lab's own table of operations."""
 
@@ -35,11 +44,16 @@ class LabDifference:
     cpu: int
     text: str
     parallel: bool
-    #: What outside the model can be the reason; none if no rule fits.
-    cause: str | None
+    #: What outside the model explains all of the difference; empty if some of it is left.
+    reasons: Sequence[LabReason]
     columns: Sequence[str]
     recorded: Mapping[str, str]
     model: Mapping[str, str]
+
+    @property
+    def cause(self) -> str | None:
+        """The names of the reasons, if there are any."""
+        return "; ".join(reason.cause for reason in self.reasons) or None
 
 
 @dataclass(frozen=True)
@@ -68,6 +82,9 @@ class LabExactness:
     def differences(self) -> list[LabDifference]:
         """The entries that differ, in the order in which they began."""
         return [
-            LabDifference(**{key: value for key, value in entry.items() if key != "event"})
+            LabDifference(
+                **{key: value for key, value in entry.items() if key not in {"event", "reasons"}},
+                reasons=[LabReason(**reason) for reason in entry["reasons"]],
+            )
             for entry in self.plain["differences"]
         ]

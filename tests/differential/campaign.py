@@ -39,6 +39,7 @@ SMALL: dict[str, Any] = {
     "gather_batch": 5,
     "gather_batch_count": 2,
     "swap_cluster_max": 3,
+    "lru_add_batch": 3,
     "tlb_nr_dyn_asids": 2,
     "tlb_single_page_flush_ceiling": 4,
     "fault_around_pages": 4,

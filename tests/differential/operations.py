@@ -104,6 +104,8 @@ QUESTIONS = [
     "mm_tlb_flush_nested",
     "mm_tlb_flush_pending",
     "page_ksm",
+    "page_lru",
+    "page_held",
     "page_huge",
     "page_shared",
     "page_shmem",

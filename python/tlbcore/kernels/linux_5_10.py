@@ -28,6 +28,7 @@ CONSTANTS: dict[str, Sourced] = {
     "gather_bundle": Sourced(8, f"{_TLB_H}:MMU_GATHER_BUNDLE (v5.10.7)"),
     "gather_batch": Sourced(510, f"{_TLB_H}:MAX_GATHER_BATCH (v5.10.7)"),
     "gather_batch_count": Sourced(19, f"{_TLB_H}:MAX_GATHER_BATCH_COUNT (v5.10.7)"),
+    "gather_batches_folios": Sourced(False, "mm/mmu_gather.c:__tlb_remove_page_size (v5.10.7): until v6.8"),
     "mm_cpumask_rule": Sourced("eager", f"{_TLB_C}:switch_mm_irqs_off (v5.10.7): until v6.13"),
     "should_flush_tlb": Sourced("is_lazy", f"{_TLB_C}:tlb_is_not_lazy (v5.10.7): until v6.13"),
     "trim_cpumask_interval_ns": Sourced(0, f"{_TLB_C}:switch_mm_irqs_off (v5.10.7): no bit is left to trim"),
@@ -38,7 +39,14 @@ CONSTANTS: dict[str, Sourced] = {
     "pending_tracking": Sourced("mm", f"{_MM_TYPES}:tlb_flush_pending (v5.10.7)"),
     "fault_around_pages": Sourced(16, "mm/memory.c:fault_around_bytes (v5.10.7)"),
     "swap_cluster_max": Sourced(32, "include/linux/swap.h:SWAP_CLUSTER_MAX (v5.10.7)"),
-    "cow_reuse": Sourced("mapcount", "mm/memory.c:do_wp_page (v5.10.7)"),
+    "cow_reuse": Sourced("page_count", "mm/memory.c:do_wp_page (v5.10.7)"),
+    "read_fault_keeps_dirty": Sourced(False, "mm/memory.c:alloc_set_pte (v5.10.7): until v6.15"),
+    "lru_add_batch": Sourced(15, "include/linux/pagevec.h:PAGEVEC_SIZE (v5.10.7): until v6.8"),
+    "unmapping_drains_lru": Sourced(
+        True,
+        "mm/mmap.c:unmap_region (v5.10.7); mm/memory.c:zap_page_range (v5.10.7);"
+        " mm/swap_state.c:free_pages_and_swap_cache (v5.10.7)",
+    ),
     "swap_in_mkwrite": Sourced("write_fault", "mm/memory.c:do_swap_page (v5.10.7)"),
     "anon_vma_merges_either_way": Sourced(False, "mm/mmap.c:is_mergeable_anon_vma (v5.10.7): until v6.15"),
     "pmd_move": Sourced(True, "mm/mremap.c:move_normal_pmd (v5.10.7)"),
@@ -100,10 +108,14 @@ def lazy_mmu_constants(arch: str) -> dict[str, Sourced]:
 
 def legacy_schemes() -> dict[str, Scheme]:
     """The schemes of 5.10, by operation."""
-    gather = MmuGather(delay_rmap=False, huge_mkwrite=False, clean_mkwrite=False, madvise_per_vma=True)
+    gather = MmuGather(
+        delay_rmap=False, huge_mkwrite=False, clean_mkwrite=False, madvise_per_vma=True, ages_lru_only=False
+    )
     pending = TlbFlushPending()
-    deferred = DeferredUnmap(batch_migration=False, madvise_per_vma=True, pageout_clears_young=True)
-    at_once = Synchronous(collapse_syncs_walkers=False, retracts_under_mmap_lock=True)
+    deferred = DeferredUnmap(
+        batch_migration=False, madvise_per_vma=True, pageout_clears_young=True, ages_lru_only=False
+    )
+    at_once = Synchronous(collapse_syncs_walkers=False, retracts_under_mmap_lock=True, replaces_huge_zero_page=False)
     return {
         "mmap": gather,
         "munmap": gather,

@@ -28,7 +28,6 @@ _LAB_SAW = {
     "should_flush_tlb": 11,
     "pending_tracking": 9,
     "swap_cluster_max": 10,
-    "cow_reuse": 8,
     "pmd_move": 7,
 }
 
@@ -46,6 +45,7 @@ CONSTANTS: dict[str, Sourced] = {
         True, "commit 3ef938c35035 (v6.14): and in the 6.1 series; kernel lab, rule 7"
     ),
     "local_flush_first": Sourced(False, "commit 4ce94eabac16 (v5.13)"),
+    "cow_reuse": Sourced("exclusive", "commit 6c287605fd56 (v5.19); kernel lab, rule 8"),
     "batched_pending": Sourced("counter", "commit 5ee2fa2f0636 (v5.17); kernel lab, rule 10"),
     "pud_move": Sourced(True, "commit c49dd3401802 (v5.11)"),
 }
@@ -77,11 +77,14 @@ def schemes() -> dict[str, Scheme]:
     gather = MmuGather(delay_rmap=False, huge_mkwrite=False, clean_mkwrite=False, madvise_per_vma=True)
     pending = TlbFlushPending()
     deferred = DeferredUnmap(batch_migration=False, madvise_per_vma=True, pageout_clears_young=True)
-    return linux_5_10.legacy_schemes() | {
+    legacy = {
+        name: gather if type(scheme) is MmuGather else scheme for name, scheme in linux_5_10.legacy_schemes().items()
+    }
+    return legacy | {
         "mprotect": gather,
         "change_prot_numa": gather,
         "clear_refs_soft_dirty": pending,
-        "collapse_huge_page": Synchronous(retracts_under_mmap_lock=True),
+        "collapse_huge_page": Synchronous(retracts_under_mmap_lock=True, replaces_huge_zero_page=False),
         "mremap": PerTable(unmapping=gather, rechecks_pmd=False),
         "shrink_folio_list": deferred,
         "madvise_pageout": deferred,

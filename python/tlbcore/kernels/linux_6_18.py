@@ -27,6 +27,7 @@ CONSTANTS: dict[str, Sourced] = linux_6_1.CONSTANTS | {
     "gather_bundle": Sourced(8, f"{_TLB_H}:MMU_GATHER_BUNDLE (v6.18.2)"),
     "gather_batch": Sourced(510, f"{_TLB_H}:MAX_GATHER_BATCH (v6.18.2)"),
     "gather_batch_count": Sourced(19, f"{_TLB_H}:MAX_GATHER_BATCH_COUNT (v6.18.2)"),
+    "gather_batches_folios": Sourced(True, "mm/mmu_gather.c:__tlb_remove_folio_pages_size (v6.18.2)"),
     "mm_cpumask_rule": Sourced("lazy", "commit 209954cbc7d0 (v6.14)"),
     "should_flush_tlb": Sourced("loaded_mm", f"commit 6db2526c1d69 (v6.14); {_TLB_C}:should_flush_tlb (v6.18.2)"),
     "trim_cpumask_interval_ns": Sourced(
@@ -37,7 +38,13 @@ CONSTANTS: dict[str, Sourced] = linux_6_1.CONSTANTS | {
     "pending_tracking": Sourced("mm", "include/linux/mm_types.h:tlb_flush_pending (v6.18.2)"),
     "fault_around_pages": Sourced(16, "mm/memory.c:fault_around_pages (v6.18.2)"),
     "swap_cluster_max": Sourced(32, "include/linux/swap.h:SWAP_CLUSTER_MAX (v6.18.2)"),
-    "cow_reuse": Sourced("mapcount", "mm/memory.c:wp_can_reuse_anon_folio (v6.18.2)"),
+    "cow_reuse": Sourced("exclusive", "mm/memory.c:wp_can_reuse_anon_folio (v6.18.2)"),
+    "read_fault_keeps_dirty": Sourced(True, "commit 4e92030c05dc (v6.16)"),
+    "lru_add_batch": Sourced(31, "commit 9cecde80aae0 (v6.9)"),
+    "unmapping_drains_lru": Sourced(
+        False,
+        "mm/vma.c:vms_clear_ptes (v6.18.2): none since v6.14; mm/swap_state.c:free_pages_and_swap_cache (v6.18.2)",
+    ),
     "swap_in_mkwrite": Sourced("exclusive", "mm/memory.c:do_swap_page (v6.18.2)"),
     "anon_vma_merges_either_way": Sourced(
         True, "commit 879bca0a2c4f (v6.16); mm/vma.c:is_mergeable_anon_vma (v6.18.2)"
@@ -59,7 +66,7 @@ PROGRAMS: dict[str, str] = {
     "clear_refs_soft_dirty": "fs/proc/task_mmu.c:clear_refs_write (v6.18.2); commit 912efa17e512 (v5.11)",
     "fork": "mm/mmap.c:dup_mmap (v6.18.2); mm/memory.c:copy_pte_range (v6.18.2)",
     "exit_mmap": "mm/mmap.c:exit_mmap (v6.18.2)",
-    "fault": "mm/memory.c:handle_pte_fault (v6.18.2); mm/memory.c:wp_page_copy (v6.18.2)",
+    "fault": "mm/memory.c:handle_pte_fault (v6.18.2); mm/memory.c:wp_page_copy (v6.18.2); commit 1ced09e0331f (v6.13)",
     "page_mkclean": "mm/rmap.c:page_vma_mkclean_one (v6.18.2)",
     "shrink_folio_list": "mm/vmscan.c:shrink_folio_list (v6.18.2); mm/rmap.c:try_to_unmap_one (v6.18.2)",
     "migrate_pages": "commit 7e12beb8ca2a (v6.3); mm/migrate.c:migrate_pages_batch (v6.18.2)",
@@ -89,6 +96,7 @@ def schemes() -> dict[str, Scheme]:
             gather,
         ),
         "madvise_cold": MmuGather(madvise_per_vma=True),
+        "fault": Synchronous(),
         "collapse_huge_page": Synchronous(),
         "mremap": PerTable(unmapping=gather),
         **dict.fromkeys(("shrink_folio_list", "madvise_pageout", "migrate_pages"), DeferredUnmap(madvise_per_vma=True)),

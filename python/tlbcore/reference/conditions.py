@@ -50,6 +50,15 @@ def _is_swap_shared(f: Frame) -> bool:
     return slot is not None and f.machine.memory.swap.get(slot, 0) > 0
 
 
+def _is_held(f: Frame) -> bool:
+    """Whether the reference of a batch on its way to the LRU makes `do_wp_page()` copy."""
+    if f.page is None or f.page.lru_cpu is None:
+        return False
+    if f.machine.constants.cow_reuse == "page_count":
+        return True
+    return not f.page.exclusive and f.page.lru_cpu != f.by.cpu
+
+
 CONDITION_HANDLERS: dict[str, Callable[[Frame], bool]] = {
     "present": lambda f: f.pte.present,
     "none": lambda f: f.pte.kind == "none",
@@ -75,6 +84,8 @@ CONDITION_HANDLERS: dict[str, Callable[[Frame], bool]] = {
     "page_huge": _on_page(lambda page: page.order > 0),
     "page_shared": _on_page(lambda page: page.mapcount > 1),
     "page_ksm": _on_page(lambda page: page.ksm),
+    "page_lru": _on_page(lambda page: page.lru_cpu is None),
+    "page_held": _is_held,
     "page_shmem": _on_page(lambda page: page.kind == "shmem"),
     "vma_shared": lambda f: f.the_vma.has(v.VM_SHARED),
     "vma_anonymous": lambda f: f.the_vma.file is None,

@@ -36,6 +36,7 @@ class Constants:
     gather_bundle: int
     gather_batch: int
     gather_batch_count: int
+    gather_batches_folios: bool
     mm_cpumask_rule: str
     should_flush_tlb: str
     trim_cpumask_interval_ns: int
@@ -49,6 +50,9 @@ class Constants:
     fault_around_pages: int
     swap_cluster_max: int
     cow_reuse: str
+    read_fault_keeps_dirty: bool
+    lru_add_batch: int
+    unmapping_drains_lru: bool
     swap_in_mkwrite: str
     anon_vma_merges_either_way: bool
     pmd_move: bool

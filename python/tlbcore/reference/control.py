@@ -103,6 +103,15 @@ def visit_table(f: Frame, step: Plain, table: Table, span: tuple[int, int]) -> N
             return
 
 
+def _is_spared(f: Frame) -> bool:
+    """Whether a hole in a file spares the entry: one of a copy (`even_cows` of `unmap_mapping_range()`)."""
+    if not f.args.get("spares_cows"):
+        return False
+    if f.pte.kind == "swap":
+        return True
+    return f.machine.memory.page(f.pte.pfn).kind == "anon"
+
+
 def for_each_pte(f: Frame, step: Plain) -> None:
     """The entries of the table, from the point reached on, that fit the filter."""
     at, end = f.reached, f.table_range[1]
@@ -111,7 +120,8 @@ def for_each_pte(f: Frame, step: Plain) -> None:
         table = f.mm.page_table.table(at, 0)
         if table is not None and index(at, 0) in table.entries:
             f.read(at)
-            if f.pte.present or (not only_present and f.pte.kind != "none"):
+            fits = f.pte.present if only_present else f.pte.kind != "none" and not _is_spared(f)
+            if fits:
                 f.delay_rmap, f.leave_ptes = False, False
                 run(f, step["body"])
                 left, f.leave_ptes = f.leave_ptes, None
@@ -135,10 +145,12 @@ def for_each_mapping(f: Frame, step: Plain) -> None:
     """A snapshot of the page's rmap in the order of a walk, without the mappings gone meanwhile."""
     page = f.the_page
 
-    def order(mapping: tuple[int, int]) -> tuple[int, int, int, int]:
+    def order(mapping: tuple[int, int]) -> tuple[int, tuple[int, int, int], int, int]:
         number, addr = mapping
         vma = f.machine.engine.mms[number].vmas.lookup(addr)
-        return (1 << 64 if vma is None else vma.pgoff, number, 0 if vma is None else vma.born, addr)
+        if vma is None:
+            return 1 << 64, (0, 0, 0), number, addr
+        return vma.pgoff, (vma.born_of_anon, 0, 0) if page.kind == "anon" else vma.born_of_file, number, addr
 
     todo = deque(sorted(page.rmap, key=order))
     with _registers_come_back(f):

@@ -21,7 +21,7 @@ def dump(machine: ReferenceMachine) -> Json:
     engine, memory = machine.engine, machine.memory
     return {
         "mms": [_mm(mm, machine.constants.batched_pending) for mm in engine.mms.values() if mm.live],
-        "cpus": [_cpu(cpu) for cpu in engine.cpus],
+        "cpus": [_cpu(cpu) | {"lru_waiting": len(memory.lru_batches.get(cpu.id, []))} for cpu in engine.cpus],
         "tasks": [_task(task) for task in machine.tasks.values()],
         "pages": [_page(memory.pages[pfn]) for pfn in sorted(memory.pages)],
         "files": [_file(file) for file in memory.files.values()],
@@ -65,7 +65,8 @@ def _task(task: Task) -> Json:
 
 
 def _page(page: Page) -> Json:
-    names = ("pfn", "kind", "order", "refcount", "mapcount", "dirty", "swap_slot", "lazyfree", "ksm", "file", "index")
+    own = ("pfn", "kind", "order", "refcount", "mapcount", "dirty", "swap_slot", "lazyfree", "ksm")
+    names = (*own, "exclusive", "lru_cpu", "file", "index")
     return {name: getattr(page, name) for name in names} | {"rmap": [list(mapping) for mapping in page.rmap]}
 
 

@@ -195,7 +195,7 @@ class Engine:
             return
         pages = 0
         if reached == wanted:
-            if not lazy_rule:
+            if not self.constants.flush_skips_old_gen:
                 return
         elif info.end != ALL and info.gen == reached + 1 and info.gen == wanted:
             stride = 1 << info.stride_shift

@@ -30,6 +30,12 @@ class MmuGather:
     pages: list[Page] = field(default_factory=list)
     nr_tables: int = 0
     delayed_rmaps: list[tuple[Page, Mapping]] = field(default_factory=list)
+    #: Places taken in the bundle (0) or batch that is filled, and which that is.
+    nr_taken: int = 0
+    nr_batch: int = 0
+    #: Pages of a huge page that follow in a run whose places are taken, and whether those were the last.
+    run_left: int = 0
+    is_run_last: bool = False
     #: Whether a delayed rmap may wait: then a new batch is not begun once the bundle is left.
     delayed_rmap: bool = False
 
@@ -86,11 +92,24 @@ class MmuGather:
                 return shift
         return PAGE_SHIFT
 
-    def is_full(self, constants: Constants) -> bool:
-        """Whether the page queued last took the last place (`tlb_next_batch()` refuses)."""
-        beyond = len(self.pages) - constants.gather_bundle
-        if beyond == constants.gather_batch * constants.gather_batch_count:
-            return True
-        if not self.delayed_rmap or beyond <= 0 or not constants.gather_batch:
+    def queue(self, page: Page, run: int, constants: Constants) -> bool:
+        """Queue a page, the first of so many of a huge page in a row or one of those; whether the last place is taken."""
+        self.pages.append(page)
+        if self.run_left:
+            self.run_left -= 1
+        else:
+            self.run_left = run - 1
+            self.is_run_last = self._takes_last(2 if run > 1 else 1, constants)
+        return self.run_left == 0 and self.is_run_last
+
+    def _takes_last(self, places: int, constants: Constants) -> bool:
+        """Whether there is no next batch when the current one is full (`tlb_next_batch()`)."""
+        spare = int(constants.gather_batches_folios)
+        self.nr_taken += places
+        if self.nr_taken < (constants.gather_batch if self.nr_batch else constants.gather_bundle) - spare:
             return False
-        return beyond % constants.gather_batch == 0
+        more = self.nr_batch < constants.gather_batch_count and constants.gather_batch > spare
+        if not more or (self.delayed_rmap and self.nr_batch):
+            return True
+        self.nr_batch, self.nr_taken = self.nr_batch + 1, 0
+        return False

@@ -194,6 +194,22 @@ class ReferenceMachine:
         for page in pages:
             self.memory.put(page)
 
+    # --- pages on their way to the LRU ------------------------------------------------------------------------------
+
+    def lru_add(self, cpu: int, page: Page) -> None:
+        """A page that was made on a CPU."""
+        self.memory.lru_add(cpu, page, self.constants.lru_add_batch)
+
+    def lru_drain_unmapping(self, cpu: int) -> None:
+        """What the CPU's batch holds goes to the LRU, in kernels that do so when something is unmapped."""
+        if self.constants.unmapping_drains_lru:
+            self.memory.lru_drain(cpu)
+
+    def lru_drain_all(self) -> None:
+        """`lru_add_drain_all()`."""
+        for cpu in self.engine.cpus:
+            self.memory.lru_drain(cpu.id)
+
     # --- services ---------------------------------------------------------------------------------------------------
 
     def live_mms(self) -> Iterator[Mm]:

@@ -110,6 +110,7 @@ def _mm_put(m: ReferenceMachine, task: Task, mm: Mm) -> None:
         return
     frame = m.frame(task, mm, {}, (0, m.config.user_end))
     frame.detached, mm.vmas.vmas = mm.vmas.vmas, []
+    m.lru_drain_unmapping(task.cpu)
     m.run_program("exit_mmap", frame)
     mm.live = False
 
@@ -117,6 +118,7 @@ def _mm_put(m: ReferenceMachine, task: Task, mm: Mm) -> None:
 def _exec(m: ReferenceMachine, a: Args) -> None:
     task = _task(m, a["task"])
     old, new = m.engine.mms[task.mm], m.engine.new_mm()
+    m.memory.lru_drain(task.cpu)
     task.mm = new.id
     new.mm_users = 1
     if task.running:
@@ -349,6 +351,11 @@ def _madvise(m: ReferenceMachine, a: Args) -> None:
     else:
         bad = [vma for vma in mm.vmas.overlapping(start, end) if _refuses(vma, advice)]
         stop = max(bad[0].start, start) if bad else end
+        if start < stop and mm.vmas.overlapping(start, stop):
+            if advice in ("dontneed", "dontneed_locked"):
+                m.lru_drain_unmapping(task.cpu)
+            else:
+                m.memory.lru_drain(task.cpu)
         m.run_program(_PROGRAM_ADVICE[advice], m.frame(task, mm, {}, (start, stop)))
         if bad:
             raise ErrnoError("EINVAL")
@@ -388,6 +395,7 @@ def _numa_hint(m: ReferenceMachine, a: Args) -> None:
 def _ksm_merge(m: ReferenceMachine, a: Args) -> None:
     task, mm = _running(m, a)
     start, end = _range(m, a["addr"], a["len"])
+    m.lru_drain_all()
     frame = m.frame(task, mm, {}, (start, end))
     for addr, _, pte in mm.page_table.leaves():
         page = m.page_of(pte) if start <= addr < end else None
@@ -400,6 +408,7 @@ def _ksm_merge(m: ReferenceMachine, a: Args) -> None:
 
 def _collapse(m: ReferenceMachine, a: Args) -> None:
     task, mm = _running(m, a)
+    m.lru_drain_all()
     start = a["addr"] & ~(PMD_SIZE - 1)
     vma, table = mm.vmas.lookup(start), mm.page_table.table(start, 0)
     if vma is None or vma.end < start + PMD_SIZE or vma.file is not None or vma.has(v.VM_SHARED):
@@ -422,6 +431,7 @@ def _collapsible(table: Table | None) -> bool:
 
 def _page_mkclean(m: ReferenceMachine, task: Task, mm: Mm, pages: list[Page]) -> None:
     if pages:
+        m.memory.lru_drain(task.cpu)
         frame = m.frame(task, mm, {}, (0, m.config.user_end))
         for page in pages:
             m.add_to_page_list(frame, page)
@@ -463,9 +473,14 @@ def _truncate(m: ReferenceMachine, a: Args) -> None:
     file, args = _file(m, a["file"]), _file_args(a)
     if args["to_page"] is None:
         file.resize(args["from_page"])
-    m.run_program("unmap_mapping_range", m.frame(task, mm, args, (0, m.config.user_end)))
+    hole = {**args, "spares_cows": args["to_page"] is not None}
+    m.run_program("unmap_mapping_range", m.frame(task, mm, hole, (0, m.config.user_end)))
     last = ALL if args["to_page"] is None else args["to_page"]
-    for page in [file.pages[n] for n in sorted(file.pages) if args["from_page"] <= n < last]:
+    gone = [file.pages[n] for n in sorted(file.pages) if args["from_page"] <= n < last]
+    has_content = not file.shmem and (args["to_page"] is None or file.reaches(args["from_page"]))
+    if gone or has_content:
+        m.memory.lru_drain(task.cpu)
+    for page in gone:
         m.memory.drop_from_page_cache(page)
     if file.nr_pages is not None and not file.shmem:
         first = args["from_page"]
@@ -496,12 +511,21 @@ def _pages_at(m: ReferenceMachine, places: list[list[int]]) -> list[Page]:
     return found
 
 
+def _can_reclaim(m: ReferenceMachine, page: Page) -> bool:
+    """`can_reclaim_anon_pages()`: anonymous memory needs swap, unless its content may be lost."""
+    return m.config.swap or page.kind != "anon" or page.lazyfree
+
+
 def _reclaim(m: ReferenceMachine, a: Args) -> None:
     task, mm = _running(m, a)
     places, size, goes_on = a["pages"], m.constants.swap_cluster_max, a.get("goes_on", False)
+    if places:
+        m.memory.lru_drain(task.cpu)
     for first in range(0, len(places), size):
         frame = m.frame(task, mm, {"proactive": a["proactive"], "goes_on": goes_on}, (0, m.config.user_end))
         for page in _pages_at(m, places[first : first + size]):
+            if page.lru_cpu is not None and _can_reclaim(m, page):
+                m.memory.lru_drain(page.lru_cpu)
             m.add_to_page_list(frame, page)
         if frame.page_list:
             m.run_program("shrink_folio_list", frame)
@@ -535,6 +559,7 @@ def _do_fault(m: ReferenceMachine, task: Task, mm: Mm, addr: int, kind: str) -> 
         if not vma.has(v.VM_GROWSDOWN) or grow > vma.pgoff:
             raise ErrnoError("SIGSEGV")
         vma.start, vma.pgoff = page_start, vma.pgoff - grow
+        vma.be_born()
     if vma.file is not None and not _file(m, vma.file).reaches(vma.index_of(page_start)):
         raise ErrnoError("SIGBUS")
     m.tallies["nr_faults"] += 1

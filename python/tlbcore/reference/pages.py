@@ -35,6 +35,10 @@ class Page:
     swap_slot: int | None = None
     lazyfree: bool = False
     ksm: bool = False
+    #: Anonymous, and not shared since it was made or written last.
+    exclusive: bool = False
+    #: The CPU in whose batch it waits to be put on the LRU.
+    lru_cpu: int | None = None
     rmap: list[Mapping] = field(default_factory=list)
     in_page_cache: bool = False
 
@@ -111,6 +115,8 @@ class Memory:
     swap: dict[int, int] = field(default_factory=dict)
     swap_cache: dict[int, Page] = field(default_factory=dict)
     nr_page_frees: int = 0
+    #: By CPU: pages on their way to the LRU, None for one that was freed meanwhile.
+    lru_batches: dict[int, list[Page | None]] = field(default_factory=dict)
     _small: FrameList = field(
         default_factory=lambda: FrameList(FIRST_PFN, 1, range(HUGE_ZERO_PFN, HUGE_ZERO_PFN + PTRS_PER_TABLE))
     )
@@ -141,7 +147,7 @@ class Memory:
     def alloc(self, kind: str, *, order: int = 0, file: int | None = None, index: int | None = None) -> Page:
         """A new page, without references."""
         pfn = (self._huge if order else self._small).take()
-        page = Page(pfn, kind, order, file, index)
+        page = Page(pfn, kind, order, file, index, exclusive=kind == "anon")
         self.pages[pfn] = page
         return page
 
@@ -180,6 +186,21 @@ class Memory:
         """A mapping moved; it keeps its place."""
         if not page.is_zero:
             page.rmap[page.rmap.index(old)] = new
+
+    def lru_add(self, cpu: int, page: Page, size: int) -> None:
+        """Put a page into the CPU's batch; one of `size` pages goes to the LRU (`folio_add_lru()`)."""
+        if not size:
+            return
+        page.lru_cpu = cpu
+        self.lru_batches.setdefault(cpu, []).append(page)
+        if len(self.lru_batches[cpu]) >= size:
+            self.lru_drain(cpu)
+
+    def lru_drain(self, cpu: int) -> None:
+        """The CPU's batch goes to the LRU (`lru_add_drain()`)."""
+        for page in self.lru_batches.pop(cpu, []):
+            if page is not None:
+                page.lru_cpu = None
 
     def cached(self, file: File, index: int) -> Page:
         """The page-cache page, made when it is not there."""
@@ -255,6 +276,9 @@ class Memory:
         if page.rmap:
             msg = f"pfn {page.pfn:#x} is freed while it is mapped"
             raise ModelError(msg)
+        if page.lru_cpu is not None:
+            batch = self.lru_batches[page.lru_cpu]
+            batch[batch.index(page)] = None
         del self.pages[page.pfn]
         (self._huge if page.order else self._small).free.append(page.pfn)
         self.nr_page_frees += 1

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from tlbcore.reference.control import Handler
     from tlbcore.reference.frame import Frame, Plain
     from tlbcore.reference.page_table import Table
+    from tlbcore.reference.pages import Page
 
 #: `TLB_FLUSH_BATCH_PENDING_LARGE` of mm/rmap.c.
 _PENDING_LARGE = 16383
@@ -94,6 +95,19 @@ def _record_pud(f: Frame, _step: Plain) -> None:
     f.the_gather.record_pud(f.table_range[0])
 
 
+def _pages_in_a_row(f: Frame, page: Page) -> int:
+    """How many entries from the current one on map pages of one huge page in a row (`folio_pte_batch()`)."""
+    if not f.machine.constants.gather_batches_folios or not page.order or f.table is None or f.table.level:
+        return 1
+    at, nr = f.addr + PAGE_SIZE, 1
+    while at < f.table_range[1]:
+        pte = f.mm.page_table.get(at)[0]
+        if not pte.hw_present or pte.pfn != f.pte.pfn + nr or f.machine.page_of(pte) is not page:
+            break
+        at, nr = at + PAGE_SIZE, nr + 1
+    return nr
+
+
 def _tlb_remove_page(f: Frame, _step: Plain) -> None:
     """Queue the page; the last place forces a flush, at once where no walk of entries can be left."""
     gather, page = f.the_gather, f.the_page
@@ -102,8 +116,7 @@ def _tlb_remove_page(f: Frame, _step: Plain) -> None:
         raise ModelError(msg)
     if page.is_zero:
         return
-    gather.pages.append(page)
-    if gather.is_full(f.machine.constants):
+    if gather.queue(page, _pages_in_a_row(f, page), f.machine.constants):
         if f.leave_ptes is None:
             tlb_flush_mmu(f)
         else:
@@ -132,6 +145,9 @@ def tlb_flush_mmu(f: Frame) -> None:
     f.machine.tallies["nr_table_frees"] += gather.nr_tables
     gather.nr_tables = 0
     pages, gather.pages, gather.delayed_rmap = gather.pages, [], False
+    gather.nr_taken = gather.nr_batch = 0
+    if pages:
+        f.machine.lru_drain_unmapping(f.by.cpu)
     for page in pages:
         f.machine.memory.put_mapping(page)
 

@@ -17,6 +17,7 @@ from tlbcore.reference.steps_pte import can_change_pte_writable
 if TYPE_CHECKING:
     from tlbcore.reference.control import Handler
     from tlbcore.reference.frame import Frame, Plain
+    from tlbcore.reference.pages import File
 
 # --- fault ----------------------------------------------------------------------------------------------------------
 
@@ -40,6 +41,25 @@ def _pte_alloc(f: Frame, _step: Plain) -> None:
     f.read(f.addr)
 
 
+def _drain_before_copy(f: Frame) -> None:
+    """The CPU's batch is emptied when its reference could be the one that is too many (`wp_can_reuse_anon_folio()`)."""
+    page = f.page
+    if f.args.get("kind") is None or not f.pte.present or page is None or f.machine.constants.cow_reuse != "exclusive":
+        return
+    may_be_own = page.kind == "anon" and not page.ksm and not page.exclusive and page.lru_cpu == f.by.cpu
+    if may_be_own and page.mapcount + (page.swap_slot is not None) <= 2:
+        f.machine.memory.lru_drain(f.by.cpu)
+
+
+def _cached(f: Frame, file: File, number: int) -> Page:
+    """A page of the page cache; what is new of shared memory waits for the LRU."""
+    is_new = file.shmem and number not in file.pages
+    page = f.machine.memory.cached(file, number)
+    if is_new:
+        f.machine.lru_add(f.by.cpu, page)
+    return page
+
+
 def _do_huge_pmd_anonymous_page(f: Frame, _step: Plain) -> None:
     vma, memory = f.the_vma, f.machine.memory
     flags = vma.page_prot | p.PSE | p.A
@@ -53,9 +73,11 @@ def _do_huge_pmd_anonymous_page(f: Frame, _step: Plain) -> None:
         flags |= p.W
     f.write(Pte("present", flags, page.pfn).mkdirty(), addr=f.pmd_start, level=1)
     memory.add_rmap(page, f.mm.id, f.pmd_start)
+    memory.lru_drain(f.by.cpu)
 
 
 def _alloc_anon_page(f: Frame, _step: Plain) -> None:
+    _drain_before_copy(f)
     f.new_page = f.machine.memory.alloc("anon")
     f.machine.memory.get(f.new_page)
     f.mm.vmas.prepare_anon_vma(f.the_vma)
@@ -70,7 +92,7 @@ def _find_get_page(f: Frame, _step: Plain) -> None:
     if vma.file is None:
         msg = "find_get_page needs a VMA with a file"
         raise ModelError(msg)
-    f.page = memory.cached(memory.files[vma.file], vma.index_of(f.addr))
+    f.page = _cached(f, memory.files[vma.file], vma.index_of(f.addr))
 
 
 def _set_pte_anon(f: Frame, _step: Plain) -> None:
@@ -78,16 +100,22 @@ def _set_pte_anon(f: Frame, _step: Plain) -> None:
     pte = Pte("present", vma.page_prot | p.A | p.SD, page.pfn)
     f.write(pte.mkdirty().add(p.W) if vma.has(v.VM_WRITE) else pte)
     f.machine.memory.add_rmap(page, f.mm.id, f.addr)
+    f.machine.lru_add(f.by.cpu, page)
 
 
 def _set_pte_zero(f: Frame, _step: Plain) -> None:
     f.write(Pte("present", f.the_vma.page_prot & ~p.W | p.SPECIAL, ZERO_PFN))
 
 
+def _keeps_dirty(f: Frame, page: Page) -> bool:
+    """Whether an entry that maps a page to be read is dirty as the page is (`set_pte_range()`)."""
+    return f.machine.constants.read_fault_keeps_dirty and page.dirty and bool(f.the_vma.page_prot & p.W)
+
+
 def _set_pte_file(f: Frame, step: Plain) -> None:
     write = step.get("write", False)
     flags = f.the_vma.page_prot | p.A | (p.W if write else 0)
-    _map(f, f.the_page, flags, dirty=write)
+    _map(f, f.the_page, flags, dirty=write or _keeps_dirty(f, f.the_page))
 
 
 def _map_around(f: Frame, _step: Plain) -> None:
@@ -105,10 +133,14 @@ def _map_around(f: Frame, _step: Plain) -> None:
         addr = f.addr + ((offset - pte_off) << PAGE_SHIFT)
         number = vma.index_of(addr)
         if file.is_resident(number) and f.mm.page_table.get(addr)[0].kind == "none":
-            _map(f, memory.cached(file, number), vma.page_prot | p.A, addr=addr)
+            page = _cached(f, file, number)
+            _map(f, page, vma.page_prot | p.A, addr=addr, dirty=_keeps_dirty(f, page))
 
 
 def _wp_page_reuse(f: Frame, _step: Plain) -> None:
+    _drain_before_copy(f)
+    if f.page is not None:
+        f.page.exclusive = f.page.kind == "anon"
     f.new_pte = f.mm.page_table.get(f.addr)[0].add(p.W | p.A).mkdirty()
     f.write(f.new_pte)
 
@@ -125,13 +157,14 @@ def _swap_in(f: Frame, _step: Plain) -> None:
     if page is None:
         page = memory.alloc("anon")
         memory.add_to_swap_cache(page, slot)
+        f.machine.lru_add(f.by.cpu, page)
     f.page = page
     f.mm.vmas.prepare_anon_vma(f.the_vma)
 
 
 def _set_pte_swap_in(f: Frame, _step: Plain) -> None:
     vma, page, memory, slot = f.the_vma, f.the_page, f.machine.memory, f.pte.slot
-    exclusive = memory.swap[slot] == 1 and page.mapcount == 0
+    page.exclusive = exclusive = memory.swap[slot] == 1 and page.mapcount == 0
     flags = vma.page_prot | p.A | (f.pte.flags & (p.SD | p.UFFD))
     mkwrite = _is_write(f) or f.machine.constants.swap_in_mkwrite == "exclusive"
     if exclusive and mkwrite and vma.has(v.VM_WRITE) and not f.pte.has(p.UFFD):
@@ -184,7 +217,7 @@ def _dup_vma(f: Frame, _step: Plain) -> None:
     anon_vma = None if wiped or f.the_vma.anon_vma is None else v.AnonVma(cloned=True)
     f.child_vma = replace(f.the_vma, anon_vma=anon_vma)
     assert f.child is not None
-    f.child.vmas.insert(f.child_vma)
+    f.child.vmas.insert_forked(f.child_vma)
 
 
 def _pte_alloc_child(f: Frame, _step: Plain) -> None:
@@ -196,6 +229,7 @@ def _page_dup_rmap(f: Frame, _step: Plain) -> None:
     assert f.child is not None
     f.machine.memory.get(f.the_page)
     f.machine.memory.add_rmap(f.the_page, f.child.id, f.addr)
+    f.the_page.exclusive = False
 
 
 def _child_value(f: Frame) -> Pte:
@@ -233,6 +267,7 @@ def _old_vma(f: Frame) -> v.Vma:
 def _vma_expand(f: Frame, _step: Plain) -> None:
     vma = _old_vma(f)
     vma.end = f.args["old"] + f.args["new_len"]
+    vma.be_born()
     f.vma = f.mm.vmas.merge(vma, either_way=f.machine.constants.anon_vma_merges_either_way)
 
 

@@ -43,6 +43,8 @@ def _vms_gather_munmap_vmas(f: Frame, _step: Plain) -> None:
     for vma in f.detached:
         tree.remove(vma)
     before = [vma.end for vma in tree if vma.end <= start]
+    if f.detached:
+        f.machine.lru_drain_unmapping(f.by.cpu)
     after = tree.find(end - 1)
     f.floor = before[-1] if before else 0
     f.ceiling = 0 if after is None else after.start
@@ -97,7 +99,7 @@ def can_change_pte_writable(f: Frame, pte: Pte) -> bool:
     if vma.has(v.VM_SHARED):
         return pte.has(p.D)
     page = f.machine.page_of(pte)
-    return page is not None and page.kind == "anon" and page.mapcount == 1 and not page.ksm
+    return page is not None and page.exclusive and page.mapcount == 1 and not page.ksm
 
 
 def _dirty_accountable(f: Frame, pte: Pte) -> bool:
@@ -181,7 +183,7 @@ def _isolate_folio(f: Frame, _step: Plain) -> None:
     page = f.page
     if page is None or page.is_zero or page in f.page_list:
         return
-    if page.mapcount != 1:
+    if page.mapcount != 1 or page.lru_cpu is not None:
         return
     f.machine.add_to_page_list(f, page)
 
@@ -230,7 +232,7 @@ def _migrate_copy(f: Frame, _step: Plain) -> None:
     """The new page takes the old one's place everywhere but in the entries."""
     old, memory = f.the_page, f.machine.memory
     new = memory.alloc(old.kind, order=old.order, file=old.file, index=old.index)
-    new.dirty, new.lazyfree, new.ksm = old.dirty, old.lazyfree, old.ksm
+    new.dirty, new.lazyfree, new.ksm, new.exclusive = old.dirty, old.lazyfree, old.ksm, old.exclusive
     if old.swap_slot is not None:
         slot, old.swap_slot = old.swap_slot, None
         old.refcount -= 1

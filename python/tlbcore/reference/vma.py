@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from dataclasses import dataclass, field, replace
+from itertools import count
 from typing import TYPE_CHECKING
 
 from tlbcore.reference import pte as p
@@ -26,6 +27,8 @@ VM_HUGEPAGE = 0x20000000
 VM_NOHUGEPAGE = 0x40000000
 VM_MERGEABLE = 0x80000000
 VM_ACCESS = VM_READ | VM_WRITE | VM_EXEC
+_births = count(1)
+_END_OF_TIME = 1 << 64
 
 
 @dataclass(eq=False)
@@ -48,8 +51,15 @@ class Vma:
     anon_vma: AnonVma | None = None
     defer_gen: int = 0
     shmem: bool = False
-    #: Which area of its mm it was, counted as they came in.
-    born: int = field(default=0, compare=False)
+    #: When it came into the tree of its anonymous memory, for the last time; only the order means something.
+    born_of_anon: int = 0
+    #: The same for that of its file: its first forebear's, and how late before the end of time it and its parent were forked.
+    born_of_file: tuple[int, int, int] = (0, 0, 0)
+
+    def be_born(self) -> None:
+        """Come into the trees behind those that begin with the same page: when made, and when an end changes."""
+        self.born_of_anon = next(_births)
+        self.born_of_file = (self.born_of_anon, 0, 0)
 
     def has(self, flag: int) -> bool:
         """Whether the flag is set."""
@@ -78,7 +88,6 @@ class VmaTree:
     """The VMAs of one mm, disjoint and sorted."""
 
     vmas: list[Vma] = field(default_factory=list)
-    nr_born: int = 0
 
     def __iter__(self) -> Iterator[Vma]:
         """By address."""
@@ -122,8 +131,17 @@ class VmaTree:
         """Put a VMA where nothing is mapped."""
         assert self.is_free(vma.start, vma.end)
         self.vmas.insert(bisect_right(self.vmas, vma.start, key=lambda other: other.start), vma)
-        vma.born = self.nr_born
-        self.nr_born += 1
+        vma.be_born()
+
+    def insert_forked(self, vma: Vma) -> None:
+        """Put the copy of a parent's VMA where nothing is mapped: in the tree of a file it comes right behind the parent's."""
+        first, parent, child = vma.born_of_file
+        self.insert(vma)
+        late = _END_OF_TIME - vma.born_of_anon
+        if not parent:
+            vma.born_of_file = (first, late, 0)
+        else:
+            vma.born_of_file = (first, parent, child or late)
 
     def remove(self, vma: Vma) -> None:
         """Take a VMA out."""
@@ -133,6 +151,8 @@ class VmaTree:
         """Cut `vma` at `addr`: it keeps the left part, the right part is returned."""
         right = replace(vma, start=addr, pgoff=vma.index_of(addr))
         vma.end = addr
+        right.be_born()
+        vma.be_born()
         self.vmas.insert(self.vmas.index(vma) + 1, right)
         return right
 
@@ -166,6 +186,7 @@ class VmaTree:
     def _join(self, left: Vma, right: Vma) -> Vma:
         self.vmas.remove(right)
         left.end = right.end
+        left.be_born()
         left.flags |= right.flags & VM_SOFTDIRTY
         left.anon_vma = left.anon_vma if left.anon_vma is not None else right.anon_vma
         left.defer_gen = max(left.defer_gen, right.defer_gen)

@@ -41,6 +41,7 @@ class Consolidated(MmuGather):
     delay_rmap: bool = False
     huge_mkwrite: bool = False
     madvise_per_vma: bool = True
+    ages_lru_only: bool = False
     sources: ClassVar[Mapping[str, str]] = {
         **MmuGather.sources,
         "skip_unless_demoted": "mm/mprotect.c:change_pte_range (RFC 03/20)",

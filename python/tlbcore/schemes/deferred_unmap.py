@@ -26,6 +26,7 @@ from tlbcore.steps import (
     page_dirty,
     page_in_swap_cache,
     page_lazyfree,
+    page_lru,
     page_mapped,
     page_remove_rmap,
     page_shared,
@@ -81,10 +82,13 @@ class DeferredUnmap(Scheme):
     madvise_per_vma: bool = False
     #: MADV_PAGEOUT makes young entries old first, and flushes them at the end of its gather (before v6.9).
     pageout_clears_young: bool = False
+    #: It passes over pages that are not on the LRU yet before that, not after it (in v6.0).
+    ages_lru_only: bool = True
     sources: ClassVar[Mapping[str, str]] = {
         "batch_migration": "commit 7e12beb8ca2a (v6.3)",
         "madvise_per_vma": "mm/madvise.c:madvise_pageout (v6.18.2)",
         "pageout_clears_young": "mm/madvise.c:madvise_cold_or_pageout_pte_range (v5.10.7): until v6.8",
+        "ages_lru_only": "commit 58d426a7ba92 (v6.0): PageLRU is looked at first",
     }
     where: ClassVar[str] = "try_to_unmap_one() for shrink_folio_list() and migrate_pages_batch() (mm/rmap.c)"
 
@@ -151,12 +155,14 @@ class DeferredUnmap(Scheme):
         age = [ptep_get_and_clear(), pte_mkold(), set_pte_at(), tlb_remove_tlb_entry()]
         age_huge = [pmdp_invalidate(), pte_mkold(), set_pmd_at(), tlb_remove_pmd_tlb_entry()]
         old = self.pageout_clears_young
+        is_young = young & ~zero_page & ~page_shared
+        is_young = is_young & page_lru if self.ages_lru_only else is_young
         walk = for_each_table(
             pte_offset_map_lock(),
             flush_tlb_batched_pending(),
             LazyMmu.section(
                 for_each_pte(
-                    [when(young & ~zero_page & ~page_shared, age)] if old else [],
+                    [when(is_young, age)] if old else [],
                     isolate_folio(),
                 ),
             ),

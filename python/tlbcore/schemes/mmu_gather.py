@@ -31,6 +31,7 @@ from tlbcore.steps import (
     mmap_write_lock,
     mprotect_fixup,
     page_dirty,
+    page_lru,
     page_remove_rmap,
     page_shared,
     pmd_lock,
@@ -101,12 +102,15 @@ class MmuGather(Scheme):
     huge_mkwrite: bool = True
     #: mprotect may make clean entries of exclusive anonymous pages writable, too (in v6.2).
     clean_mkwrite: bool = True
+    #: MADV_COLD passes over pages that are not on the LRU yet (in v6.0).
+    ages_lru_only: bool = True
     where: ClassVar[str] = "munmap, MADV_DONTNEED, exit; mprotect since Linux kernel commit 4a18419f71cd (in v5.19)"
     sources: ClassVar[Mapping[str, str]] = {
         "delay_rmap": "commit 5df397dec7c4 (v6.2)",
         "madvise_per_vma": "mm/madvise.c:madvise_batch_tlb_flush (v6.16): one gather for DONTNEED and FREE",
         "huge_mkwrite": "mm/huge_memory.c:can_change_pmd_writable (v6.2)",
-        "clean_mkwrite": "commit 7ea7e333842e (v6.2): allow clean exclusive anon pages to be writable",
+        "clean_mkwrite": "commit d84887739d5c (v6.2): allow clean exclusive anon pages to be writable",
+        "ages_lru_only": "commit 58d426a7ba92 (v6.0): PageLRU is looked at first",
     }
 
     # What a successor may do otherwise: how a gather opens and ends, what a table's walk begins with, what is recorded.
@@ -270,7 +274,9 @@ class MmuGather(Scheme):
         """`madvise_cold_or_pageout_pte_range()` for MADV_COLD: young entries grow old."""
         return self._madvise(
             when(
-                present & young & ~zero_page & ~page_shared,
+                present & young & ~zero_page & ~page_shared & page_lru
+                if self.ages_lru_only
+                else present & young & ~zero_page & ~page_shared,
                 ptep_get_and_clear(),
                 pte_mkold(),
                 set_pte_at(),

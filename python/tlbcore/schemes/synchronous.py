@@ -37,6 +37,7 @@ from tlbcore.steps import (
     mmap_write_lock,
     none,
     page_dup_rmap,
+    page_held,
     page_ksm,
     page_mapped,
     page_remove_rmap,
@@ -119,9 +120,12 @@ class Synchronous(Scheme):
     collapse_syncs_walkers: bool = True
     #: The table above pages of a file is taken out under mmap_lock.
     retracts_under_mmap_lock: bool = False
+    #: A write to the huge zero page gets a huge page, else the entry is split and one small page copied.
+    replaces_huge_zero_page: bool = True
     sources: ClassVar[Mapping[str, str]] = {
         "collapse_syncs_walkers": "commit 2ba99c5e0881 (v6.1)",
         "retracts_under_mmap_lock": "mm/khugepaged.c:retract_page_tables (v6.18.2): no mmap_lock since v6.6",
+        "replaces_huge_zero_page": "commit 1ced09e0331f (v6.13)",
     }
     where: ClassVar[str] = "page faults, fork, page_mkclean, collapse, KSM"
 
@@ -191,7 +195,7 @@ class Synchronous(Scheme):
 
     def _write_protected(self) -> Block:
         """`do_wp_page()`: in place if nobody else has the page, in swap neither, else a copy, with a flush of the one page."""
-        own = anon & ~page_shared & ~page_swap_shared & ~page_ksm & ~zero_page
+        own = anon & ~page_shared & ~page_swap_shared & ~page_held & ~page_ksm & ~zero_page
         return [
             when(
                 vma_shared,
@@ -212,6 +216,13 @@ class Synchronous(Scheme):
 
     def _huge_entry(self) -> Block:
         """`do_huge_pmd_wp_page()`: a huge page of one's own is written in place, else it is split first."""
+        split: Block = [under_pml(split_huge_pmd()), pte_alloc(), self._entry()]
+        if self.replaces_huge_zero_page:
+            otherwise: Block = [
+                when(zero_page, under_pml(pmdp_invalidate(), do_huge_pmd_anonymous_page()), otherwise=split)
+            ]
+        else:
+            otherwise = split
         return [
             when(
                 protnone,
@@ -222,7 +233,7 @@ class Synchronous(Scheme):
                         when(
                             anon & ~page_shared & ~zero_page,
                             under_pml(wp_page_reuse()),
-                            otherwise=[under_pml(split_huge_pmd()), pte_alloc(), self._entry()],
+                            otherwise=otherwise,
                         ),
                         otherwise=under_pml(ptep_set_access_flags()),
                     ),

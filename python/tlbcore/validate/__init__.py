@@ -7,6 +7,7 @@
 from tlbcore.validate.example import Example, Line
 from tlbcore.validate.explain import Cause, explain, merge
 from tlbcore.validate.folder import Failure, Row, Summary, find_recordings, validate_folder
+from tlbcore.validate.proofs import Shown, proofs
 from tlbcore.validate.rules import COLUMN_RULES, RULES, Rule
 from tlbcore.validate.scores import Validation, flush_text, validate
 from tlbcore.validate.undecided import KINDS, Undecided
@@ -21,6 +22,7 @@ __all__ = [
     "Line",
     "Row",
     "Rule",
+    "Shown",
     "Summary",
     "Undecided",
     "Validation",
@@ -28,6 +30,7 @@ __all__ = [
     "find_recordings",
     "flush_text",
     "merge",
+    "proofs",
     "validate",
     "validate_folder",
 ]

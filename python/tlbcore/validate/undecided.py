@@ -67,6 +67,14 @@ class Evidence:
 
 
 @dataclass(frozen=True)
+class Proof:
+    """What shows that a difference belongs to a class: rows of events and of flush records."""
+
+    events: tuple[int, ...] = ()
+    flushes: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
 class Kind:
     """A class of differences."""
 
@@ -74,7 +82,12 @@ class Kind:
     title: str
     #: The criterion, and why the events leave it open.
     how: str
-    holds: Callable[[Case, Evidence], bool]
+    #: The records that show it, if the criterion holds.
+    proof: Callable[[Case, Evidence], Proof | None]
+
+    def holds(self, case: Case, evidence: Evidence) -> bool:
+        """Whether the criterion holds."""
+        return self.proof(case, evidence) is not None
 
 
 def _flushed(case: Case) -> tuple[int, int] | None:
@@ -90,13 +103,13 @@ def _flushed(case: Case) -> tuple[int, int] | None:
     return int(flush["time_ns"][first]), int(flush["cpu"][first])
 
 
-def _request_order(case: Case, evidence: Evidence) -> bool:
+def _request_order(case: Case, evidence: Evidence) -> Proof | None:
     """Two requests of one address space that two CPUs sent before either can have executed its own."""
     missed, extra = case.missed, case.extra
     if len(missed) != 1 or len(extra) != 1 or not (missed[0][1] and extra[0][1]):
-        return False
+        return None
     if (missed[0][0] == FULL) == (extra[0][0] == FULL):
-        return False
+        return None
     time, flush = case.timeline, case.timeline.flush
     own = evidence.sent[flush["op_event"][evidence.sent] == case.row]
     others = evidence.sent[(time.flush_pid[evidence.sent] == case.pid) & (flush["op_event"][evidence.sent] != case.row)]
@@ -105,9 +118,11 @@ def _request_order(case: Case, evidence: Evidence) -> bool:
             (flush["cpu"][others] != flush["cpu"][one])
             & (np.abs(evidence.time[others] - evidence.time[one]) < evidence.executed_ns)
         ]
-        if any(_possible(flush, int(one), int(other)) for other in beside):
-            return True
-    return False
+        for other in beside:
+            if _possible(flush, int(one), int(other)):
+                requests = flush["request"][[one, other]]
+                return Proof(flushes=tuple(np.flatnonzero(np.isin(flush["request"], requests)).tolist()))
+    return None
 
 
 def _possible(flush: Mapping[str, Any], one: int, other: int) -> bool:
@@ -120,60 +135,66 @@ def _possible(flush: Mapping[str, Any], one: int, other: int) -> bool:
     return done in ([], [FULL])
 
 
-def _exec_arguments(case: Case, _evidence: Evidence) -> bool:
+def _exec_arguments(case: Case, _evidence: Evidence) -> Proof | None:
     """One ranged flush of the new stack, of another number of pages."""
     if case.kind != "exec" or len(case.missed) != 1 or len(case.extra) != 1:
-        return False
+        return None
     (recorded, told), (predicted, others) = case.missed[0], case.extra[0]
-    return recorded > 0 and predicted > 0 and told == others
+    is_stack = recorded > 0 and predicted > 0 and told == others
+    return Proof(flushes=tuple(case.flush_records.tolist())) if is_stack else None
 
 
-def _preempted(case: Case, _evidence: Evidence) -> bool:
+def _preempted(case: Case, _evidence: Evidence) -> Proof | None:
     """The caller lost its CPU in the call while runnable, so that its flush came before or after that."""
     time, (begin, end) = case.timeline, case.span
     if not case.sizes_agree:
-        return False
+        return None
     rows = time.switches[(time.time[time.switches] > begin) & (time.time[time.switches] <= end)]
     own = rows[time.task[rows] == time.task[case.row]]
-    return bool(np.any((time.args[2][own] == 1) | (time.args[1][own] == ord("R"))))
+    lost = own[(time.args[2][own] == 1) | (time.args[1][own] == ord("R"))]
+    return Proof(tuple(lost.tolist()), tuple(case.flush_records.tolist())) if len(lost) else None
 
 
-def _cpu_unseen(case: Case, evidence: Evidence) -> bool:
+def _cpu_unseen(case: Case, evidence: Evidence) -> Proof | None:
     """A CPU that was told last was then, or is since, with a task that is not recorded."""
     flushed = _flushed(case)
     if not case.sizes_agree or flushed is None:
-        return False
+        return None
     when, cpu = flushed
     told = evidence.sent_before(case, when)
     if told is None:
-        return False
+        return None
     time = case.timeline
     begin = int(evidence.time[told])
     for other in time.cpus_of(case.pid) - {cpu}:
         runs = time.runs_on(other)
         first = max(int(np.searchsorted(time.time[runs], begin, "right")) - 1, 0)
         last = int(np.searchsorted(time.time[runs], min(when, begin + evidence.obeyed_ns), "right"))
-        if np.any(time.args[0][runs[first:last]] >= len(time.tasks)):
-            return True
-    return False
+        foreign = runs[first:last][time.args[0][runs[first:last]] >= len(time.tasks)]
+        if len(foreign):
+            return Proof(tuple(foreign.tolist()), (told, *case.flush_records.tolist()))
+    return None
 
 
-def _ipi_arrival(case: Case, evidence: Evidence) -> bool:
+def _ipi_arrival(case: Case, evidence: Evidence) -> Proof | None:
     """A CPU left the address space about when the IPI of an earlier or of this request was on its way."""
     flushed = _flushed(case)
     if not case.sizes_agree or flushed is None:
-        return False
+        return None
     when, cpu = flushed
     time = case.timeline
     told = evidence.sent_before(case, when)
     starts = [when] if told is None else [int(evidence.time[told]), when]
     for other in time.cpus_of(case.pid) - {cpu}:
         runs = time.runs_on(other)
-        left = time.time[runs[(time.pid[runs] == case.pid) & (time.pid_in[runs] != case.pid)]]
+        left = runs[(time.pid[runs] == case.pid) & (time.pid_in[runs] != case.pid)]
         # The mask was read a moment before its sending was recorded.
-        if any(np.any((left > start - evidence.executed_ns) & (left < start + evidence.obeyed_ns)) for start in starts):
-            return True
-    return False
+        for start in starts:
+            when_left = time.time[left]
+            about = left[(when_left > start - evidence.executed_ns) & (when_left < start + evidence.obeyed_ns)]
+            if len(about):
+                return Proof(tuple(about.tolist()), tuple(case.flush_records.tolist()))
+    return None
 
 
 KINDS: Final[tuple[Kind, ...]] = (

@@ -1,7 +1,7 @@
 //! The comparison of lab entries as plain structures.
 
 use serde_json::{Map, Value, json};
-use tlbcore::replay::lab::{Cause, Columns, ComparedEntry, Exactness, LabValidation};
+use tlbcore::replay::lab::{Columns, ComparedEntry, Exactness, LabValidation, Reason};
 use tlbcore::trace::Recording;
 
 /// All of it; of the entries only those that differ.
@@ -36,11 +36,15 @@ fn entry(compared: &ComparedEntry, recording: &Recording) -> Value {
         "cpu": entry.cpu,
         "text": entry.text,
         "parallel": entry.parallel,
-        "cause": compared.cause.map(Cause::name),
+        "reasons": compared.reasons.iter().map(reason).collect::<Vec<_>>(),
         "columns": compared.differences.iter().map(|difference| difference.column).collect::<Vec<_>>(),
         "recorded": columns(&compared.recorded),
         "model": columns(&compared.model),
     })
+}
+
+fn reason(reason: &Reason) -> Value {
+    json!({ "cause": reason.cause.name(), "events": reason.events, "flushes": reason.flushes })
 }
 
 fn columns(columns: &Columns) -> Value {

@@ -25,6 +25,14 @@ pub struct Initiator {
     pub cpu: CpuId,
 }
 
+/// A place in the log of an [`Engine`].
+#[derive(Clone, Debug)]
+pub struct LogMark {
+    nr_requests: usize,
+    nr_events: usize,
+    counters: FlushCounters,
+}
+
 /// The flush engine of one machine.
 ///
 /// CPUs outside the machine, mms that were never made or are gone, and ranges that end before they start are bugs of
@@ -365,6 +373,18 @@ impl Engine {
         self.log.requests.clear();
         self.log.events.clear();
         self.log.counters = self.log.counters_taken;
+    }
+
+    /// Where the log is, for [`Self::discard_log_since`].
+    pub const fn log_mark(&self) -> LogMark {
+        LogMark { nr_requests: self.log.requests.len(), nr_events: self.log.events.len(), counters: self.log.counters }
+    }
+
+    /// As [`Self::discard_log`], of what came since a mark that was made after the last [`Self::take_log`].
+    pub fn discard_log_since(&mut self, mark: &LogMark) {
+        self.log.requests.truncate(mark.nr_requests);
+        self.log.events.truncate(mark.nr_events);
+        self.log.counters = mark.counters;
     }
 
     /// Switches the log of requests and tracepoints on (as at first) or off; counters go on either way.

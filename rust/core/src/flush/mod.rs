@@ -33,7 +33,7 @@ mod tests;
 pub use calls::FlushCall;
 pub use context::{INIT_MM, MmContext, MmId};
 pub use cpu_state::{CpuTlbState, TlbContext};
-pub use engine::{Engine, Initiator, TLB_FLUSH_ALL};
+pub use engine::{Engine, Initiator, LogMark, TLB_FLUSH_ALL};
 pub use in_progress::FlushInProgress;
 pub use log::{FlushCounters, FlushKind, FlushRequest, NO_REQUEST, TlbFlushEvent, TlbFlushReason};
 pub use logged_mask::LoggedMask;

@@ -105,10 +105,11 @@ impl FlushRules {
         }
     }
 
-    /// Whether the tracepoint fires for a CPU that is up to date already: it does in kernels with the lazy mask rule.
+    /// Whether the tracepoint fires for a CPU that finds nothing to do only when it compares generations: it does since the same
+    /// commit that lets old requests return before that.
     #[inline]
     pub(super) fn traces_up_to_date(&self) -> bool {
-        self.mm_cpumask_rule == MmCpumaskRule::Lazy
+        self.flush_skips_old_gen
     }
 
     /// Refuses rules with which the engine cannot run, on CPUs with or without PCIDs.

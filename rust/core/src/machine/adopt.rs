@@ -121,6 +121,7 @@ impl Machine {
             let pte = self.tables.get(table, table_index(addr, PTE_LEVEL));
             let Some(own) = Self::page_of(pte) else { continue };
             let page = *shared.get_or_insert(own);
+            self.pages.get_mut(page).into_iter().for_each(|page| page.exclusive = mms.len() == 1);
             if page != own {
                 self.pages.remove_rmap(own, Mapping { mm, addr });
                 self.pages.put_ref(own);
@@ -193,7 +194,7 @@ impl Machine {
                 Entry::Vacant(part) => {
                     let part = *part.insert(self.pages.alloc(old.kind, false)?);
                     if let Some(page) = self.pages.get_mut(part) {
-                        (page.dirty, page.anon_mm) = (old.dirty, old.anon_mm);
+                        (page.dirty, page.anon_mm, page.exclusive) = (old.dirty, old.anon_mm, old.exclusive);
                         page.lazyfree = old.lazyfree && !pte.dirty();
                     }
                     self.pages.add_rmap(part, mapping);

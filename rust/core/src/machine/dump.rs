@@ -94,6 +94,7 @@ impl Machine {
                 "next_asid": state.next_asid,
                 "is_lazy": state.is_lazy,
                 "ctxs": ctxs,
+                "lru_waiting": self.pages.nr_lru_waiting(CpuId(number)),
             })
         };
         (0..).zip(&self.cpus).map(dump).collect()
@@ -197,6 +198,8 @@ fn dump_page(pfn: u64, page: &Page) -> Value {
         "swap_slot": page.swap_slot,
         "lazyfree": page.lazyfree,
         "ksm": page.ksm,
+        "exclusive": page.exclusive,
+        "lru_cpu": page.lru_cpu.map(|cpu| cpu.0),
         "rmap": rmap,
         "file": page.place.map(|(file, _)| file.0),
         "index": page.place.map(|(_, index)| index),

@@ -86,6 +86,8 @@ pub(super) struct Args {
     pub mremap: MremapArgs,
     /// The file and its pages from..to, of operations on files.
     pub file: Option<(FileId, u64, u64)>,
+    /// Entries of copies of the file's pages stay (not `even_cows`).
+    pub spares_cows: bool,
     pub populate: bool,
     pub proactive: bool,
     /// The list of reclaim goes on after this operation.

@@ -17,6 +17,8 @@ pub struct GatherLimits {
     pub batch: u32,
     /// Batches that may be allocated (`MAX_GATHER_BATCH_COUNT`).
     pub batch_count: u32,
+    /// Places of the gather and of each batch that stay free.
+    pub spare: u32,
 }
 
 /// What a flush of the gather asks for.
@@ -47,6 +49,12 @@ pub struct MmuGather {
     start: u64,
     end: u64,
     pages: Vec<Pfn>,
+    /// Places taken in the bundle or batch that is filled, and which batch that is; 0 is the bundle.
+    nr_taken: u32,
+    nr_batch: u32,
+    /// Pages of a huge page that follow in a run whose places are taken, and whether they were the last ones.
+    run_left: u32,
+    is_run_last: bool,
     delayed: Vec<(Pfn, Mapping)>,
     tables: Vec<TableId>,
 }
@@ -68,6 +76,10 @@ impl MmuGather {
             start: 0,
             end: 0,
             pages: Vec::new(),
+            nr_taken: 0,
+            nr_batch: 0,
+            run_left: 0,
+            is_run_last: false,
             delayed: Vec::new(),
             tables: Vec::new(),
         };
@@ -147,25 +159,44 @@ impl MmuGather {
 
     /// Takes over a page's reference; tells whether that was the last place.
     pub fn queue_page(&mut self, pfn: Pfn) -> bool {
-        self.pages.push(pfn);
-        self.is_full()
+        self.queue_run(pfn, 1)
     }
 
-    /// `tlb_next_batch`: a batch that is full is followed by another unless there are too many, or, while rmaps are
-    /// delayed, unless it is the bundle (only the bundle and one batch are searched for delayed rmaps).
-    fn is_full(&self) -> bool {
+    /// The same for the first of `nr_pages` pages of one huge page in a row, which take two places together
+    /// (`__tlb_remove_folio_pages_size`), and for those that follow it: of them the last one tells.
+    pub fn queue_run(&mut self, pfn: Pfn, nr_pages: u32) -> bool {
+        self.pages.push(pfn);
+        if self.run_left > 0 {
+            self.run_left -= 1;
+        } else {
+            self.run_left = nr_pages.saturating_sub(1);
+            self.is_run_last = self.takes_last(if nr_pages > 1 { 2 } else { 1 });
+        }
+        self.run_left == 0 && self.is_run_last
+    }
+
+    /// Whether pages that follow the one queued last belong to its run.
+    pub const fn is_in_run(&self) -> bool {
+        self.run_left > 0
+    }
+
+    /// Takes places; `tlb_next_batch`: a batch that is full is followed by another unless there are too many, or, while rmaps
+    /// are delayed, unless it is the bundle (only the bundle and one batch are searched for delayed rmaps).
+    fn takes_last(&mut self, nr_places: u32) -> bool {
         if self.light {
             return true;
         }
-        let GatherLimits { bundle, batch, batch_count } = self.limits;
-        let nr_pages = self.pages.len() as u64;
-        let Some(in_batches) = nr_pages.checked_sub(u64::from(bundle)) else {
+        let GatherLimits { bundle, batch, batch_count, spare } = self.limits;
+        let size = if self.nr_batch == 0 { bundle } else { batch };
+        self.nr_taken += nr_places;
+        if self.nr_taken < size.saturating_sub(spare) {
             return false;
-        };
-        if in_batches >= u64::from(batch) * u64::from(batch_count) {
-            return true;
         }
-        self.delayed_rmap && in_batches > 0 && in_batches.is_multiple_of(u64::from(batch))
+        let has_next = self.nr_batch < batch_count && batch > spare && !(self.delayed_rmap && self.nr_batch > 0);
+        if has_next {
+            (self.nr_batch, self.nr_taken) = (self.nr_batch + 1, 0);
+        }
+        !has_next
     }
 
     /// Pages queued.
@@ -197,6 +228,7 @@ impl MmuGather {
 
     /// The queued pages, in order (`tlb_batch_pages_flush`).
     pub fn take_pages(&mut self) -> Vec<Pfn> {
+        (self.nr_taken, self.nr_batch) = (0, 0);
         std::mem::take(&mut self.pages)
     }
 
@@ -237,7 +269,7 @@ mod tests {
     use super::*;
     use crate::flush::MmId;
 
-    const LINUX: GatherLimits = GatherLimits { bundle: 8, batch: 510, batch_count: 19 };
+    const LINUX: GatherLimits = GatherLimits { bundle: 8, batch: 510, batch_count: 19, spare: 0 };
 
     fn range(start: u64, end: u64) -> VaRange {
         VaRange::new(VirtAddr(start), VirtAddr(end))
@@ -254,6 +286,23 @@ mod tests {
         assert_eq!(capacity(&mut gather), 9698);
         assert_eq!(gather.take_pages().len(), 9698);
         assert_eq!(capacity(&mut gather), 9698, "an emptied gather starts with its bundle");
+    }
+
+    #[test]
+    fn a_place_that_stays_free_costs_one_page_in_each_batch() {
+        let mut gather = MmuGather::new(GatherLimits { spare: 1, ..LINUX }, false, false);
+        assert_eq!(capacity(&mut gather), 7 + 19 * 509);
+    }
+
+    #[test]
+    fn a_run_of_a_huge_page_takes_two_places_and_is_not_cut() {
+        let mut gather = MmuGather::new(GatherLimits { bundle: 4, batch: 0, batch_count: 0, spare: 1 }, false, false);
+        let run = |gather: &mut MmuGather| (0..512).map(|n| gather.queue_run(Pfn(n), 512)).collect::<Vec<_>>();
+        assert!(run(&mut gather).iter().all(|is_last| !is_last));
+        assert!(!gather.is_in_run());
+        let second = run(&mut gather);
+        assert_eq!(second.iter().position(|is_last| *is_last), Some(511));
+        assert_eq!(gather.take_pages().len(), 1024);
     }
 
     #[test]

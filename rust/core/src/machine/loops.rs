@@ -9,7 +9,7 @@ use crate::program::{LoopKind, ProgramName, PteFilter};
 use super::Machine;
 use super::exclusion::maps;
 use super::frame::{Frame, Loop, Place, TableStop};
-use super::pages::head_of;
+use super::pages::{PageKind, head_of};
 use super::probes::Probe;
 use super::rmap::Mapping;
 use super::rmap_walk::RmapVisit;
@@ -232,7 +232,7 @@ fn next_pte(machine: &mut Machine, frame: &mut Frame, filter: PteFilter) -> Item
         let entries = &machine.tables.table(place.table)[first..];
         let fits = |pte: &Pte| match filter {
             PteFilter::Present => pte.is_present(),
-            PteFilter::NotNone => !pte.is_none(),
+            PteFilter::NotNone => !(pte.is_none() || frame.args.spares_cows && is_cow(machine, *pte)),
         };
         if let Some(nr_skipped) = entries.iter().take(nr_left as usize).position(fits) {
             let pte = entries[nr_skipped];
@@ -255,6 +255,14 @@ fn next_pte(machine: &mut Machine, frame: &mut Frame, filter: PteFilter) -> Item
     }
     frame.loops.pop();
     Item::End
+}
+
+/// Whether an entry is one of a copy: of anonymous memory, there or swapped out.
+fn is_cow(machine: &Machine, pte: Pte) -> bool {
+    if !pte.is_present() && !pte.is_migration() {
+        return true;
+    }
+    machine.pages.get(head_of(pte.pfn())).is_some_and(|page| page.kind == PageKind::Anon)
 }
 
 /// Whether a program's walk is `zap_pte_range`, which stops where `need_resched()` holds.

@@ -24,6 +24,7 @@ mod gather;
 mod hardware;
 mod locks;
 mod loops;
+mod lru;
 mod mm;
 mod operation;
 mod pages;

@@ -11,6 +11,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::addr::Pfn;
+use crate::cpumask::CpuId;
 use crate::error::{Error, Result};
 use crate::flush::MmId;
 
@@ -86,6 +87,10 @@ pub struct Page {
     pub lazyfree: bool,
     /// KSM merged it with others (`folio_test_ksm`): who writes gets a copy, however few map it.
     pub ksm: bool,
+    /// Anonymous, and not shared since it was made or written last (`PageAnonExclusive`).
+    pub exclusive: bool,
+    /// The CPU in whose batch it waits to be put on the LRU; none if it is there.
+    pub lru_cpu: Option<CpuId>,
     /// Its slot while it is swap cache.
     pub swap_slot: Option<u32>,
     /// References.
@@ -149,6 +154,8 @@ pub struct Pages {
     nr_freed: u64,
     /// Pages that another call than the one that runs has locked: their swap cache is not to be freed.
     locked: Vec<Pfn>,
+    /// By CPU: pages on their way to the LRU; [`ZERO_PFN`] for one that this machine has no record of any more.
+    lru_batches: Vec<Vec<Pfn>>,
 }
 
 /// Small frames leave out the numbers of the huge zero page.
@@ -174,6 +181,8 @@ impl Pages {
             dirty: false,
             lazyfree: false,
             ksm: false,
+            exclusive: kind == PageKind::Anon,
+            lru_cpu: None,
             swap_slot: None,
             refcount: 1,
             rmap: Rmap::Empty,
@@ -293,6 +302,12 @@ impl Pages {
 
     fn free(&mut self, pfn: Pfn) {
         self.nr_freed += 1;
+        // The batch keeps the frame until it is emptied; nothing else knows it any more.
+        if let Some(cpu) = self.get(pfn).and_then(|page| page.lru_cpu)
+            && let Some(waiting) = self.lru_batches[cpu.index()].iter_mut().find(|waiting| **waiting == pfn)
+        {
+            *waiting = ZERO_PFN;
+        }
         let (frames, index) = if pfn.0 >= FIRST_HUGE {
             (&mut self.huge, ((pfn.0 - FIRST_HUGE) / HUGE_PAGES) as usize)
         } else {
@@ -336,6 +351,40 @@ impl Pages {
         if let Some(page) = self.slot_mut(pfn) {
             page.rmap.remove(mapping);
         }
+    }
+
+    /// A page joins the batch of those that a CPU puts on the LRU together (mm/swap.c:`folio_add_lru`). One of `size` pages is
+    /// full.
+    pub fn lru_add(&mut self, cpu: CpuId, pfn: Pfn, size: u32) {
+        if size == 0 {
+            return;
+        }
+        if let Some(page) = self.slot_mut(pfn) {
+            page.lru_cpu = Some(cpu);
+        }
+        if self.lru_batches.len() <= cpu.index() {
+            self.lru_batches.resize(cpu.index() + 1, Vec::new());
+        }
+        let batch = &mut self.lru_batches[cpu.index()];
+        batch.push(pfn);
+        if batch.len() >= size as usize {
+            self.lru_drain(cpu);
+        }
+    }
+
+    /// All of a CPU's batch is put on the LRU.
+    pub fn lru_drain(&mut self, cpu: CpuId) {
+        let batch = self.lru_batches.get_mut(cpu.index()).map(std::mem::take).unwrap_or_default();
+        for pfn in batch {
+            if let Some(page) = self.slot_mut(pfn) {
+                page.lru_cpu = None;
+            }
+        }
+    }
+
+    /// How many pages wait in a CPU's batch.
+    pub fn nr_lru_waiting(&self, cpu: CpuId) -> usize {
+        self.lru_batches.get(cpu.index()).map_or(0, Vec::len)
     }
 
     /// The pages in use, by frame number.
@@ -449,10 +498,11 @@ impl Pages {
         let in_page_cache = std::mem::take(&mut from.in_page_cache);
         let swap_slot = from.swap_slot.take();
         let (kind, place, dirty, lazyfree, ksm) = (from.kind, from.place, from.dirty, from.lazyfree, from.ksm);
+        let exclusive = from.exclusive;
         let nr_moved = u32::from(in_page_cache) + u32::from(swap_slot.is_some());
         if let Some(to) = self.slot_mut(new) {
             (to.kind, to.place, to.dirty, to.lazyfree, to.ksm) = (kind, place, dirty, lazyfree, ksm);
-            (to.in_page_cache, to.swap_slot) = (in_page_cache, swap_slot);
+            (to.in_page_cache, to.swap_slot, to.exclusive) = (in_page_cache, swap_slot, exclusive);
             to.refcount += nr_moved;
         }
         if let (true, Some((file, index))) = (in_page_cache, place) {

@@ -4,7 +4,7 @@
 //! The areas stand in an interval tree by the page index of their first page: those of the file for its pages, for
 //! anonymous memory those of the address space that the page was made in and of what was forked from it since. The walk
 //! ends when nobody maps the page any more. Among areas with the same first index the tree has the order in which they
-//! came in; the order of address spaces stands for it here.
+//! came in ([`Birth`](super::vma::Birth)).
 
 use crate::addr::{PAGE_SIZE, Pfn, VaRange, VirtAddr};
 use crate::flush::MmId;
@@ -32,14 +32,24 @@ fn until_unmapped(areas: Vec<(u64, RmapVisit)>) -> Vec<RmapVisit> {
     areas.into_iter().take(nr_visited).map(|(_, visit)| visit).collect()
 }
 
+/// Where an area stands among those that begin with the same page, in the tree of anonymous memory or of its file.
+const fn place_in_tree(vma: &Vma, is_anon: bool) -> (u64, u64, u64) {
+    if is_anon { (vma.born.of_anon, 0, 0) } else { vma.born.of_file }
+}
+
 impl Machine {
     /// The mappings of a page in the order in which a walk meets them.
     pub(super) fn mappings_by_index(&self, pfn: Pfn) -> Vec<Mapping> {
         let mut list = self.pages.get(pfn).map_or(Vec::new(), |page| page.rmap.as_slice().to_vec());
         if list.len() > 1 {
+            let is_anon = self.pages.get(pfn).is_some_and(|page| page.kind == PageKind::Anon);
             list.sort_by_cached_key(|mapping| {
-                let order = self.vma_at(mapping.mm, mapping.addr).map_or((u64::MAX, 0), |vma| (vma.pgoff, vma.born));
-                (order.0, mapping.mm, order.1, mapping.addr)
+                let vma = self.vma_at(mapping.mm, mapping.addr);
+                (
+                    vma.map_or((u64::MAX, (0, 0, 0)), |vma| (vma.pgoff, place_in_tree(vma, is_anon))),
+                    mapping.mm,
+                    mapping.addr,
+                )
             });
         }
         list
@@ -84,11 +94,11 @@ impl Machine {
                 let addr = VirtAddr(vma.start.0 + index.saturating_sub(vma.pgoff) * PAGE_SIZE);
                 let stands_here = |mapping: &Mapping| mapping.mm == id && vma.range().contains(mapping.addr);
                 let is_mapped = page.rmap.as_slice().iter().any(stands_here);
-                visits.push((vma.pgoff, id, vma.born, RmapVisit { mm: id, addr, is_mapped }));
+                visits.push((vma.pgoff, place_in_tree(vma, is_anon), RmapVisit { mm: id, addr, is_mapped }));
             }
         }
-        visits.sort_by_key(|(first, mm, born, visit)| (*first, *mm, *born, visit.addr));
-        visits.into_iter().map(|(first, _, _, visit)| (first, visit)).collect()
+        visits.sort_by_key(|(first, born, visit)| (*first, *born, visit.mm, visit.addr));
+        visits.into_iter().map(|(first, _, visit)| (first, visit)).collect()
     }
 
     /// The index of a mapped page's (first) page in the areas that map it, and one of those.

@@ -3,7 +3,7 @@
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE, PMD_SHIFT, PMD_SIZE, Pfn, VirtAddr};
 use crate::error::Result;
 use crate::flush::MmId;
-use crate::page_table::{PMD_LEVEL, PTE_LEVEL, Pte, table_index};
+use crate::page_table::{PMD_LEVEL, PTE_LEVEL, Prot, Pte, table_index};
 use crate::program::SwapInMkwrite;
 
 use super::Machine;
@@ -72,11 +72,14 @@ impl Machine {
         self.write_entry(frame, pte)?;
         self.pages.add_rmap(page, frame.mapping());
         frame.new_page = Some(page);
+        // A huge page does not wait, nor do those before it.
+        self.lru_add_drain(frame.by.cpu);
         Ok(())
     }
 
     /// A zeroed page with the reference of the mapping to come.
     pub(super) fn alloc_anon_page(&mut self, frame: &mut Frame) -> Result<()> {
+        self.drain_before_copy(frame);
         self.anon_vma_prepare(frame)?;
         frame.new_page = Some(self.pages.alloc(PageKind::Anon, false)?);
         Ok(())
@@ -87,7 +90,7 @@ impl Machine {
             return Err(frame.error("a VMA with a file", "anonymous memory"));
         };
         let index = frame.r.vma.index_of(frame.r.addr);
-        frame.page = Some(self.pages.find_get_page(file, index)?);
+        frame.page = Some(self.page_cache_page(frame.by.cpu, file, index)?);
         Ok(())
     }
 
@@ -105,6 +108,7 @@ impl Machine {
         }
         self.install(frame, pte)?;
         self.pages.add_rmap(page, frame.mapping());
+        self.lru_add(frame.by.cpu, page);
         Ok(())
     }
 
@@ -115,13 +119,21 @@ impl Machine {
 
     pub(super) fn set_pte_file(&mut self, frame: &mut Frame, write: bool) -> Result<()> {
         let page = frame.page()?;
-        let mut pte = Pte::new(page, self.page_prot(&frame.r.vma)).mk_young();
+        let mut pte = self.read_entry_of(page, self.page_prot(&frame.r.vma));
         if write {
             pte = pte.mk_write().mk_dirty().mk_soft_dirty();
         }
         self.install(frame, pte)?;
         self.pages.map(page, frame.mapping());
         Ok(())
+    }
+
+    /// The entry with which a page of the page cache is mapped to be read (mm/memory.c:`set_pte_range`).
+    fn read_entry_of(&self, page: Pfn, prot: Prot) -> Pte {
+        let pte = Pte::new(page, prot).mk_young();
+        let is_dirty = self.pages.get(page).is_some_and(|page| page.dirty);
+        let keeps = self.kernel.constants.read_fault_keeps_dirty && pte.write() && is_dirty;
+        if keeps { pte.mk_dirty().mk_soft_dirty() } else { pte }
     }
 
     /// mm/memory.c:`do_fault_around`: maps what the page cache has around the address, and its own page.
@@ -146,8 +158,8 @@ impl Machine {
             if !is_free || at != addr && !self.pages.is_resident(file, index) {
                 continue;
             }
-            let page = self.pages.find_get_page(file, index)?;
-            let pte = Pte::new(page, prot).mk_young();
+            let page = self.page_cache_page(frame.by.cpu, file, index)?;
+            let pte = self.read_entry_of(page, prot);
             self.note_lazy_mmu(frame.by, frame.r.mm, at, Pte::NONE, pte);
             self.tables.set(place.table, table_index(at, PTE_LEVEL), pte);
             self.pages.map(page, Mapping { mm: frame.r.mm, addr: at });
@@ -156,6 +168,10 @@ impl Machine {
     }
 
     pub(super) fn wp_page_reuse(&mut self, frame: &mut Frame) -> Result<()> {
+        self.drain_before_copy(frame);
+        if let Some(page) = frame.page.and_then(|pfn| self.pages.get_mut(pfn)) {
+            page.exclusive = page.kind == PageKind::Anon;
+        }
         self.change_entry(frame, |pte| pte.mk_write().mk_dirty().mk_young().mk_soft_dirty())
     }
 
@@ -187,6 +203,7 @@ impl Machine {
         if let (Some(root), Some(page)) = (root, self.pages.get_mut(page)) {
             page.anon_mm = Some(root);
         }
+        self.lru_add(frame.by.cpu, page);
         frame.page = Some(page);
         Ok(())
     }
@@ -199,6 +216,7 @@ impl Machine {
         };
         let is_unmapped = self.pages.get(page).is_some_and(|found| found.rmap.is_empty());
         let exclusive = self.pages.swap_count(slot) == 1 && is_unmapped;
+        self.with_page(frame, |page| page.exclusive = exclusive)?;
         let mut pte = Pte::new(page, self.page_prot(&frame.r.vma)).mk_young();
         let mkwrite = is_write(frame) || self.kernel.constants.swap_in_mkwrite == SwapInMkwrite::Exclusive;
         if exclusive && mkwrite && frame.r.vma.is_writable() && !entry.uffd_wp() {

@@ -35,7 +35,7 @@ impl Machine {
             self.nr_anon_vmas += 1;
             *anon_vma = AnonVma { id: self.nr_anon_vmas, cloned: true };
         }
-        self.mm_mut(child)?.vmas.insert(vma);
+        self.mm_mut(child)?.vmas.insert_forked(vma);
         Ok(())
     }
 
@@ -53,7 +53,7 @@ impl Machine {
     pub(super) fn page_dup_rmap(&mut self, frame: &mut Frame) -> Result<()> {
         let page = frame.page()?;
         self.pages.map(page, Self::child_mapping(frame)?);
-        Ok(())
+        self.with_page(frame, |page| page.exclusive = false)
     }
 
     /// Stores an entry of the child where the parent's stands.

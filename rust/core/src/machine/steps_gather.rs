@@ -1,14 +1,15 @@
 //! Steps on the mmu_gather, and the freeing of page tables (mm/mmu_gather.c, mm/memory.c).
 
-use crate::addr::{PMD_SIZE, VirtAddr};
+use crate::addr::{PAGE_SIZE, PMD_SIZE, Pfn, VirtAddr};
 use crate::error::Result;
 use crate::flush::TLB_FLUSH_ALL;
-use crate::page_table::FreedKind;
+use crate::page_table::{FreedKind, PTE_LEVEL, Pte, table_index};
 use crate::program::{LazyMmu, PendingTracking};
 
 use super::Machine;
 use super::frame::{After, Frame, Loop};
 use super::gather::{GatherLimits, MmuGather};
+use super::pages::{Pages, head_of};
 use super::probes::Probe;
 
 impl Machine {
@@ -18,6 +19,7 @@ impl Machine {
             bundle: constants.gather_bundle,
             batch: constants.gather_batch,
             batch_count: constants.gather_batch_count,
+            spare: u32::from(constants.gather_batches_folios),
         };
         frame.gather = Some(MmuGather::new(limits, fullmm, light));
         if light {
@@ -38,7 +40,8 @@ impl Machine {
         if self.pages.get(page).is_none() {
             return Ok(());
         }
-        if frame.gather()?.queue_page(page) {
+        let run = self.pages_in_a_row(frame, page);
+        if frame.gather()?.queue_run(page, run) {
             if matches!(frame.loops.last(), Some(Loop::Pte { .. })) {
                 frame.force_flush = true;
                 frame.break_pte = true;
@@ -48,6 +51,21 @@ impl Machine {
             }
         }
         Ok(())
+    }
+
+    /// How many entries from the current one on map pages of one huge page in a row (mm/internal.h:`folio_pte_batch`).
+    fn pages_in_a_row(&self, frame: &Frame, page: Pfn) -> u32 {
+        let Some(place) = frame.r.place.filter(|place| place.level == PTE_LEVEL) else { return 1 };
+        if !self.kernel.constants.gather_batches_folios || !Pages::is_huge(page) {
+            return 1;
+        }
+        let first = frame.r.pte.pfn().0;
+        let nr_left = (frame.r.table_range.end.0.saturating_sub(frame.r.addr.0) / PAGE_SIZE) as usize;
+        let entries =
+            self.tables.table(place.table)[table_index(frame.r.addr, PTE_LEVEL)..].iter().take(nr_left).skip(1);
+        let follows =
+            |(nr, pte): &(u64, &Pte)| pte.is_hw_present() && head_of(pte.pfn()) == page && pte.pfn().0 == first + nr;
+        1 + (1..).zip(entries).take_while(follows).count() as u32
     }
 
     pub(super) fn tlb_flush_mmu_tlbonly(&mut self, frame: &mut Frame) -> Result<()> {
@@ -88,6 +106,10 @@ impl Machine {
         self.counters.nr_table_frees += tables.len() as u64;
         for table in tables {
             self.tables.free_table(table);
+        }
+        if !pages.is_empty() {
+            // mm/swap_state.c:free_pages_and_swap_cache
+            self.lru_add_drain_unmapping(frame.by.cpu);
         }
         for page in pages {
             self.pages.put_ref_and_swap_cache(page);

@@ -44,7 +44,7 @@ impl Machine {
         };
         // mm/madvise.c: pages that others map too are theirs as well.
         let is_shared = page.rmap.len() != 1;
-        if is_shared || !self.can_reclaim(pfn) {
+        if is_shared || page.lru_cpu.is_some() || !self.can_reclaim(pfn) {
             return Ok(());
         }
         self.list_page(frame, pfn);

@@ -11,7 +11,6 @@ use crate::program::{LazyMmu, MkWriteRule, ProtSource};
 
 use super::Machine;
 use super::frame::Frame;
-use super::pages::PageKind;
 use super::probes::Probe;
 use super::vma::{VmFlags, Vma};
 
@@ -154,7 +153,7 @@ impl Machine {
         frame
             .page
             .and_then(|pfn| self.pages.get(pfn))
-            .is_some_and(|page| page.kind == PageKind::Anon && page.rmap.len() == 1 && !page.ksm)
+            .is_some_and(|page| page.exclusive && page.rmap.len() == 1 && !page.ksm)
     }
 
     /// 5.10's rule in change_pte_range: a dirty entry of a mapping whose dirty pages are accounted stays writable.

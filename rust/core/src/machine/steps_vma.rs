@@ -52,6 +52,9 @@ impl Machine {
         frame.detached.clear();
         frame.walks_detached = true;
         self.mm_mut(frame.r.mm)?.vmas.detach(range, &mut frame.detached);
+        if !frame.detached.is_empty() {
+            self.lru_add_drain_unmapping(frame.by.cpu);
+        }
         Ok(())
     }
 

@@ -6,6 +6,7 @@
 //! Not here: page tables, locks, the reverse map. Detaching an area touches no PTE.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bitflags::bitflags;
 
@@ -84,9 +85,40 @@ pub struct Vma {
     pub anon_vma: Option<AnonVma>,
     /// The generation that completes the deferred flushes of this area (consolidated schemes only).
     pub defer_gen: u64,
-    /// Which area of its mm it was, counted as they came in: walks of the reverse map meet the older of two areas that
-    /// begin with the same page first.
-    pub born: u64,
+    /// Its place among areas that begin with the same page, in walks of the reverse map.
+    pub born: Birth,
+}
+
+/// When an area came, for the last time, into the interval trees of the reverse map: at its making and at each change of
+/// its ends. Of areas that begin with the same page a walk meets first the one that came first; but fork puts the child's area
+/// of a file right behind the parent's (mm/interval_tree.c:`vma_interval_tree_insert_after`). Only the order means something.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct Birth {
+    /// In the tree of its anonymous memory.
+    pub of_anon: u64,
+    /// In that of its file: its first forebear's, and how late before the end of time it and its parent were forked.
+    pub of_file: (u64, u64, u64),
+}
+
+/// Counts births, of all machines: within one they only grow.
+static NR_BIRTHS: AtomicU64 = AtomicU64::new(1);
+
+impl Birth {
+    fn now() -> Self {
+        let at = NR_BIRTHS.fetch_add(1, Ordering::Relaxed);
+        Self { of_anon: at, of_file: (at, 0, 0) }
+    }
+
+    /// That of a child's area. More than two generations are not told apart.
+    fn forked(self) -> Self {
+        let at = NR_BIRTHS.fetch_add(1, Ordering::Relaxed);
+        let of_file = match self.of_file {
+            (first, 0, _) => (first, u64::MAX - at, 0),
+            (first, parent, 0) => (first, parent, u64::MAX - at),
+            deeper => deeper,
+        };
+        Self { of_anon: at, of_file }
+    }
 }
 
 impl Vma {
@@ -100,7 +132,7 @@ impl Vma {
             pgoff,
             anon_vma: None,
             defer_gen: 0,
-            born: 0,
+            born: Birth::default(),
         }
     }
 
@@ -166,7 +198,6 @@ impl Vma {
 #[derive(Clone, Debug, Default)]
 pub struct VmaTree {
     by_start: BTreeMap<VirtAddr, Vma>,
-    nr_born: u64,
 }
 
 impl VmaTree {
@@ -221,8 +252,13 @@ impl VmaTree {
     /// Inserts an area over free space.
     pub fn insert(&mut self, vma: Vma) {
         debug_assert!(self.is_free(vma.range()), "areas overlap at {}", vma.start);
-        self.by_start.insert(vma.start, Vma { born: self.nr_born, ..vma });
-        self.nr_born += 1;
+        self.by_start.insert(vma.start, Vma { born: Birth::now(), ..vma });
+    }
+
+    /// Inserts the copy of a parent's area over free space.
+    pub fn insert_forked(&mut self, vma: Vma) {
+        debug_assert!(self.is_free(vma.range()), "areas overlap at {}", vma.start);
+        self.by_start.insert(vma.start, Vma { born: vma.born.forked(), ..vma });
     }
 
     /// Replaces the area that starts where `vma` does; used to change flags and marks in place.
@@ -236,8 +272,8 @@ impl VmaTree {
         let Some(left) = self.lookup(addr).copied().filter(|vma| vma.start < addr) else {
             return;
         };
-        let right = Vma { start: addr, pgoff: left.index_of(addr), ..left };
-        self.by_start.insert(left.start, Vma { end: addr, ..left });
+        let right = Vma { start: addr, pgoff: left.index_of(addr), born: Birth::now(), ..left };
+        self.by_start.insert(left.start, Vma { end: addr, born: Birth::now(), ..left });
         self.by_start.insert(addr, right);
     }
 
@@ -292,7 +328,7 @@ impl VmaTree {
     pub fn expand_down(&mut self, start: VirtAddr, new_start: VirtAddr) -> Option<Vma> {
         let old = self.by_start.remove(&start)?;
         let pages = (start.0 - new_start.0) >> PAGE_SHIFT;
-        let vma = Vma { start: new_start, pgoff: old.pgoff.saturating_sub(pages), ..old };
+        let vma = Vma { start: new_start, pgoff: old.pgoff.saturating_sub(pages), born: Birth::now(), ..old };
         self.by_start.insert(new_start, vma);
         Some(vma)
     }
@@ -301,6 +337,7 @@ impl VmaTree {
     pub fn expand_up(&mut self, start: VirtAddr, new_end: VirtAddr) -> Option<Vma> {
         let vma = self.by_start.get_mut(&start)?;
         vma.end = new_end;
+        vma.born = Birth::now();
         Some(*vma)
     }
 
@@ -322,6 +359,7 @@ impl VmaTree {
 fn join(left: &Vma, right: &Vma) -> Vma {
     Vma {
         end: right.end,
+        born: Birth::now(),
         flags: left.flags | right.flags,
         anon_vma: left.anon_vma.or(right.anon_vma),
         defer_gen: left.defer_gen.max(right.defer_gen),

@@ -66,8 +66,11 @@ named_enum! {
 named_enum! {
     /// When an anonymous page is written in place instead of copied.
     CowReuse {
-        /// When it is mapped once.
-        Mapcount = "mapcount",
+        /// When it is mapped once, and nobody else has a reference.
+        PageCount = "page_count",
+        /// When it was not shared since it was made or written last, or as above, with the CPU's own batch of pages on their
+        /// way to the LRU emptied first.
+        Exclusive = "exclusive",
     }
 }
 
@@ -203,6 +206,8 @@ constants! {
     gather_batch: u32,
     /// Batches that a gather may allocate.
     gather_batch_count: u32,
+    /// Pages of one huge page in a row take two places of a gather, and each of its batches keeps one free for that.
+    gather_batches_folios: bool,
     /// When a CPU's bit leaves `mm_cpumask`.
     mm_cpumask_rule: CpumaskRule,
     /// Which CPUs a flush spares.
@@ -229,6 +234,12 @@ constants! {
     swap_cluster_max: u32,
     /// When an anonymous page is written in place instead of copied.
     cow_reuse: CowReuse,
+    /// A fault that maps a page to be read makes the entry dirty if it may be written and the page is dirty.
+    read_fault_keeps_dirty: bool,
+    /// New pages that a CPU puts on the LRU together (0: each at once).
+    lru_add_batch: u32,
+    /// Calls that unmap empty the CPU's batch of such pages, and so does a gather that frees pages.
+    unmapping_drains_lru: bool,
     /// When a page that comes back from swap becomes writable, if it has no other user.
     swap_in_mkwrite: SwapInMkwrite,
     /// An area without anonymous pages takes in a neighbour with some, not only the other way round.

@@ -24,6 +24,7 @@ const MADV_REMOVE: u64 = 9;
 const MADV_COLLAPSE: u64 = 25;
 const MS_SYNC: u64 = 4;
 const ENOMEM: i64 = -12;
+const EFAULT: i64 = -14;
 const EINVAL: i64 = -22;
 const PROT_ALL: u64 = 7;
 /// The most that a call is believed to have faulted in, in bytes: 16 GiB.
@@ -207,7 +208,7 @@ impl Driver<'_> {
         if !moved && new_len > old_len {
             self.forget_range(mm, new.saturating_add(old_len), new.saturating_add(new_len))?;
         }
-        self.expect_done(&Operation::Mremap {
+        let operation = Operation::Mremap {
             task,
             old: event.a0,
             old_len,
@@ -216,7 +217,30 @@ impl Driver<'_> {
             fixed: moved,
             dontunmap: flags & MREMAP_DONTUNMAP != 0,
             new: if moved { new } else { 0 },
-        })
+        };
+        let reaches = self.machine.vma_at(mm, VirtAddr(event.a0)).map_or(u64::MAX, |vma| vma.end.0);
+        if moved && old_len == new_len && reaches < event.a0.saturating_add(old_len) {
+            return self.move_areas(mm, &operation);
+        }
+        self.expect_done(&operation)
+    }
+
+    /// A move of several areas: since v6.17 one after the other (mm/mremap.c:`remap_move`).
+    fn move_areas(&mut self, mm: MmId, operation: &Operation) -> Result<()> {
+        let Operation::Mremap { old, old_len, new, .. } = *operation else { return Ok(()) };
+        let end = old.saturating_add(old_len);
+        let mut at = old;
+        while let Some(vma) = self.machine.next_vma(mm, VirtAddr(at)).copied().filter(|vma| vma.start.0 < end) {
+            let start = vma.start.0.max(at);
+            let len = vma.end.0.min(end) - start;
+            let mut part = operation.clone();
+            if let Operation::Mremap { old: from, old_len, new_len, new: to, .. } = &mut part {
+                (*from, *old_len, *new_len, *to) = (start, len, len, new + (start - old));
+            }
+            self.expect_done(&part)?;
+            at = start + len;
+        }
+        Ok(())
     }
 
     /// The recording tells where the heap is; the machine's own brk is not used.
@@ -248,8 +272,10 @@ impl Driver<'_> {
     }
 
     fn madvise(&mut self, event: &Event) -> Result<()> {
-        // What the kernel refuses at some area (EINVAL) is done up to there.
-        if ![0, ENOMEM, EINVAL].contains(&event.ret) || event.a1 == 0 {
+        // What the kernel refuses at some area (EINVAL) is done up to there, and so are faults up to one that ends in a signal.
+        let populates = matches!(advice(event.a2), Some(Advice::PopulateRead | Advice::PopulateWrite));
+        let is_done = [0, ENOMEM, EINVAL].contains(&event.ret) || populates && event.ret == EFAULT;
+        if !is_done || event.a1 == 0 {
             return Ok(());
         }
         if event.a2 == MADV_COLLAPSE {
@@ -295,12 +321,8 @@ impl Driver<'_> {
             at = vma.end.0;
             // Mapped to be read is enough where it might be written (`vma_is_shared_maywrite`); if not, the call says EACCES.
             let Some(file) = vma.file.filter(|_| vma.is_shared()) else { break };
-            let nr_pages = Some((vma.end.0.min(end) - start.0) / PAGE_SIZE);
-            let from_page = vma.index_of(start);
-            if self.punches_after_writeback() {
-                self.run(&Operation::Fsync { task, file: file.0, from_page, nr_pages })?;
-            }
-            self.run(&Operation::Truncate { task, file: file.0, from_page, nr_pages })?;
+            let nr_pages = (vma.end.0.min(end) - start.0) / PAGE_SIZE;
+            self.punch(task, file, vma.index_of(start), nr_pages)?;
         }
         Ok(())
     }

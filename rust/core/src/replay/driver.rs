@@ -19,7 +19,7 @@ use super::reclaimed::ReclaimRun;
 use super::tasks::Tasks;
 use super::traced::Traced;
 use crate::error::{Error, Result};
-use crate::flush::{FlushRequest, MmId, TlbFlushEvent};
+use crate::flush::{FlushRequest, LogMark, MmId, TlbFlushEvent};
 use crate::machine::{Counters, FileId, Machine, MachineConfig, Operation, Outcome, Probe};
 use crate::program::CompiledKernel;
 use crate::trace::{Event, EventKind, Recording};
@@ -260,6 +260,8 @@ pub(super) struct Driver<'a> {
     traced: Option<Vec<Traced>>,
     /// Operations of a call are collected here instead of being done.
     pub(super) collected: Option<Vec<Operation>>,
+    /// In a step that is led by its records nothing is booked before its end: what is to be forgotten came since here.
+    pub(super) led_since: Option<LogMark>,
     pub(super) parallel_outcomes: Vec<ParallelOutcome>,
 }
 
@@ -316,6 +318,7 @@ impl<'a> Driver<'a> {
             nr_events: 0,
             traced: None,
             collected: None,
+            led_since: None,
             parallel_outcomes: Vec::new(),
         })
     }
@@ -547,7 +550,10 @@ impl<'a> Driver<'a> {
 
     /// Forgets what the machine did since the last time: it was not done in the recording.
     pub(super) fn discard_log(&mut self) {
-        self.machine.engine_mut().discard_log();
+        match &self.led_since {
+            Some(mark) => self.machine.engine_mut().discard_log_since(mark),
+            None => self.machine.engine_mut().discard_log(),
+        }
         self.machine.take_probes();
     }
 
@@ -562,6 +568,10 @@ impl<'a> Driver<'a> {
     }
 
     fn book_but(&mut self, is_seen: impl Fn(&Probe) -> bool) {
+        if self.led_since.is_some() {
+            self.led_since = Some(self.machine.engine().log_mark());
+            return;
+        }
         let (row, task) = self.cause;
         if self.traced.is_none() && self.machine.engine_mut().is_log_empty() {
             return;

@@ -58,6 +58,8 @@ struct Due {
     operation: Operation,
     /// The kernel does it by itself, in kernel mode: no record of its faults.
     by_kernel: bool,
+    /// What it flushes belongs to no operation of the recording.
+    is_nobodys: bool,
 }
 
 /// What a task of the recording has to do.
@@ -90,6 +92,8 @@ pub(super) struct Interleaving {
     pub(super) is_alone: bool,
     /// Operations of the machine that the kernel did by itself.
     by_kernel: FxHashSet<u32>,
+    /// Those whose flushes belong to no operation of the recording.
+    pub(super) nobodys: FxHashSet<u32>,
     /// Forks that are done: row, the machine's new task.
     forked: Vec<(usize, u32)>,
 }
@@ -102,20 +106,29 @@ impl Interleaving {
 
     /// Gives a task an operation to do after what it has to do already.
     pub(super) fn push(&mut self, task: u32, row: usize, operation: Operation) {
-        self.actors.entry(task).or_default().queue.push_back(Due { row, operation, by_kernel: false });
+        let due = Due { row, operation, by_kernel: false, is_nobodys: false };
+        self.actors.entry(task).or_default().queue.push_back(due);
     }
 
     /// Gives a task operations to do before what it has to do already.
     pub(super) fn push_first(&mut self, task: u32, row: usize, operations: Vec<Operation>) {
         let queue = &mut self.actors.entry(task).or_default().queue;
-        let due = operations.into_iter().map(|operation| Due { row, operation, by_kernel: false });
+        let due = operations.into_iter().map(|operation| Due { row, operation, by_kernel: false, is_nobodys: false });
         due.rev().for_each(|due| queue.push_front(due));
     }
 
-    /// Gives a task something that the kernel does by itself: before, or after, what it has to do already.
-    pub(super) fn push_by_kernel(&mut self, task: u32, row: usize, operation: Operation, is_first: bool) {
+    /// Gives a task something that the kernel does by itself at a row: before, or after, what it has to do already. What it
+    /// flushes belongs to `cause`, or to nobody.
+    pub(super) fn push_by_kernel(
+        &mut self,
+        task: u32,
+        (row, cause): (usize, Option<usize>),
+        operation: Operation,
+        is_first: bool,
+    ) {
         let queue = &mut self.actors.entry(task).or_default().queue;
-        let due = Due { row, operation, by_kernel: true };
+        let row = cause.unwrap_or(row);
+        let due = Due { row, operation, by_kernel: true, is_nobodys: cause.is_none() };
         if is_first { queue.push_front(due) } else { queue.push_back(due) }
     }
 
@@ -314,13 +327,19 @@ impl Interleaving {
     fn step(&mut self, machine: &mut Machine, task: u32) -> Result<Turn> {
         let actor = self.actors.entry(task).or_default();
         if actor.doing.is_none() {
-            let Some(Due { row, operation, by_kernel }) = actor.queue.pop_front() else { return Ok(Turn::Idle) };
+            let Some(Due { row, operation, by_kernel, is_nobodys }) = actor.queue.pop_front() else {
+                return Ok(Turn::Idle);
+            };
             let of_machine = operation.task().unwrap_or_default();
             if !machine.runs(of_machine) {
                 bring_back(machine, of_machine)?;
             }
             let call = machine.begin(operation)?;
-            self.causes.insert(call.op(), (row, task));
+            if is_nobodys {
+                self.nobodys.insert(call.op());
+            } else {
+                self.causes.insert(call.op(), (row, task));
+            }
             if by_kernel {
                 self.by_kernel.insert(call.op());
             }

@@ -147,7 +147,42 @@ fn items(recording: &Recording, first: usize, last: usize) -> Vec<Item> {
         }
     }
     items.sort_by_key(|(time, rank, _)| (*time, *rank));
-    items.into_iter().map(|(_, _, item)| item).collect()
+    let mut items: Vec<Item> = items.into_iter().map(|(_, _, item)| item).collect();
+    switch_before_gather_ends(recording, &mut items);
+    items
+}
+
+/// The end of a gather and its request are two records of one step of the machine. What other CPUs switch to between them was
+/// before the request, so it goes before both.
+fn switch_before_gather_ends(recording: &Recording, items: &mut [Item]) {
+    let ends_gather = |item: &Item| {
+        let Item::Flush(row) = *item else { return None };
+        let flush = recording.flushes.get(row);
+        let ends = matches!(FlushKind::from_number(flush.kind), Some(FlushKind::Finish | FlushKind::FlushMmu));
+        ends.then_some((flush.task, flush.cpu))
+    };
+    for at in 0..items.len() {
+        let Some((task, cpu)) = ends_gather(&items[at]) else { continue };
+        let makes_request = |item: &Item| match *item {
+            Item::Flush(row) => {
+                let flush = recording.flushes.get(row);
+                (flush.task == task && flush.kind != FlushKind::Func.number())
+                    .then_some(flush.kind == FlushKind::MmRange.number())
+            }
+            Item::Event(row) | Item::Return(row) => (recording.events.task[row] == task).then_some(false),
+        };
+        let Some(to) = (at + 1..items.len()).find(|&to| makes_request(&items[to]).is_some()) else { continue };
+        if makes_request(&items[to]) != Some(true) {
+            continue;
+        }
+        // A stable partition: switches of other CPUs, then the rest in its order.
+        items[at..to].sort_by_key(|item| match *item {
+            Item::Event(row) => {
+                recording.events.get(row).kind() != EventKind::Switch || recording.events.cpu[row] == cpu
+            }
+            _ => true,
+        });
+    }
 }
 
 /// How a flush record is come to.
@@ -230,10 +265,14 @@ impl Way<'_> {
 
     fn lead_to_event(&mut self, row: usize) -> Result<()> {
         let before = self.driver.machine.nr_ops();
+        self.driver.led_since = Some(self.driver.machine.engine().log_mark());
         self.driver.lead_to_event(&mut self.interleaving, row)?;
         // What was done at once belongs to the event too.
         let cause = (row, self.driver.recording.events.task[row]);
         for op in before..self.driver.machine.nr_ops() {
+            if self.interleaving.nobodys.contains(&op) {
+                continue;
+            }
             self.interleaving.causes.entry(op).or_insert(cause);
         }
         Ok(())
@@ -267,6 +306,7 @@ impl Driver<'_> {
         let booked = self.set_aside();
         let start = self.clone();
         self.machine.set_probing(true);
+        self.led_since = Some(self.machine.engine().log_mark());
         let interleaving = Interleaving::new(step.alone.is_some());
         let way = Way { driver: self.clone(), interleaving, late: Vec::new() };
         let found = Search::new(steps, step, &items, self.recording).run(way);
@@ -288,6 +328,7 @@ impl Driver<'_> {
         for task in interleaving.tasks() {
             interleaving.finish(&mut self.machine, task)?;
         }
+        self.led_since = None;
         self.put_back(booked);
         self.book_interleaved(&interleaving);
         self.cause = (last, self.recording.events.task[last]);
@@ -333,6 +374,10 @@ impl Driver<'_> {
                     return Ok(());
                 }
                 interleaving.push_first(event.task, row, operations);
+                if interleaving.is_alone {
+                    // Its request is led as any other; the next record of the task finds it done.
+                    return Ok(());
+                }
                 interleaving.until(&mut self.machine, event.task, Sign::Return(row)).map(|_| ())
             }
             EventKind::Switch => {

@@ -5,9 +5,10 @@ use super::lab::columns::in_region;
 use super::lab::runner::is_since;
 use super::reclaimed::ReclaimRun;
 use crate::addr::{PAGE_SIZE, VirtAddr};
+use crate::cpumask::CpuId;
 use crate::error::Result;
 use crate::flush::MmId;
-use crate::machine::{AccessKind, Operation, Outcome};
+use crate::machine::{AccessKind, FileId, Operation, Outcome};
 use crate::trace::{Event, EventKind};
 
 /// The most calls that one record of reclaim is believed to stand for.
@@ -34,6 +35,7 @@ impl Driver<'_> {
             EventKind::ReclaimPage => self.reclaim_page(row, event),
             EventKind::Mkfile => {
                 self.file_by_name(event.a0, Some(event.a1))?;
+                self.machine.lru_add_unseen(CpuId(event.cpu), event.a1);
                 Ok(())
             }
             EventKind::Fsync => {
@@ -44,11 +46,9 @@ impl Driver<'_> {
                 self.on_file(event, |task, file| Operation::Truncate { task, file, from_page, nr_pages: None })
             }
             EventKind::Fpunch => {
-                let (from_page, nr_pages) = (event.a1, Some(event.a2));
-                if self.punches_after_writeback() {
-                    self.on_file(event, |task, file| Operation::Fsync { task, file, from_page, nr_pages })?;
-                }
-                self.on_file(event, |task, file| Operation::Truncate { task, file, from_page, nr_pages })
+                let file = self.file_by_name(event.a0, None)?;
+                let Some(task) = self.ensure_running(event.task, event.cpu)? else { return Ok(()) };
+                self.punch(task, file, event.a1, event.a2)
             }
             EventKind::ClearRefs => {
                 if let Some(task) = self.ensure_running(event.task, event.cpu)? {
@@ -58,6 +58,22 @@ impl Driver<'_> {
             }
             _ => Ok(()), // modes, waits, Creclaim: switches and ReclaimPage events say what came of them
         }
+    }
+
+    /// A hole in a file. In the lab's ext4 (fs/ext4/inode.c: `ext4_punch_hole`) it ends with the page in which the file ends, and
+    /// there is none behind that.
+    pub(super) fn punch(&mut self, task: u32, file: FileId, from_page: u64, nr_pages: u64) -> Result<()> {
+        let file_info = self.machine.pages().file(file);
+        let end_of_file = file_info.filter(|found| self.is_lab && !found.shmem).and_then(|found| found.nr_pages);
+        if self.punches_after_writeback() {
+            self.expect_done(&Operation::Fsync { task, file: file.0, from_page, nr_pages: Some(nr_pages) })?;
+        }
+        let nr_pages = match end_of_file {
+            Some(size) if from_page >= size => return Ok(()),
+            Some(size) => nr_pages.min(size + 1 - from_page),
+            None => nr_pages,
+        };
+        self.expect_done(&Operation::Truncate { task, file: file.0, from_page, nr_pages: Some(nr_pages) })
     }
 
     /// Whether ext4, which the lab uses, writes the dirty pages of a hole back before it punches it (fs/ext4/inode.c:
@@ -106,8 +122,11 @@ impl Driver<'_> {
         }
         let addr = VirtAddr(event.a0 & !(PAGE_SIZE - 1));
         let mapped = |mm: &MmId| self.machine.leaf(*mm, addr).is_some();
-        let known =
-            if self.is_lab { self.lab_mm(event.a1) } else { self.machine.live_mms().map(|(mm, _)| mm).find(mapped) };
+        let known = if self.is_lab {
+            self.lab_mm(event.a1, event.time_ns)
+        } else {
+            self.machine.live_mms().map(|(mm, _)| mm).find(mapped)
+        };
         let Some(mm) = known else { return Ok(()) };
         let run = ReclaimRun {
             row,

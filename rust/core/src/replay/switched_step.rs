@@ -15,6 +15,9 @@ use crate::machine::Operation;
 use crate::trace::kinds::{SHARES_MM, THREAD};
 use crate::trace::{Event, EventKind, Recording};
 
+/// include/uapi/asm-generic/mman-common.h: `MADV_PAGEOUT`
+const MADV_PAGEOUT: u64 = 21;
+
 /// Entries that ran alone while a CPU switched: first row and what is replayed as one.
 pub(super) fn switched_entries<'r>(
     recording: &'r Recording,
@@ -25,9 +28,14 @@ pub(super) fn switched_entries<'r>(
     alone.filter_map(|(index, entry)| {
         let last = end_of(recording, entry)?;
         let kinds = || (entry.row..=last).map(|row| recording.events.get(row).kind());
-        // What reclaim takes is told page by page, and the end of a task is not led.
-        let is_led = kinds().any(|kind| kind == EventKind::Switch)
-            && !kinds().any(|kind| matches!(kind, EventKind::ReclaimPage | EventKind::Exit));
+        let pages_out = |row: usize| {
+            let event = recording.events.get(row);
+            event.task == entry.task && event.kind() == EventKind::Madvise && event.a2 == MADV_PAGEOUT
+        };
+        // What reclaim takes is told page by page, unless advice chose it; and the end of a task is not led.
+        let reclaims = !(entry.row..=last).any(pages_out) && kinds().any(|kind| kind == EventKind::ReclaimPage);
+        let is_led =
+            kinds().any(|kind| kind == EventKind::Switch) && !reclaims && !kinds().any(|kind| kind == EventKind::Exit);
         is_led.then_some((entry.row, Step { last, alone: Some(index) }))
     })
 }

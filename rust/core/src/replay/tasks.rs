@@ -140,6 +140,8 @@ impl Driver<'_> {
             TASK_OTHER => {
                 let foreign = self.foreign(event.cpu)?;
                 self.run(&Operation::Schedule { cpu, task: Some(foreign) })?;
+                // The pages that it makes fill the CPU's batch, nobody knows when.
+                self.machine.lru_add_drain(CpuId(event.cpu));
             }
             next => {
                 if self.ensure_running(next, event.cpu)?.is_none() {

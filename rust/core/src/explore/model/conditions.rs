@@ -87,6 +87,8 @@ impl Unroller<'_> {
             }
             Asked::VmaWritable => self.vma_write(at),
             Asked::ProtChanged if operation == ProgramName::Mprotect => self.prot_changed(at),
+            // The pages of a scenario were made long ago.
+            Asked::PageLru => Test::Const(true),
             // A scenario's munmap finds VMAs, its mremap moves.
             Asked::HaveVmas => Test::Const(!at.range.is_empty()),
             Asked::Moves => Test::Const(operation == ProgramName::Mremap),
@@ -104,6 +106,7 @@ impl Unroller<'_> {
             // fetches, mremap's other ways, populating.
             Asked::PageLazyfree
             | Asked::PageKsm
+            | Asked::PageHeld
             | Asked::MmTlbFlushPending
             | Asked::ProtChanged
             | Asked::UffdWp

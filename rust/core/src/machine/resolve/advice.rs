@@ -37,7 +37,7 @@ impl Machine {
 
     /// Runs a program on a range, up to the first area that the advice does not suit.
     fn madvise_run(
-        &self,
+        &mut self,
         program: ProgramName,
         by: Initiator,
         mm: MmId,
@@ -53,6 +53,12 @@ impl Machine {
         let bad = vmas.overlapping(range).find(|vma| !suits(vma)).map(|vma| vma.start);
         let end = bad.map_or(range.end, |start| start.max(range.start));
         let has_hole = self.mapped_until(mm, range)? < range.end;
+        let has_areas = self.mm_ref(mm)?.vmas.overlapping(VaRange::new(range.start, end)).next().is_some();
+        match advice {
+            _ if !has_areas => {}
+            Advice::Dontneed | Advice::DontneedLocked => self.lru_add_drain_unmapping(by.cpu),
+            _ => self.lru_add_drain(by.cpu),
+        }
         let outcome = if bad.is_some() { Outcome::Errno(Errno::Einval) } else { hole_outcome(has_hole) };
         // Also for nothing: since 6.16 the call has a gather (`madvise_init_tlb`) before it looks at any area.
         let frame = self.frame_on_range(program, by, mm, VaRange::new(range.start, end))?;
@@ -147,7 +153,8 @@ impl Machine {
         }
     }
 
-    pub(super) fn collapse(&self, by: Initiator, mm: MmId, addr: VirtAddr) -> Result<Stage> {
+    pub(super) fn collapse(&mut self, by: Initiator, mm: MmId, addr: VirtAddr) -> Result<Stage> {
+        self.lru_add_drain_all();
         if addr >= self.user_end() {
             return Ok(Stage::Done(Outcome::Errno(Errno::Einval)));
         }

@@ -8,7 +8,7 @@ use crate::program::ProgramName;
 use super::super::Machine;
 use super::super::frame::{Args, Frame};
 use super::super::operation::{Errno, Outcome};
-use super::super::pages::FileId;
+use super::super::pages::{File, FileId};
 use super::super::vma::Vma;
 use super::stage::{Stage, Todo};
 
@@ -53,6 +53,7 @@ impl Machine {
             next += 1;
             let dirty = self.dirty_pages(file, from, to);
             if !dirty.is_empty() {
+                self.lru_add_drain(by.cpu); // the batches of pages that are looked up (mm/swap.c:__pagevec_release)
                 let mut frame = self.frame(ProgramName::PageMkclean, by, mm, Args::default())?;
                 for pfn in dirty {
                     self.pages.get_ref(pfn);
@@ -84,7 +85,8 @@ impl Machine {
         if nr_pages.is_none() {
             self.pages.set_file_size(file, from);
         }
-        let frame = self.frame_on_file(ProgramName::UnmapMappingRange, by, mm, (file, from, to))?;
+        let mut frame = self.frame_on_file(ProgramName::UnmapMappingRange, by, mm, (file, from, to))?;
+        frame.args.spares_cows = nr_pages.is_some();
         Ok(Stage::Run(frame, Todo::DropPages { file, from, to, again: nr_pages.is_none() }))
     }
 
@@ -102,6 +104,10 @@ impl Machine {
         };
         if let Some(key) = self.blocks_pages(&gone) {
             return Ok(Stage::Blocked(key));
+        }
+        let has_content = |file: &File| !file.shmem && file.nr_pages.is_none_or(|nr_pages| from < nr_pages || again);
+        if !gone.is_empty() || self.pages.file(file).is_some_and(has_content) {
+            self.lru_add_drain(by.cpu); // as above
         }
         for pfn in gone {
             self.pages.leave_page_cache(pfn);

@@ -41,6 +41,7 @@ impl Machine {
         let by = self.initiator(task)?;
         let old = self.task(task)?.mm;
         let new = self.create_mm();
+        self.lru_add_drain(by.cpu); // fs/exec.c:shift_arg_pages
         self.task_mut(task)?.mm = new;
         if self.cpus[by.cpu.index()].curr == Some(task) {
             self.engine.switch_mm(by.cpu, new);
@@ -72,6 +73,7 @@ impl Machine {
         let range = frame.r.range;
         self.mm_mut(id)?.vmas.detach(range, &mut frame.detached);
         frame.walks_detached = true;
+        self.lru_add_drain_unmapping(by.cpu);
         self.hit(by, id, Probe::ExitMmap);
         Ok(Stage::Run(frame, Todo::DropMm { mm: id, exits }))
     }

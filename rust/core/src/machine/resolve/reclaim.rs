@@ -42,12 +42,19 @@ impl Machine {
         };
         let args = Args { proactive: *proactive, goes_on: *goes_on, ..Args::default() };
         let list_len = self.kernel.constants.swap_cluster_max as usize;
+        if next == 0 && !pages.is_empty() {
+            self.lru_add_drain(by.cpu); // mm/vmscan.c:shrink_inactive_list
+        }
         while next < pages.len() {
             let places = &pages[next..pages.len().min(next + list_len)];
             next += places.len();
             let mut frame = self.frame(ProgramName::ShrinkFolioList, by, mm, args)?;
             for (id, addr) in places {
                 if let Some(pfn) = self.mapped_page(*id, *addr).filter(|pfn| self.can_reclaim(*pfn)) {
+                    // What reclaim has found was on the LRU.
+                    if let Some(cpu) = self.pages.get(pfn).and_then(|page| page.lru_cpu) {
+                        self.lru_add_drain(cpu);
+                    }
                     self.list_page(&mut frame, pfn);
                 }
             }
@@ -69,6 +76,7 @@ impl Machine {
             Ok(range) => range,
             Err(errno) => return Ok(Stage::Done(Outcome::Errno(errno))),
         };
+        self.lru_add_drain_all(); // mm/ksm.c:scan_get_next_rmap_item
         let mut frame = self.frame(ProgramName::KsmMerge, by, mm, Args { range, ..Args::default() })?;
         let small = |(at, _, pte): (VirtAddr, u32, Pte)| {
             let in_range = range.start <= at && at < range.end;

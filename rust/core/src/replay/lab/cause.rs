@@ -1,32 +1,41 @@
-//! Why an entry may differ for a reason that is outside the model.
+//! Why an entry may differ for a reason that is outside the model, and the records that show it.
 //!
 //! A replay knows when a call began, not when inside it each flush was sent and obeyed, and it knows only the processes of
-//! the recording. These rules look at what was recorded; they excuse nothing (an entry that differs is not exact), they
-//! tell where looking for a mistake of the model is worth while.
+//! the recording. Each rule here looks for such a reason in the records, one request and one CPU at a time, and takes what it
+//! explains away from both sides; an entry is explained if nothing is left. The rules excuse nothing (an entry that differs is
+//! not exact), they tell where looking for a mistake of the model is worth while.
 
 use rustc_hash::FxHashSet;
 
 use super::columns::Columns;
 use super::entries::{Entries, Entry};
-use crate::trace::kinds::{TASK_IDLE, TASK_KTHREAD};
+use super::parts::Sides;
+use crate::addr::PAGE_SIZE;
+use crate::replay::Traced;
+use crate::trace::kinds::{TASK_IDLE, TASK_KTHREAD, TASK_OTHER};
 use crate::trace::{EventKind, FlushKind, Recording};
 
 /// What can make an entry differ although the model is right.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Cause {
-    /// A CPU of the masks, or the entry's own, switched tasks while the entry ran: before or after which flush is chance.
-    Switch,
     /// Reclaim took pages of processes that are not in the recording, and told CPUs where none of the recording ran.
     ForeignPages,
+    /// No flush record names the address space of the entry's process, so what it flushed is not in the recording.
+    NoAddressSpace,
+    /// A page from before the recording was copied although nobody else maps it: somebody held a reference.
+    HeldPage,
     /// A walk was interrupted: the caller was switched out within its call although it could run, and the records show a table
     /// looked at twice, or flushed in parts.
     Interrupted,
-    /// No flush record names the address space of the entry's process, so what it flushed is not in the recording.
-    NoAddressSpace,
     /// A CPU is missing in the mask that the recording shows idle since it was last there: it loaded another address space
     /// since, which no switch between foreign tasks tells.
     UnseenSwitch,
-    /// A CPU that was told has no record of what it did: it was up to date by then, or its record was lost.
+    /// A CPU switched tasks between the caller's record before a request and its record after it: before or after which of them
+    /// the switch took effect is in no record.
+    Switch,
+    /// A CPU obeyed a request when the next one of its address space was made already, and did both at once.
+    Late,
+    /// A CPU that ran the address space was told, and the record of what it did is missing.
     NoRecord,
     /// Entries that ran at the same time differed before it, and left another state.
     RaceBefore,
@@ -36,15 +45,28 @@ impl Cause {
     /// The name in reports.
     pub const fn name(self) -> &'static str {
         match self {
-            Self::Switch => "a CPU switched tasks meanwhile",
+            Self::Switch => "a CPU switched tasks between the records of a request",
             Self::ForeignPages => "reclaim took pages of processes outside the recording",
             Self::Interrupted => "a reschedule was due in the middle of a walk",
             Self::NoAddressSpace => "the recording has no flush records of its address space",
+            Self::HeldPage => "a page from before the recording is copied, though only its owner maps it",
             Self::UnseenSwitch => "an idle CPU loaded another address space, which is not recorded",
+            Self::Late => "a CPU obeyed a request only after the next one was made",
             Self::NoRecord => "a CPU that was told has no record of what it did",
             Self::RaceBefore => "a race before it ended otherwise",
         }
     }
+}
+
+/// A cause with the records that show it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Reason {
+    /// Which.
+    pub cause: Cause,
+    /// Rows of events.
+    pub events: Vec<usize>,
+    /// Rows of flush records.
+    pub flushes: Vec<usize>,
 }
 
 /// The tracepoint's reason on a CPU that had another address space loaded (`TLB_REMOTE_WRONG_CPU`).
@@ -53,14 +75,39 @@ const WRONG_CPU: u8 = 5;
 /// The facts that the rules need, of a whole recording.
 pub(super) struct Causes<'r> {
     recording: &'r Recording,
+    entries: &'r Entries,
     /// Per entry: its begin and end in ns.
     spans: Vec<(u64, u64)>,
-    /// Per entry: a deferred flush went to CPUs where no task of the recording ever was.
-    foreign: Vec<bool>,
+    /// CPUs where a task of the recording ever was.
+    known_cpus: u64,
+}
+
+/// What is asked about one entry.
+struct Question<'a> {
+    index: usize,
+    entry: &'a Entry,
+    sides: Sides,
+    reasons: Vec<Reason>,
+}
+
+impl Question<'_> {
+    /// Notes what shows a cause; the records of one cause stand together.
+    fn because(&mut self, cause: Cause, events: &[usize], flushes: &[usize]) {
+        let at = self.reasons.iter().position(|reason| reason.cause == cause).unwrap_or_else(|| {
+            self.reasons.push(Reason { cause, events: Vec::new(), flushes: Vec::new() });
+            self.reasons.len() - 1
+        });
+        let reason = &mut self.reasons[at];
+        for (all, new) in [(&mut reason.events, events), (&mut reason.flushes, flushes)] {
+            all.extend_from_slice(new);
+            all.sort_unstable();
+            all.dedup();
+        }
+    }
 }
 
 impl<'r> Causes<'r> {
-    pub(super) fn new(recording: &'r Recording, entries: &Entries) -> Self {
+    pub(super) fn new(recording: &'r Recording, entries: &'r Entries) -> Self {
         let events = &recording.events;
         let flushes = &recording.flushes;
         let mut spans: Vec<(u64, u64)> =
@@ -70,47 +117,141 @@ impl<'r> Causes<'r> {
                 spans[entry].1 = spans[entry].1.max(events.end_ns[row]);
             }
         }
+        for row in 0..flushes.len() {
+            if let Some(entry) = entries.of_flush(row) {
+                spans[entry].1 = spans[entry].1.max(flushes.time_ns[row]);
+            }
+        }
         let ours = |task: u32| (task as usize) < recording.tasks.len();
         let mut cpus: FxHashSet<u16> =
             (0..events.len()).filter(|&row| ours(events.task[row])).map(|row| events.cpu[row]).collect();
         let ranges = (0..flushes.len()).filter(|&row| flushes.kind[row] == FlushKind::MmRange.number());
         ranges.for_each(|row| cpus.extend((0..64).filter(|cpu| flushes.mask[row] >> cpu & 1 != 0)));
-        let known = cpus.iter().fold(0u64, |mask, cpu| mask | 1u64.checked_shl(u32::from(*cpu)).unwrap_or(0));
-        let mut foreign = vec![false; entries.list.len()];
-        for row in 0..flushes.len() {
-            if let Some(entry) = entries.of_flush(row) {
-                spans[entry].1 = spans[entry].1.max(flushes.time_ns[row]);
-                foreign[entry] |=
-                    flushes.kind[row] == FlushKind::BatchFlush.number() && flushes.mask[row] & !known != 0;
-            }
-        }
-        Self { recording, spans, foreign }
+        Self { recording, entries, spans, known_cpus: cpus.iter().fold(0u64, |mask, cpu| mask | bit(*cpu)) }
     }
 
-    /// The first rule that fits an entry that differs.
+    /// The reasons that explain all of an entry's differences; none if something is left. `raced` is the row of the latest
+    /// parallel entry before it that is not exact.
     pub(super) fn of(
         &self,
         index: usize,
-        entry: &Entry,
-        recorded: &Columns,
-        model: &Columns,
-        raced: bool,
-    ) -> Option<Cause> {
-        if self.foreign[index] {
-            Some(Cause::ForeignPages)
-        } else if self.is_unnamed(entry) && *recorded == without_flushes(model) {
-            Some(Cause::NoAddressSpace)
-        } else if self.was_interrupted(index, entry, recorded, model) {
-            Some(Cause::Interrupted)
-        } else if self.left_unseen(index, recorded, model) {
-            Some(Cause::UnseenSwitch)
-        } else if self.switched(index, entry, recorded.mask_cpus | model.mask_cpus) {
-            Some(Cause::Switch)
-        } else if is_short_of_records(recorded, model) {
-            Some(Cause::NoRecord)
-        } else {
-            raced.then_some(Cause::RaceBefore)
+        sides: (&Columns, &Columns),
+        traced: &[Traced],
+        raced: Option<usize>,
+    ) -> Vec<Reason> {
+        let entry = &self.entries.list[index];
+        if self.is_unnamed(entry) && *sides.0 == without_flushes(sides.1) {
+            return vec![Reason { cause: Cause::NoAddressSpace, events: Vec::new(), flushes: Vec::new() }];
         }
+        let sides = Sides::of(self.recording, self.entries, traced, index, sides);
+        let mut question = Question { index, entry, sides, reasons: Vec::new() };
+        self.take_foreign_pages(&mut question);
+        self.take_held_pages(&mut question);
+        self.take_interrupted_walk(&mut question);
+        if question.sides.are_in_pairs() {
+            for at in 0..question.sides.recorded.requests.len() {
+                for cpu in question.sides.cpus_that_differ(at) {
+                    self.take_cpu(&mut question, at, cpu);
+                }
+            }
+        }
+        if question.sides.agree() {
+            return question.reasons;
+        }
+        raced
+            .map(|row| Reason { cause: Cause::RaceBefore, events: vec![row], flushes: Vec::new() })
+            .into_iter()
+            .collect()
+    }
+
+    /// Deferred flushes before which no page of a process of the recording was unmapped since the one before; then, while there
+    /// are more than the model has, those that told CPUs where no task of the recording ever was, first those that told no others.
+    fn take_foreign_pages(&self, question: &mut Question) {
+        self.take_flushes(question, |row| !self.unmaps_own(self.recording.flushes.task[row], row), false);
+        let masks = &self.recording.flushes.mask;
+        self.take_flushes(question, |row| masks[row] & self.known_cpus == 0, true);
+        self.take_flushes(question, |row| masks[row] & !self.known_cpus != 0, true);
+    }
+
+    fn take_flushes(&self, question: &mut Question, is_foreign: impl Fn(usize) -> bool, only_surplus: bool) {
+        let mut at = 0;
+        while let Some(rows) = question.sides.rows.get(at) {
+            let row = rows[0];
+            let surplus = question.sides.recorded.requests.len() > question.sides.model.requests.len();
+            let is_flush = self.recording.flushes.kind[row] == FlushKind::BatchFlush.number();
+            if is_flush && (surplus || !only_surplus) && is_foreign(row) {
+                question.sides.take_request(at);
+                question.because(Cause::ForeignPages, &[], &[row]);
+            } else {
+                at += 1;
+            }
+        }
+    }
+
+    /// Whether a task unmapped pages of processes of the recording between its deferred flush before this one and this one.
+    fn unmaps_own(&self, task: u32, row: usize) -> bool {
+        let (events, flushes) = (&self.recording.events, &self.recording.flushes);
+        let is_before =
+            |other: &usize| flushes.kind[*other] == FlushKind::BatchFlush.number() && flushes.task[*other] == task;
+        let since = (0..row).rev().find(is_before).map_or(0, |other| flushes.time_ns[other]);
+        let from = events.time_ns.partition_point(|time| *time < since);
+        (from..events.len())
+            .take_while(|&event| events.time_ns[event] <= flushes.time_ns[row])
+            .any(|event| events.task[event] == task && events.kind[event] == EventKind::ReclaimPage.number())
+    }
+
+    /// A deferred flush told a CPU where no task of the recording ever was: a page among others was foreign.
+    fn is_foreign(&self, question: &Question, at: usize, cpu: u16) -> Option<(Cause, Vec<usize>, Vec<usize>)> {
+        let row = question.sides.rows[at][0];
+        let is_batch = self.recording.flushes.kind[row] == FlushKind::BatchFlush.number();
+        let is_told = question.sides.recorded.requests[at].mask_cpus & !self.known_cpus & bit(cpu) != 0;
+        (is_batch && is_told).then(|| (Cause::ForeignPages, Vec::new(), vec![row]))
+    }
+
+    /// Copies of pages that were there before the recording, by a caller that nobody shares them with any more: its child has
+    /// copied them within the entry, and yet it copies them itself.
+    fn take_held_pages(&self, question: &mut Question) {
+        let flushes = &self.recording.flushes;
+        let task = question.entry.task;
+        let copies = |row: usize| flushes.kind[row] == FlushKind::PtepClearFlush.number();
+        let page = |row: usize| flushes.start[row] & !(PAGE_SIZE - 1);
+        let (begin, _) = self.spans[question.index];
+        let sum = |requests: &[Columns]| requests.iter().map(|request| request.noise_flushes).sum::<u64>();
+        let mut at = 0;
+        while sum(&question.sides.recorded.requests) > sum(&question.sides.model.requests)
+            && let Some(rows) = question.sides.rows.get(at)
+        {
+            let row = rows[0];
+            let own =
+                (0..row).rev().find(|&row| flushes.task[row] == task && flushes.kind[row] != FlushKind::Func.number());
+            let own = own.filter(|&own| copies(own) && page(own) == page(row));
+            let of_child = own.and_then(|own| {
+                let earlier = (0..own).rev().take_while(|&row| flushes.time_ns[row] >= begin);
+                earlier
+                    .into_iter()
+                    .find(|&row| copies(row) && page(row) == page(own) && flushes.mm[row] != flushes.mm[own])
+            });
+            match (own, of_child) {
+                (Some(own), Some(of_child)) if self.is_from_before(question.entry, page(own)) => {
+                    question.sides.take_request(at);
+                    let count = &mut question.sides.recorded.rest.ptep_clear_flush;
+                    *count = count.saturating_sub(1);
+                    question.because(Cause::HeldPage, &[], &[of_child, own]);
+                }
+                _ => at += 1,
+            }
+        }
+    }
+
+    /// Whether no record before an entry shows that its process made a page.
+    fn is_from_before(&self, entry: &Entry, page: u64) -> bool {
+        let events = &self.recording.events;
+        let pid = |task: u32| self.recording.tasks.get(task as usize).map(|task| task.pid);
+        let own = pid(entry.task);
+        !(0..entry.row).any(|row| {
+            let is_fault = events.kind[row] == EventKind::Fault.number() && events.a0[row] & !(PAGE_SIZE - 1) == page;
+            is_fault && pid(events.task[row]) == own
+        })
     }
 
     /// Whether no flush record names the address space of the entry's process.
@@ -125,17 +266,22 @@ impl<'r> Causes<'r> {
         })
     }
 
-    /// Whether the caller was preempted in the entry, and nothing differs but how often tables were looked at and in how
-    /// many parts they were flushed.
-    fn was_interrupted(&self, index: usize, entry: &Entry, recorded: &Columns, model: &Columns) -> bool {
+    /// The caller was preempted in the entry, tables were looked at more often, and nothing differs but that and in how many
+    /// parts they were flushed.
+    fn take_interrupted_walk(&self, question: &mut Question) {
         let events = &self.recording.events;
-        let (begin, end) = self.spans[index];
+        let (begin, end) = self.spans[question.index];
         let first = events.time_ns.partition_point(|time| *time < begin);
-        let preempted = (first..events.len()).take_while(|&row| events.time_ns[row] <= end).any(|row| {
-            // `R+`: could run, and was switched out in the kernel.
-            let is_switch = events.kind[row] == EventKind::Switch.number() && events.task[row] == entry.task;
-            is_switch && events.a1[row] == u64::from(b'R') && events.a2[row] != 0
-        });
+        let preempted: Vec<usize> = (first..events.len())
+            .take_while(|&row| events.time_ns[row] <= end)
+            .filter(|&row| {
+                // `R+`: could run, and was switched out in the kernel.
+                let is_switch =
+                    events.kind[row] == EventKind::Switch.number() && events.task[row] == question.entry.task;
+                is_switch && events.a1[row] == u64::from(b'R') && events.a2[row] != 0
+            })
+            .collect();
+        let (recorded, model) = (question.sides.recorded.total(), question.sides.model.total());
         let but_for_parts = |columns: &Columns| Columns {
             batch_pending_calls: 0,
             flush_mmu: 0,
@@ -145,70 +291,135 @@ impl<'r> Causes<'r> {
             local_flushes: 0,
             ..columns.clone()
         };
-        preempted
+        let is_that = !preempted.is_empty()
             && recorded.batch_pending_calls > model.batch_pending_calls
-            && but_for_parts(recorded) == but_for_parts(model)
+            && but_for_parts(&recorded) == but_for_parts(&model);
+        if !is_that {
+            return;
+        }
+        let looks = |row: &usize| {
+            self.recording.flushes.kind[*row] == FlushKind::BatchPending.number()
+                && self.entries.of_flush(*row) == Some(question.index)
+        };
+        let looked: Vec<usize> = (0..self.recording.flushes.len()).filter(looks).collect();
+        question.sides.model = question.sides.recorded.clone();
+        question.because(Cause::Interrupted, &preempted, &looked);
     }
 
-    /// Whether nothing differs but CPUs of the mask that the kernel has not, or (since 6.14) has but finds in another address
-    /// space, each of them idle since before the entry.
-    fn left_unseen(&self, index: usize, recorded: &Columns, model: &Columns) -> bool {
-        let elsewhere = |columns: &Columns| {
-            let gone = columns.tlb_flush_list.iter().filter(|flush| flush.reason == WRONG_CPU);
-            gone.fold(0u64, |mask, flush| mask | 1u64.checked_shl(u32::from(flush.cpu)).unwrap_or(0))
-        };
-        let gone = model.mask_cpus & !recorded.mask_cpus | elsewhere(recorded) & !elsewhere(model);
-        let but_for_gone = |columns: &Columns| {
-            let mut rest = columns.clone();
-            rest.mask_cpus &= !gone;
-            rest.ran_cpus &= !gone;
-            rest.lazy_left_cpus &= !gone;
-            rest.tlb_flush_list.retain(|flush| gone.checked_shr(u32::from(flush.cpu)).unwrap_or(0) & 1 == 0);
-            rest
-        };
-        let events = &self.recording.events;
-        let begun = events.time_ns.partition_point(|time| *time < self.spans[index].0);
-        let is_idle = |cpu: &u16| {
-            let switches = (0..begun).rev();
-            let last = switches
-                .into_iter()
-                .find(|&row| events.kind[row] == EventKind::Switch.number() && events.cpu[row] == *cpu);
-            last.is_some_and(|row| [TASK_IDLE, TASK_KTHREAD].map(u64::from).contains(&events.a0[row]))
-        };
-        gone != 0
-            && but_for_gone(model) == but_for_gone(recorded)
-            && (0..64).filter(|cpu| gone >> cpu & 1 != 0).all(|cpu| is_idle(&cpu))
+    /// What a CPU did otherwise at the `at`-th request, if a rule explains it.
+    fn take_cpu(&self, question: &mut Question, at: usize, cpu: u16) {
+        let found = self.is_foreign(question, at, cpu).or_else(|| self.left_unseen(question, at, cpu));
+        let found = found.or_else(|| self.switched(question, at, cpu));
+        let found = found.or_else(|| self.is_late(question, at, cpu));
+        let found = found.or_else(|| self.has_no_record(question, at, cpu));
+        if let Some((cause, events, flushes)) = found {
+            question.sides.take_cpu(at, cpu);
+            question.because(cause, &events, &flushes);
+        }
     }
 
-    fn switched(&self, index: usize, entry: &Entry, mask: u64) -> bool {
+    /// The latest switch of a CPU before a time, if the CPU runs no task of the recording since.
+    fn idle_since(&self, cpu: u16, time_ns: u64) -> Option<usize> {
         let events = &self.recording.events;
-        let (begin, end) = self.spans[index];
-        let first = events.time_ns.partition_point(|time| *time < begin);
-        (first..events.len()).take_while(|&row| events.time_ns[row] <= end).any(|row| {
-            let cpu = events.cpu[row];
-            let in_mask = mask.checked_shr(u32::from(cpu)).unwrap_or(0) & 1 != 0;
-            events.kind[row] == EventKind::Switch.number() && (cpu == entry.cpu || in_mask)
-        })
+        let before = events.time_ns.partition_point(|time| *time < time_ns);
+        let is_switch = |row: &usize| events.kind[*row] == EventKind::Switch.number() && events.cpu[*row] == cpu;
+        let last = (0..before).rev().find(is_switch)?;
+        [TASK_IDLE, TASK_KTHREAD].map(u64::from).contains(&events.a0[last]).then_some(last)
     }
+
+    /// The CPU stands in the model's mask and not in the kernel's, or (since 6.14) is found by the kernel in another address
+    /// space, and was idle since before the entry: it was in the mask of an earlier request.
+    fn left_unseen(&self, question: &Question, at: usize, cpu: u16) -> Option<(Cause, Vec<usize>, Vec<usize>)> {
+        let (recorded, model) = (&question.sides.recorded.requests[at], &question.sides.model.requests[at]);
+        let is_elsewhere = |columns: &Columns| {
+            columns.tlb_flush_list.iter().any(|flush| flush.cpu == cpu && flush.reason == WRONG_CPU)
+        };
+        let is_missing = model.mask_cpus & bit(cpu) != 0 && recorded.mask_cpus & bit(cpu) == 0;
+        if !is_missing && (is_elsewhere(model) || !is_elsewhere(recorded)) {
+            return None;
+        }
+        let idles = self.idle_since(cpu, self.spans[question.index].0)?;
+        let flushes = &self.recording.flushes;
+        let row = question.sides.rows[at][0];
+        let seen = |other: &usize| {
+            flushes.kind[*other] == FlushKind::MmRange.number()
+                && flushes.mm[*other] == flushes.mm[row]
+                && flushes.mask[*other] & bit(cpu) != 0
+        };
+        let last_in_mask = (0..row).rev().find(seen);
+        let found = question.sides.rows[at].iter().copied().filter(|&row| flushes.cpu[row] == cpu);
+        Some((Cause::UnseenSwitch, vec![idles], last_in_mask.into_iter().chain([row]).chain(found).collect()))
+    }
+
+    /// The CPU switched between the caller's record before the request and its record after it.
+    fn switched(&self, question: &Question, at: usize, cpu: u16) -> Option<(Cause, Vec<usize>, Vec<usize>)> {
+        let (events, flushes) = (&self.recording.events, &self.recording.flushes);
+        let rows = &question.sides.rows[at];
+        let task = question.entry.task;
+        let is_own_event = |row: &usize| events.task[*row] == task && events.kind[*row] != EventKind::Switch.number();
+        let is_own_flush = |row: &usize| {
+            flushes.task[*row] == task && flushes.kind[*row] != FlushKind::Func.number() && !rows.contains(row)
+        };
+        let begin = flushes.time_ns[rows[0]];
+        let end = rows.iter().map(|row| flushes.time_ns[*row]).max().unwrap_or(begin);
+        let event_before = (0..events.time_ns.partition_point(|time| *time < begin)).rev().find(is_own_event);
+        let flush_before = (0..rows[0]).rev().find(is_own_flush);
+        let before = event_before.map(|row| events.time_ns[row]).max(flush_before.map(|row| flushes.time_ns[row]));
+        let event_after = (events.time_ns.partition_point(|time| *time <= end)..events.len()).find(is_own_event);
+        let flush_after = (rows[0] + 1..flushes.len()).find(|row| is_own_flush(row) && flushes.time_ns[*row] >= end);
+        let afters = event_after.map(|row| events.time_ns[row]).into_iter();
+        let after = afters.chain(flush_after.map(|row| flushes.time_ns[row])).min().unwrap_or(end);
+        let before = before.unwrap_or(begin);
+        let first = events.time_ns.partition_point(|time| *time < before);
+        let switches: Vec<usize> = (first..events.len())
+            .take_while(|&row| events.time_ns[row] <= after)
+            .filter(|&row| events.kind[row] == EventKind::Switch.number() && events.cpu[row] == cpu)
+            .collect();
+        let of_cpu = rows[1..].iter().copied().filter(|&row| flushes.cpu[row] == cpu);
+        let shown: Vec<usize> = [rows[0]].into_iter().chain(of_cpu).collect();
+        (!switches.is_empty()).then_some((Cause::Switch, switches, shown))
+    }
+
+    /// The CPU did all that was due where the model does one request's pages, and another task had made the next request of
+    /// the address space before it did.
+    fn is_late(&self, question: &Question, at: usize, cpu: u16) -> Option<(Cause, Vec<usize>, Vec<usize>)> {
+        let flushes = &self.recording.flushes;
+        let rows = &question.sides.rows[at];
+        let (recorded, model) = (&question.sides.recorded.requests[at], &question.sides.model.requests[at]);
+        let pages = |columns: &Columns| -> Vec<(u8, i64)> {
+            let of_cpu = columns.tlb_flush_list.iter().filter(|flush| flush.cpu == cpu);
+            of_cpu.map(|flush| (flush.reason, flush.pages)).collect()
+        };
+        let does_all = matches!((&pages(recorded)[..], &pages(model)[..]), ([(why, -1)], [(other, _)]) if why == other);
+        let func = rows[1..].iter().copied().find(|&row| flushes.cpu[row] == cpu)?;
+        let next = (rows[0] + 1..func).find(|&row| {
+            flushes.kind[row] == FlushKind::MmRange.number()
+                && flushes.mm[row] == flushes.mm[rows[0]]
+                && flushes.task[row] != flushes.task[rows[0]]
+        });
+        next.filter(|_| does_all).map(|next| (Cause::Late, Vec::new(), vec![rows[0], next, func]))
+    }
+
+    /// The CPU ran a task of the recording, was told, and left no record.
+    fn has_no_record(&self, question: &Question, at: usize, cpu: u16) -> Option<(Cause, Vec<usize>, Vec<usize>)> {
+        let (events, flushes) = (&self.recording.events, &self.recording.flushes);
+        let (recorded, model) = (&question.sides.recorded.requests[at], &question.sides.model.requests[at]);
+        let rows = &question.sides.rows[at];
+        let was_told = recorded.mask_cpus & model.ran_cpus & !recorded.ran_cpus & bit(cpu) != 0;
+        let before = events.time_ns.partition_point(|time| *time <= flushes.time_ns[rows[0]]);
+        let is_switch = |row: &usize| events.kind[*row] == EventKind::Switch.number() && events.cpu[*row] == cpu;
+        let last = (0..before).rev().find(is_switch)?;
+        let runs = events.a0[last] != u64::from(TASK_OTHER)
+            && ![TASK_IDLE, TASK_KTHREAD].map(u64::from).contains(&events.a0[last]);
+        (was_told && runs).then(|| (Cause::NoRecord, vec![last], vec![rows[0]]))
+    }
+}
+
+fn bit(cpu: u16) -> u64 {
+    1u64.checked_shl(u32::from(cpu)).unwrap_or(0)
 }
 
 /// The columns of an entry as a recording has them that shows nothing of its flushes: its faults.
 fn without_flushes(model: &Columns) -> Columns {
     Columns { faults: model.faults, unmap_one: model.unmap_one, ..Columns::default() }
-}
-
-/// Whether nothing differs but tracepoints of other CPUs that the recording does not have.
-fn is_short_of_records(recorded: &Columns, model: &Columns) -> bool {
-    let mut rest = model.clone();
-    for seen in &recorded.tlb_flush_list {
-        match rest.tlb_flush_list.iter().position(|flush| flush == seen) {
-            Some(at) => rest.tlb_flush_list.remove(at),
-            None => return false,
-        };
-    }
-    rest.tlb_flush_list.retain(|flush| flush.reason == 3 || flush.reason == 2);
-    rest.tlb_flush_list.is_empty() && {
-        rest.tlb_flush_list.clone_from(&recorded.tlb_flush_list);
-        rest == *recorded
-    }
 }

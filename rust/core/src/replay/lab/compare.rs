@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::cause::{Cause, Causes};
+use super::cause::{Causes, Reason};
 use super::columns::{Columns, Difference};
 use super::entries::{Entries, Entry};
 use super::model::model_columns;
@@ -32,8 +32,8 @@ pub struct ComparedEntry {
     pub model: Columns,
     /// Where they differ; empty if nowhere.
     pub differences: Vec<Difference>,
-    /// What outside the model can be the reason, if they differ.
-    pub cause: Option<Cause>,
+    /// What outside the model explains all of their difference, with the records that show it; empty if something is left.
+    pub reasons: Vec<Reason>,
 }
 
 /// The outcome for a recording.
@@ -52,7 +52,7 @@ pub struct LabValidation {
 /// Compares one entry.
 pub fn compare_entry(entry: &Entry, recorded: Columns, model: Columns) -> ComparedEntry {
     let differences = recorded.differences(&model);
-    ComparedEntry { entry: entry.clone(), recorded, model, differences, cause: None }
+    ComparedEntry { entry: entry.clone(), recorded, model, differences, reasons: Vec::new() }
 }
 
 /// Compares every entry of a recording of the lab with what a replay traced.
@@ -61,12 +61,12 @@ pub fn compare(recording: &Recording, traced: &[Traced]) -> LabValidation {
     let sides = recorded_columns(recording, &entries).into_iter().zip(model_columns(traced, &entries));
     let causes = Causes::new(recording, &entries);
     let mut validation = LabValidation::default();
-    let mut raced = false;
+    let mut raced = None;
     for (index, (entry, (recorded, model))) in entries.list.iter().zip(sides).enumerate() {
         let mut compared = compare_entry(entry, recorded, model);
         if !compared.differences.is_empty() {
-            compared.cause = causes.of(index, entry, &compared.recorded, &compared.model, raced);
-            raced |= entry.parallel;
+            compared.reasons = causes.of(index, (&compared.recorded, &compared.model), traced, raced);
+            raced = if entry.parallel { Some(entry.row) } else { raced };
         }
         let of_operation = validation.by_operation.entry(entry.operation().to_owned()).or_default();
         let both = if entry.parallel {
@@ -77,7 +77,7 @@ pub fn compare(recording: &Recording, traced: &[Traced]) -> LabValidation {
         for sum in both {
             sum.nr_entries += 1;
             sum.nr_exact += u64::from(compared.differences.is_empty());
-            sum.nr_explained += u64::from(compared.cause.is_some());
+            sum.nr_explained += u64::from(!compared.reasons.is_empty());
         }
         validation.entries.push(compared);
     }

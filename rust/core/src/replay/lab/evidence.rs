@@ -16,8 +16,33 @@ use crate::machine::{AccessKind, AdoptKind, Operation, Outcome, VmFlags};
 use crate::replay::driver::Driver;
 use crate::trace::{Event, EventKind, FlushKind, Recording};
 
-fn opens_gather(kind: u8) -> bool {
-    [FlushKind::Gather.number(), FlushKind::GatherFull.number()].contains(&kind)
+/// `madvise` that cuts a hole into a file, in all who map it (include/uapi/asm-generic/mman-common.h: `MADV_REMOVE`).
+const MADV_REMOVE: u64 = 9;
+
+/// Whether a flush record must be about the own address space of the task that made it.
+fn is_about_own_mm(recording: &Recording, row: usize) -> bool {
+    let (events, flushes) = (&recording.events, &recording.flushes);
+    let cause = usize::try_from(flushes.op_event[row]).ok().map(|cause| events.get(cause));
+    let of_call = |kinds: &[EventKind]| cause.as_ref().is_some_and(|cause| kinds.contains(&cause.kind()));
+    match FlushKind::from_number(flushes.kind[row]) {
+        Some(FlushKind::GatherFull) => true,
+        Some(FlushKind::Gather) => {
+            let removes =
+                cause.as_ref().is_some_and(|cause| cause.kind() == EventKind::Madvise && cause.a2 == MADV_REMOVE);
+            let own = [
+                EventKind::Mmap,
+                EventKind::Munmap,
+                EventKind::Brk,
+                EventKind::Mprotect,
+                EventKind::Mremap,
+                EventKind::Madvise,
+            ];
+            of_call(&own) && !removes
+        }
+        Some(FlushKind::MmRange) => of_call(&[EventKind::Fork]),
+        Some(FlushKind::PtepClearFlush) => of_call(&[EventKind::Fault]),
+        _ => false,
+    }
 }
 
 /// In an x86 error code: the fault was a write.
@@ -36,9 +61,10 @@ enum VisitStep {
 
 /// What the lab's records say of the whole recording, found before it is replayed.
 pub(in crate::replay) struct LabEvidence {
-    /// Processes by the lab's number of their address space. The lab names it by a gather that the process opens, for that
-    /// is always about its own; without one it has no records about the address space.
-    pid_of_mm: FxHashMap<u32, u32>,
+    /// Processes by the lab's number of their address space, each with the time in ns since when. The lab names it by what the
+    /// process does that must be about its own (a gather in munmap, say); without that it has no records about the address
+    /// space. The number stands for the structure's place in memory, which another process gets when one has ended.
+    pids_of_mm: FxHashMap<u32, Vec<(u64, u32)>>,
     /// The processes whose address space it does not name.
     unnamed_pids: Vec<u32>,
     /// Rows of accesses that ran alone, so that their faults are told by nothing but the state of the memory.
@@ -54,16 +80,19 @@ pub(in crate::replay) struct LabEvidence {
 impl LabEvidence {
     pub(in crate::replay) fn new(recording: &Recording) -> Self {
         let flushes = &recording.flushes;
-        let mut pid_of_mm = FxHashMap::default();
-        for row in (0..flushes.len()).filter(|&row| opens_gather(flushes.kind[row])) {
+        let mut pids_of_mm: FxHashMap<u32, Vec<(u64, u32)>> = FxHashMap::default();
+        for row in (0..flushes.len()).filter(|&row| is_about_own_mm(recording, row)) {
             if let Some(task) = recording.tasks.get(flushes.task[row] as usize) {
-                pid_of_mm.entry(flushes.mm[row]).or_insert(task.pid);
+                let pids = pids_of_mm.entry(flushes.mm[row]).or_default();
+                if pids.last().is_none_or(|(_, pid)| *pid != task.pid) {
+                    pids.push((flushes.time_ns[row], task.pid));
+                }
             }
         }
         let mut unnamed_pids: Vec<u32> = recording.tasks.iter().map(|task| task.pid).collect();
         unnamed_pids.sort_unstable();
         unnamed_pids.dedup();
-        unnamed_pids.retain(|pid| !pid_of_mm.values().any(|named| named == pid));
+        unnamed_pids.retain(|pid| !pids_of_mm.values().flatten().any(|(_, named)| named == pid));
         let mut steps: FxHashMap<u64, FxHashSet<u32>> = FxHashMap::default();
         let mut step_of: FxHashMap<u32, u64> = FxHashMap::default();
         let mut accesses = Vec::new();
@@ -105,15 +134,19 @@ impl LabEvidence {
         for steps in visit_steps.values_mut() {
             steps.sort_by_key(|(time, _)| *time);
         }
-        Self { pid_of_mm, unnamed_pids, alone, list_ends, visit_steps, unseen: Unseen::of(recording) }
+        Self { pids_of_mm, unnamed_pids, alone, list_ends, visit_steps, unseen: Unseen::of(recording) }
     }
 }
 
 impl Driver<'_> {
-    /// The machine's address space for one of the lab's numbers.
-    pub(in crate::replay) fn lab_mm(&self, number: u64) -> Option<MmId> {
-        let pid = self.lab.as_ref()?.pid_of_mm.get(&u32::try_from(number).ok()?)?;
-        self.machine.task_mm(self.tasks.of_process(*pid)?).ok()
+    /// The machine's address space for what one of the lab's numbers stood for at a time.
+    pub(in crate::replay) fn lab_mm(&self, number: u64, time_ns: u64) -> Option<MmId> {
+        let pids = self.lab.as_ref()?.pids_of_mm.get(&u32::try_from(number).ok()?)?;
+        // What it was before its first gather is the same process's.
+        let until_now = pids.partition_point(|(since, _)| *since <= time_ns).max(1);
+        let own = pids[..until_now].iter().rev().chain(&pids[until_now..]);
+        let mut alive = own.filter_map(|(_, pid)| self.machine.task_mm(self.tasks.of_process(*pid)?).ok());
+        alive.next()
     }
 
     /// The address spaces of which the lab has no records, since it does not name them.

@@ -11,12 +11,13 @@ mod compare;
 mod entries;
 pub(super) mod evidence;
 pub(super) mod model;
+mod parts;
 pub(super) mod recorded;
 pub(super) mod rseq;
 pub(super) mod runner;
 mod unseen;
 
-pub use cause::Cause;
+pub use cause::{Cause, Reason};
 pub use columns::{AskedFlush, Columns, CpuFlush, Difference};
 pub use compare::{ComparedEntry, Exactness, LabValidation, compare, compare_entry};
 pub use entries::{Entries, Entry};

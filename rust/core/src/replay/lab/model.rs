@@ -40,6 +40,26 @@ pub(in crate::replay) fn columns_of_requests(
     columns
 }
 
+/// What came of each request of an entry that the recording could show, in order.
+pub(super) fn model_requests(traced: &[Traced], entries: &Entries, entry: usize) -> Vec<Columns> {
+    let is_of = |part: &&Traced| entries.of_event(part.row) == Some(entry) && entries.list[entry].task == part.task;
+    let mut requests = Vec::new();
+    for part in traced.iter().filter(is_of) {
+        for (number, request) in (part.first_request..).zip(&part.requests) {
+            if request.mm.is_some_and(|mm| part.unnamed_mms.contains(&mm)) {
+                continue;
+            }
+            let mut columns = Columns::default();
+            let alone =
+                Traced { first_request: number, requests: vec![request.clone()], probes: Vec::new(), ..part.clone() };
+            add_traced(&mut columns, &alone);
+            columns.tlb_flush_list.sort_unstable();
+            requests.push(columns);
+        }
+    }
+    requests
+}
+
 /// Adds what one event did.
 fn add_traced(columns: &mut Columns, part: &Traced) {
     let is_unnamed = |mm: &MmId| part.unnamed_mms.contains(mm);

@@ -107,8 +107,8 @@ impl Driver<'_> {
     ) -> Result<()> {
         let Some((task, back)) = self.back_after(row, event) else { return Ok(()) };
         let Some(operation) = self.rseq_operation(task)? else { return Ok(()) };
-        let cause = self.rseq_cause(row, task).unwrap_or(row);
-        interleaving.push_by_kernel(task, cause, operation, matches!(back, Back::Now));
+        let cause = self.rseq_cause(row, task);
+        interleaving.push_by_kernel(task, (row, cause), operation, matches!(back, Back::Now));
         Ok(())
     }
 

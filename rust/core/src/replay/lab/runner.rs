@@ -159,6 +159,8 @@ impl Driver<'_> {
             }
             self.run(&Operation::Exit { task: visitor })?;
         }
+        // All that was long before.
+        self.machine.lru_add_drain_all();
         self.rseq.has_block(index, heap);
         self.note("the lab's runner: image taken over");
         self.discard_log();

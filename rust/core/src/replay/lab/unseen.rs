@@ -112,7 +112,7 @@ impl Driver<'_> {
     pub(in crate::replay) fn follow_idle(&mut self, row: usize) -> Result<()> {
         let known = self.lab.as_ref().and_then(|lab| lab.unseen.masks.get(&row).copied());
         let Some((number, mask, time_ns)) = known else { return Ok(()) };
-        let Some(mm) = self.lab_mm(number.into()) else { return Ok(()) };
+        let Some(mm) = self.lab_mm(number.into(), time_ns) else { return Ok(()) };
         let events = &self.recording.events;
         // A flush that nothing else claims belongs to the task's latest fault, however long after.
         let next = (row + 1..events.len()).find(|&later| events.task[later] == events.task[row]);
