@@ -19,13 +19,17 @@ impl Machine {
     /// Pages that went through a CPU's batch, and of which the machine has no records.
     pub fn lru_add_unseen(&mut self, cpu: CpuId, nr_pages: u64) {
         let size = u64::from(self.kernel.constants.lru_add_batch);
-        if size > 0 && self.pages.nr_lru_waiting(cpu) as u64 + nr_pages >= size {
-            let nr_pages = (self.pages.nr_lru_waiting(cpu) as u64 + nr_pages) % size;
-            self.pages.lru_drain(cpu);
-            (0..nr_pages).for_each(|_| self.lru_add(cpu, super::ZERO_PFN));
-        } else {
-            (0..nr_pages).for_each(|_| self.lru_add(cpu, super::ZERO_PFN));
+        if size == 0 {
+            return; // nothing waits
         }
+        let nr_waiting = self.pages.nr_lru_waiting(cpu) as u64;
+        let nr_left = if nr_pages < size - nr_waiting {
+            nr_pages
+        } else {
+            self.pages.lru_drain(cpu);
+            (nr_pages - (size - nr_waiting)) % size
+        };
+        (0..nr_left).for_each(|_| self.lru_add(cpu, super::ZERO_PFN));
     }
 
     /// `lru_add_drain`: what a CPU gathered is put on the LRU.

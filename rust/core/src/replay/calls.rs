@@ -21,7 +21,7 @@ const MAP_FIXED_NOREPLACE: u64 = 0x10_0000;
 const MREMAP_MAYMOVE: u64 = 1;
 const MREMAP_DONTUNMAP: u64 = 4;
 const MADV_REMOVE: u64 = 9;
-const MADV_COLLAPSE: u64 = 25;
+pub(super) const MADV_COLLAPSE: u64 = 25;
 const MS_SYNC: u64 = 4;
 const ENOMEM: i64 = -12;
 const EFAULT: i64 = -14;
@@ -218,8 +218,11 @@ impl Driver<'_> {
             dontunmap: flags & MREMAP_DONTUNMAP != 0,
             new: if moved { new } else { 0 },
         };
+        let range = |start: u64| start..start.saturating_add(old_len);
         let reaches = self.machine.vma_at(mm, VirtAddr(event.a0)).map_or(u64::MAX, |vma| vma.end.0);
-        if moved && old_len == new_len && reaches < event.a0.saturating_add(old_len) {
+        let is_of_several = moved && old_len == new_len && reaches < range(event.a0).end;
+        let overlaps = range(event.a0).start < range(new).end && range(new).start < range(event.a0).end;
+        if is_of_several && !overlaps {
             return self.move_areas(mm, &operation);
         }
         self.expect_done(&operation)
@@ -230,12 +233,12 @@ impl Driver<'_> {
         let Operation::Mremap { old, old_len, new, .. } = *operation else { return Ok(()) };
         let end = old.saturating_add(old_len);
         let mut at = old;
-        while let Some(vma) = self.machine.next_vma(mm, VirtAddr(at)).copied().filter(|vma| vma.start.0 < end) {
-            let start = vma.start.0.max(at);
+        while let Some(vma) = self.machine.next_vma(mm, VirtAddr(at)).copied().filter(|vma| at.max(vma.start.0) < end) {
+            let start = at.max(vma.start.0);
             let len = vma.end.0.min(end) - start;
             let mut part = operation.clone();
             if let Operation::Mremap { old: from, old_len, new_len, new: to, .. } = &mut part {
-                (*from, *old_len, *new_len, *to) = (start, len, len, new + (start - old));
+                (*from, *old_len, *new_len, *to) = (start, len, len, new.saturating_add(start - old));
             }
             self.expect_done(&part)?;
             at = start + len;

@@ -5,6 +5,7 @@
 //! its own, and gives what it gives in a replay of the whole. What a replay measures in the recording beforehand (how
 //! long IPIs take, who waited for whom) is measured in the whole, once.
 
+use super::calls::MADV_COLLAPSE;
 use crate::trace::{EventKind, Recording};
 
 /// Which events belong together. All events of a CPU do.
@@ -26,13 +27,15 @@ impl Groups {
 
 /// The groups of a recording. One if it cannot be taken apart: when time goes back in it, or there are events of scenarios
 /// in it, whose files have names that all processes know, and whose reclaim takes pages from whoever has them. Nor where a
-/// task that stands for many did something but switch.
+/// task that stands for many did something but switch, nor where a call put the pages that wait on any CPU on the LRU
+/// (mm/khugepaged.c:`madvise_collapse` drains them all).
 pub(super) fn groups(recording: &Recording) -> Groups {
     let events = &recording.events;
     let nr_tasks = recording.tasks.len();
     let nr_cpus = events.cpu.iter().max().map_or(0, |&cpu| usize::from(cpu) + 1);
     let holds_together = |row: usize| match EventKind::from_number(events.kind[row]) {
         Some(EventKind::Switch | EventKind::MigrateTask) => false,
+        Some(EventKind::Madvise) if events.a2[row] == MADV_COLLAPSE => true,
         Some(kind) => of_scenario(kind) || events.task[row] as usize >= nr_tasks,
         None => true,
     };
@@ -155,6 +158,10 @@ mod tests {
         assert_eq!(rows(&back).len(), 2);
         back.events.kind.to_mut()[1] = EventKind::ReclaimPage.number();
         assert_eq!(rows(&back).len(), 1, "reclaim takes pages from whoever has them");
+        back.events.kind.to_mut()[1] = EventKind::Madvise.number();
+        assert_eq!(rows(&back).len(), 2);
+        back.events.a2.to_mut()[1] = MADV_COLLAPSE;
+        assert_eq!(rows(&back).len(), 1, "it empties what waits on every CPU");
         back.events.kind.to_mut()[1] = EventKind::Fault.number();
         back.events.task.to_mut()[1] = crate::trace::kinds::TASK_OTHER;
         assert_eq!(rows(&back).len(), 1, "that may be any task");

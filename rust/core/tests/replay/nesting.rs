@@ -61,6 +61,7 @@ fn other_processes_do_not_nest() {
 #[test]
 fn writers_of_mmap_lock_wait_and_so_do_not_nest() {
     let mut tape = eight_pages();
+    madvise(&mut tape, 800..900, 0, 12, COLD); // puts the pages on the LRU, where others find them
     tape.long_call(EventKind::Munmap, 1000..2000, 0, 0, &[BASE, PAGE], 0);
     let waits = tape.long_call(EventKind::Munmap, 1500..2600, 1, 1, &[BASE + PAGE, PAGE], 0);
     tape.long_call(EventKind::Mprotect, 3000..4000, 0, 0, &[BASE + 3 * PAGE, PAGE, 1], 0);
