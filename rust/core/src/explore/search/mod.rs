@@ -7,6 +7,7 @@
 mod antichain;
 mod audit;
 mod bounds;
+mod group;
 mod model;
 mod normal;
 mod plain;

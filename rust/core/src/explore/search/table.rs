@@ -6,11 +6,15 @@
 //! from the last to the first, and no state moves to a lower group. No second table is needed while it grows, and address
 //! space is reserved once.
 
+#![expect(clippy::inline_always, reason = "only what is inlined is compiled for the wider registers")]
+
+use std::hint::select_unpredictable;
 use std::marker::PhantomData;
 
 use memmap2::{MmapMut, MmapOptions};
 
 use super::PackedState;
+use super::group::{LINE, Look, Places, Plain, Work, widest};
 
 /// Groups after the last home, for the collisions there: far more than the longest run of a table that is not full.
 const TAIL: usize = 256;
@@ -29,15 +33,13 @@ const HUGE: usize = 4 << 20;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Full;
 
-/// What a look into one group told.
+/// What became of a state in one group; neither if it was there.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Probe {
-    /// The state was there.
-    Old,
-    /// It was not, and is now.
-    New,
+struct Probe {
+    /// It was not there, and is now.
+    is_new: bool,
     /// It is not there, and there is no room.
-    Next,
+    is_full: bool,
 }
 
 /// Reserves address space, zeroed: as much of `bytes` as the system gives, at least `least`.
@@ -64,7 +66,9 @@ pub(super) struct Table<S> {
 
 impl<S: PackedState> Table<S> {
     /// Places of a group.
-    const GROUP: usize = if size_of::<S>() >= 64 { 1 } else { 64 / size_of::<S>() };
+    const GROUP: usize = if size_of::<S>() >= LINE { 1 } else { LINE / size_of::<S>() };
+    /// Words of a state.
+    const WORDS: u32 = (size_of::<S>() / 8) as u32;
     const GROUP_BYTES: usize = Self::GROUP * size_of::<S>();
 
     /// An empty table that can grow to `max_bytes`.
@@ -141,11 +145,12 @@ impl<S: PackedState> Table<S> {
     pub(super) fn insert(&mut self, state: S, hash: u64) -> bool {
         let mut at = self.home(hash);
         loop {
-            match self.probe(state, at) {
-                Probe::Old => return false,
-                Probe::New => return true,
-                Probe::Next => at += Self::GROUP,
+            // SAFETY: any CPU will do.
+            let probe = unsafe { self.probe::<Plain>(state, at) };
+            if !probe.is_full {
+                return probe.is_new;
             }
+            at += Self::GROUP;
         }
     }
 
@@ -153,60 +158,76 @@ impl<S: PackedState> Table<S> {
     ///
     /// A state whose home is full waits until the others are done: by then the next group, asked for now, is near.
     pub(super) fn insert_all(&mut self, states: &mut [S], hashes: &[u64], waiting: &mut Vec<(S, usize)>) -> usize {
-        let mut fresh = 0;
+        widest(InsertAll(self, states, hashes, waiting))
+    }
+
+    /// The same. What becomes of a state is a guess at every turn, so that all of it goes without branches.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Look::look`].
+    #[inline(always)]
+    unsafe fn insert_all_as<L: Look>(
+        &mut self,
+        states: &mut [S],
+        hashes: &[u64],
+        waiting: &mut Vec<(S, usize)>,
+    ) -> usize {
+        waiting.resize(states.len(), (S::VACANT, 0));
+        let (mut fresh, mut nr_waiting) = (0, 0);
         for (at, &hash) in hashes[..states.len()].iter().enumerate() {
             let state = states[at];
             states[fresh] = state;
             let home = self.home(hash);
-            let probe = self.probe(state, home);
-            fresh += usize::from(probe == Probe::New);
-            if probe == Probe::Next {
-                self.prefetch_group(home + Self::GROUP);
-                waiting.push((state, home + Self::GROUP));
-            }
+            // SAFETY: as the caller says.
+            let probe = unsafe { self.probe::<L>(state, home) };
+            fresh += usize::from(probe.is_new);
+            waiting[nr_waiting] = (state, self.near_next(home, probe));
+            nr_waiting += usize::from(probe.is_full);
         }
-        while !waiting.is_empty() {
+        while nr_waiting > 0 {
             let mut left = 0;
-            for number in 0..waiting.len() {
+            for number in 0..nr_waiting {
                 let (state, at) = waiting[number];
-                match self.probe(state, at) {
-                    Probe::Old => {}
-                    Probe::New => {
-                        states[fresh] = state;
-                        fresh += 1;
-                    }
-                    Probe::Next => {
-                        self.prefetch_group(at + Self::GROUP);
-                        waiting[left] = (state, at + Self::GROUP);
-                        left += 1;
-                    }
-                }
+                states[fresh] = state;
+                // SAFETY: as the caller says.
+                let probe = unsafe { self.probe::<L>(state, at) };
+                fresh += usize::from(probe.is_new);
+                waiting[left] = (state, self.near_next(at, probe));
+                left += usize::from(probe.is_full);
             }
-            waiting.truncate(left);
+            nr_waiting = left;
         }
         fresh
     }
 
+    /// The group after `at`, brought near if it is needed.
+    #[inline(always)]
+    fn near_next(&self, at: usize, probe: Probe) -> usize {
+        let next = at + Self::GROUP;
+        self.prefetch_group(select_unpredictable(probe.is_full, next, at));
+        next
+    }
+
     /// Looks for a state in one group, and puts it there if it has room.
-    #[inline]
-    fn probe(&mut self, state: S, at: usize) -> Probe {
+    ///
+    /// # Safety
+    ///
+    /// As for [`Look::look`].
+    #[inline(always)]
+    unsafe fn probe<L: Look>(&mut self, state: S, at: usize) -> Probe {
         let group = &mut self.places_mut()[at..at + Self::GROUP];
-        // Sums of all comparisons instead of a branch for each: where in its group a state stands is a guess, and a
-        // wrong guess would also wait for the memory that was asked for.
-        let (mut found, mut vacant) = (0_u32, 0_u32);
-        for (number, place) in group.iter().enumerate() {
-            found |= u32::from(place.is(&state)) << number;
-            vacant |= u32::from(place.is(&S::VACANT)) << number;
-        }
-        if found | vacant == 0 {
-            return Probe::Next;
-        }
+        // SAFETY: as the caller says.
+        let Places { found, vacant } = unsafe { L::look(group, &state) };
         // Places are taken in order, so that the first of all these is the state's own, old or new.
-        let first = (found | vacant).trailing_zeros();
-        group[first as usize] = state;
-        let new = vacant >> first & 1;
-        self.len += new as usize;
-        if new == 0 { Probe::Old } else { Probe::New }
+        let own = (found | vacant) & (found | vacant).wrapping_neg();
+        let is_new = vacant & own != 0;
+        // Without a store to a line that stays as it is: it would have to be written back to memory.
+        let mut nowhere = state;
+        let place = &mut group[(own.trailing_zeros() / Self::WORDS) as usize % Self::GROUP];
+        *select_unpredictable(is_new, place, &mut nowhere) = state;
+        self.len += usize::from(is_new);
+        Probe { is_new, is_full: own == 0 }
     }
 
     /// Whether the state is in the table.
@@ -223,13 +244,24 @@ impl<S: PackedState> Table<S> {
         if groups < self.groups + self.groups / 16 {
             return Err(Full);
         }
-        let mut end = self.places().len();
+        let (end, end_bytes) = (self.places().len(), size_of_val(self.places()));
         self.groups = groups;
         #[cfg(target_os = "linux")]
-        if !self.huge && self.bytes() > HUGE && self.bytes() + end * size_of::<S>() <= budget_bytes {
+        if !self.huge && self.bytes() > HUGE && self.bytes() + end_bytes <= budget_bytes {
             self.huge = true;
             return self.move_to_huge_pages(end);
         }
+        widest(Regroup(self, end));
+        Ok(())
+    }
+
+    /// Takes the states of the first `end` places to the groups that are theirs now, from the last to the first.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Look::look`].
+    #[inline(always)]
+    unsafe fn regroup<L: Look>(&mut self, mut end: usize) {
         let mut run = Vec::new();
         while end > 0 {
             let places = self.places_mut();
@@ -249,22 +281,27 @@ impl<S: PackedState> Table<S> {
             }
             end = begin;
             for state in &run[..len] {
-                self.settle(*state);
+                // SAFETY: as the caller says.
+                unsafe { self.settle::<L>(*state) };
             }
         }
-        Ok(())
     }
 
     /// Puts a state that is counted already, and nowhere in the table, to its place.
-    #[inline]
-    fn settle(&mut self, state: S) {
+    ///
+    /// # Safety
+    ///
+    /// As for [`Look::look`].
+    #[inline(always)]
+    unsafe fn settle<L: Look>(&mut self, state: S) {
         let mut at = self.home(state.hash_word());
         let places = self.places_mut();
         loop {
             let group = &mut places[at..at + Self::GROUP];
-            let taken = group.iter().map(|place| usize::from(!place.is(&S::VACANT))).sum::<usize>();
-            if let Some(place) = group.get_mut(taken) {
-                *place = state;
+            // SAFETY: as the caller says.
+            let vacant = unsafe { L::look(group, &state) }.vacant;
+            if vacant != 0 {
+                group[(vacant.trailing_zeros() / Self::WORDS) as usize % Self::GROUP] = state;
                 return;
             }
             at += Self::GROUP;
@@ -282,9 +319,36 @@ impl<S: PackedState> Table<S> {
         // SAFETY: as in `places_mut`; `end` places of the old map were in use.
         let old: &[S] = unsafe { std::slice::from_raw_parts(old_map.as_ptr().cast(), end) };
         for state in old.iter().filter(|place| **place != S::VACANT) {
-            self.settle(*state);
+            // SAFETY: any CPU will do.
+            unsafe { self.settle::<Plain>(*state) };
         }
         Ok(())
+    }
+}
+
+/// [`Table::insert_all`] with its arguments.
+struct InsertAll<'a, S>(&'a mut Table<S>, &'a mut [S], &'a [u64], &'a mut Vec<(S, usize)>);
+
+impl<S: PackedState> Work for InsertAll<'_, S> {
+    type Output = usize;
+
+    #[inline(always)]
+    unsafe fn with<L: Look>(self) -> usize {
+        // SAFETY: as the caller says.
+        unsafe { self.0.insert_all_as::<L>(self.1, self.2, self.3) }
+    }
+}
+
+/// [`Table::regroup`] with its argument.
+struct Regroup<'a, S>(&'a mut Table<S>, usize);
+
+impl<S: PackedState> Work for Regroup<'_, S> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn with<L: Look>(self) {
+        // SAFETY: as the caller says.
+        unsafe { self.0.regroup::<L>(self.1) }
     }
 }
 
