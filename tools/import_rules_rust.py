@@ -33,7 +33,7 @@ ALLOWED: Final[dict[str, frozenset[str]]] = {
     "trace": frozenset({"addr", "cpumask", "error"}),
     # the two drivers do not know each other
     "replay": _PARTS | {"machine", "program", "trace"},
-    "explore": _PARTS | {"machine", "program"},
+    "explore": _PARTS | {"machine", "program", "wide"},
 }
 """What each part may name besides itself. A new part needs an entry."""
 
