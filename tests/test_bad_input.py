@@ -156,6 +156,18 @@ def test_a_word_for_a_number(words: list[str], message: str, capsys: pytest.Capt
 
 
 @pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--op", "munmap", "--users", "99"], "users: found 99, expected at most 8"),
+        (["--op", "munmap", "--pages", "9"], "pages: found 9, expected at most 8"),
+        (["--pairs", "--users", "99"], "users: found 99, expected at most 8"),
+    ],
+)
+def test_sizes_that_no_scenario_has(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert refused(["check", "linux-6.18", *words], capsys).startswith(message)
+
+
+@pytest.mark.parametrize(
     ("text", "place"),
     [
         ("x = 1\ny = (", "line 2: found SyntaxError"),

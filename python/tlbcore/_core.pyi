@@ -6,6 +6,8 @@ import numpy as np
 import numpy.typing as npt
 
 __all__ = [
+    "MAX_PAGES",
+    "MAX_USERS",
     "AddressTrace",
     "CpuMask",
     "CpuMaskArray",
@@ -33,6 +35,11 @@ __all__ = [
 ]
 
 __version__: Final[str]
+
+MAX_USERS: Final[int]
+"""User CPUs of a scenario of the explorer, at most."""
+MAX_PAGES: Final[int]
+"""Pages of a scenario of the explorer, at most."""
 
 def build_features() -> list[str]: ...
 def build_profile() -> str: ...

@@ -13,7 +13,9 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from tlbcore import _core
 from tlbcore.check import Size, Verdict, check
+from tlbcore.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -62,9 +64,12 @@ def widen(
         options: As `check` takes them.
 
     Raises:
-        InputError: As `check`.
+        InputError: As `check`, and a size that no scenario has.
 
     """
+    for name, value, most in (("users", users, _core.MAX_USERS), ("pages", pages, _core.MAX_PAGES)):
+        if value > most:
+            raise InputError(f"{name}: found {value}, expected at most {most}")
     least = _least_pages(operations)
     since = time.monotonic()
     tried: list[tuple[Size, Verdict]] = []

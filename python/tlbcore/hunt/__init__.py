@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
-from tlbcore import kernels
+from tlbcore import _core, kernels
 from tlbcore.check import DEFAULT_INVARIANTS, INVARIANTS, TABLE_INVARIANTS, Verdict, check
 from tlbcore.errors import InputError
 from tlbcore.hunt.findings import Cause, Finding, Hunt, SizeCount, grouped
@@ -321,14 +321,16 @@ def hunt(  # noqa: PLR0913  # what to run, on what, how far
 
     """
     found = kernels.get(kernel) if isinstance(kernel, str) else kernel
-    for name, value, least in (
-        ("threads", threads, 1),
-        ("users", users, 1),
-        ("pages", pages, 1),
-        ("faults", faults, 0),
+    for name, value, least, most in (
+        ("threads", threads, 1, None),
+        ("users", users, 1, _core.MAX_USERS),
+        ("pages", pages, 1, _core.MAX_PAGES),
+        ("faults", faults, 0, None),
     ):
         if value < least:
             raise InputError(f"{name}: found {value}, expected at least {least}")
+        if most is not None and value > most:
+            raise InputError(f"{name}: found {value}, expected at most {most}")
     for kind in kinds:
         if kind not in KINDS:
             raise InputError(f"kinds: found {kind}, expected some of {', '.join(KINDS)}{nearest(kind, KINDS)}")

@@ -45,4 +45,10 @@ mod _core {
     #[pymodule_export]
     #[expect(non_upper_case_globals, reason = "the name is Python's")]
     const __version__: &str = crate::build_info::VERSION;
+
+    /// User CPUs and pages of the explorer's scenarios, at most.
+    #[pymodule_export]
+    const MAX_USERS: usize = tlbcore::explore::scenario::MAX_USERS;
+    #[pymodule_export]
+    const MAX_PAGES: usize = tlbcore::explore::scenario::MAX_PAGES;
 }
