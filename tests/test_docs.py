@@ -25,6 +25,8 @@ def hold(page: str, folder: Path, *, recorded: bool) -> None:
 
 @pytest.mark.parametrize("page", [page for page in PAGES if examples(page)])
 def test_what_a_page_shows_is_what_comes_out(page: str, tmp_path: Path) -> None:
+    if any(re.search("arrow|parquet", example.source) for example in examples(page)):
+        pytest.importorskip("pyarrow")
     hold(page, workplace(tmp_path), recorded=False)
 
 

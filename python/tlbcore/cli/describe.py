@@ -97,6 +97,7 @@ def _option(parser: argparse.ArgumentParser, action: argparse.Action) -> Option:
         metavar=metavar,
         help=(action.help or "") % values if action.help else "",
         choices=choices,
-        required=action.required,
+        # What versions of argparse say of "the rest of the line" differs; it may be nothing.
+        required=action.required and action.nargs != argparse.REMAINDER,
         repeated=action.nargs in {"+", "*"} or isinstance(action, argparse._AppendAction),  # noqa: SLF001 - the same
     )
