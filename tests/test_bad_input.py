@@ -158,8 +158,10 @@ def test_a_word_for_a_number(words: list[str], message: str, capsys: pytest.Capt
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--op", "munmap", "--users", "99"], "users: found 99, expected at most 8"),
-        (["--op", "munmap", "--pages", "9"], "pages: found 9, expected at most 8"),
+        (["--op", "munmap", "--users", "99"], "users: found 99, expected 0 to 8"),
+        (["--op", "munmap", "--pages", "9"], "pages: found 9, expected 1 to 8"),
+        (["--op", "munmap", "--pages", "0"], "pages: found 0, expected 1 to 8"),
+        (["--op", "munmap", "--faults", "-1"], "faults: found -1, expected 0 or more"),
         (["--pairs", "--users", "99"], "users: found 99, expected at most 8"),
     ],
 )

@@ -12,6 +12,7 @@ import tlbcore
 from tlbcore import InputError, _core, kernels, races
 from tlbcore.check import DEFAULT_INVARIANTS, INVARIANTS
 from tlbcore.cli.main import main
+from tlbcore.report.trace import trace_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -111,6 +112,7 @@ def test_a_race_is_found_by_a_shortest_path_and_its_mend_is_proven(race: Race) -
     assert len(found.counterexample) == len(found.path) == STEPS[race.id]
     assert len(found.snapshots) == len(found.path) + 1
     assert max(map(len, found.diagram().splitlines())) <= 75
+    assert max(map(len, trace_text(found, "text").splitlines())) <= 75
     proven = race.prove()
     proven.assert_safe()
     assert proven.engine == "saturating"
@@ -134,6 +136,11 @@ def test_a_mend_holds_with_more_cpus(race: Race) -> None:
     verdict = race.prove(users=3)
     verdict.assert_safe()
     assert verdict.states > race.prove(users=1).states
+
+
+def test_no_operation_is_no_question() -> None:
+    with pytest.raises(InputError, match="operations: found none, expected one or more"):
+        tlbcore.check("linux-5.10", [])
 
 
 def test_each_invariant_can_be_violated() -> None:

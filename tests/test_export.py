@@ -205,3 +205,9 @@ def test_the_trace_of_a_large_recording_is_whole(tmp_path: Path) -> None:
     fault = {name: number for number, name in recording.event_kinds()}["fault"]
     assert faults == int(np.count_nonzero(recording.column("kind") == fault))
     assert math.isclose(path.stat().st_size, 9e6, rel_tol=0.6)
+
+
+def test_a_file_will_do_and_a_misspelt_table_gets_the_nearest() -> None:
+    assert to_arrow(MICRO, "flushes").num_rows > 0
+    with pytest.raises(InputError, match=r"found the table 'flush', expected .*did you mean flushes\?"):
+        to_arrow(MICRO, "flush")

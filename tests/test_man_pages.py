@@ -65,6 +65,7 @@ def completed(*words: str) -> list[str]:
         (["tlbcore", "races", "R09"], ["R09a", "R09b"]),
         (["tlbcore", "kernels", "show", ""], list(kernels.FAMILIES)),
         (["tlbcore", "machines", "show", "apple"], ["apple_m1_p"]),
+        (["tlbcore", "schemes", "show", "Lazy"], ["LazyMmu"]),
         (["tlbcore", "compare", "--kernel", "linux-5.10", "some-file"], []),
     ],
     ids=lambda words: " ".join(words[1:]),
@@ -79,6 +80,19 @@ def test_a_shell_reads_its_script(shell: str) -> None:
         pytest.skip(f"no {shell} here")
     done = subprocess.run([shell, "-n"], input=script(shell), capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.skipif(shutil.which("zsh") is None, reason="no zsh here")
+def test_zsh_takes_the_script_by_eval_too() -> None:
+    program = "autoload -Uz compinit && compinit -u -D\n" + script("zsh") + 'print -r -- "$_comps[tlbcore]"\n'
+    done = subprocess.run(["zsh", "-f", "-c", program], capture_output=True, text=True, check=False)  # noqa: S607
+    assert (done.returncode, done.stderr, done.stdout) == (0, "", "_tlbcore\n")
+
+
+def test_zsh_takes_no_name_of_a_value_for_a_pattern() -> None:
+    specs = [line for line in script("zsh").splitlines() if "OP[" in line or "OP(" in line]
+    assert specs
+    assert not any("OP[" in line for line in specs)
 
 
 def test_the_command_prints_the_script(capsys: pytest.CaptureFixture[str]) -> None:

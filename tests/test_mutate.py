@@ -169,6 +169,12 @@ def test_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert json.loads(capsys.readouterr().out)["scheme"] == "LazyMmu"
 
 
+@pytest.mark.timeout(300)
 def test_the_page_shows_what_comes_out() -> None:
     text = page.PAGE.read_text(encoding="utf-8")
     assert "\n".join(page.section(page.report_of("TlbFlushPending"))).rstrip("\n") + "\n" in text
+
+
+def test_a_misspelt_step_gets_the_nearest() -> None:
+    with pytest.raises(InputError, match=r"found step 'flush_tlb_rang', expected .*did you mean flush_tlb_range\?"):
+        tlbcore.mutate("per-table", operations=["mremap"], steps=["flush_tlb_rang"])

@@ -169,3 +169,8 @@ def test_the_kernel_and_why_it_was_taken(capsys: pytest.CaptureFixture[str]) -> 
     assert "Kernel: linux-6.18 (the recording does not name its kernel)" in run(capsys, MICRO)[0]
     assert "Kernel: linux-6.1 (nearest to the recorded 6.1)" in run(capsys, LAB[0])[0]
     assert "Kernel: linux-5.10 (given)" in run(capsys, LAB[0], "--kernel", "linux-5.10")[0]
+
+
+def test_what_is_not_there_has_no_score(tmp_path: Path) -> None:
+    found = validate_folder(tmp_path / "recordingz")
+    assert found.headline() == "no recording validated, 1 could not be"

@@ -182,6 +182,8 @@ _KNOWN = (*OPERATIONS, "truncate", "gup_fast")
 def _threads(operations: Sequence[str | Mapping[str, object]]) -> list[dict[str, object]]:
     if isinstance(operations, str):
         raise InputError(f"operations: found the text {operations!r}, expected a list of operations")
+    if not operations:
+        raise InputError("operations: found none, expected one or more")
     threads: list[dict[str, object]] = [
         {"operation": item} if isinstance(item, str) else dict(item) for item in operations
     ]

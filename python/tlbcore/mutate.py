@@ -12,8 +12,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from tlbcore import kernels, scheme_lookup
+from tlbcore import _core, kernels, scheme_lookup
 from tlbcore.errors import InputError, TlbcoreError
+from tlbcore.lookup import find
 from tlbcore.mutants import Mutant, mutants
 from tlbcore.mutation_trial import Finding, Trial
 from tlbcore.results import Cell, Result
@@ -151,7 +152,7 @@ def mutate(  # noqa: PLR0913 - what to mutate, and how far to look
         progress: Called with the mutants done and all of them.
 
     Raises:
-        InputError: A scheme, a kernel or an operation that cannot be.
+        InputError: A scheme, a kernel, an operation or a step that cannot be.
 
     """
     found = scheme_lookup.get(scheme) if isinstance(scheme, str) else scheme
@@ -160,6 +161,8 @@ def mutate(  # noqa: PLR0913 - what to mutate, and how far to look
         where = kernels.get(home)
     else:
         where = kernels.get(kernel) if isinstance(kernel, str) else kernel
+    for step in steps or ():
+        find("step", step, _core.step_names())
     trials: list[Trial] = []
     jobs: list[tuple[Trial, Mutant]] = []
     for operation, home_of, names in _programs(found, where, operations):

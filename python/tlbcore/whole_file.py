@@ -4,14 +4,44 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from tlbcore.errors import InputError
 
-__all__ = ["check_place", "replacing", "write_text"]
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+__all__ = ["check_ending", "check_place", "replacing", "write_text"]
+
+
+def _is_special(path: Path) -> bool:
+    """Whether a device, a pipe or a socket has the name: it must stay what it is, and there is nothing in it to lose."""
+    return path.exists() and not path.is_file() and not path.is_dir()
+
+
+def check_ending(
+    path: str | os.PathLike[str], endings: Sequence[str], *, but_not: str | os.PathLike[str] | None = None
+) -> None:
+    """Raise if a name says something else than what is to be written, or is that of the file that is read.
+
+    Args:
+        path: Where it is to go.
+        endings: What such files end in; a name without an ending is right too, and so is a device or a pipe.
+        but_not: The file that is read.
+
+    Raises:
+        InputError: Another ending, or the same file.
+
+    """
+    path = Path(path)
+    if but_not is not None and path.is_file() and Path(but_not).exists() and path.samefile(but_not):
+        raise InputError(f"{path}: found the file that is read, expected another to write")
+    if path.suffix and path.suffix not in endings and not _is_special(path):
+        raise InputError(f"{path}: found a name that ends in {path.suffix}, expected {' or '.join(endings)}")
 
 
 def check_place(path: str | os.PathLike[str]) -> None:
@@ -24,21 +54,39 @@ def check_place(path: str | os.PathLike[str]) -> None:
     path = Path(path)
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if _is_special(path):
+        return
+    path = _meant(path)
     if not path.parent.is_dir():
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path.parent))
     if not os.access(path.parent, os.W_OK):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path.parent))
 
 
+def _meant(path: Path) -> Path:
+    """Where a symbolic link leads: the file there is replaced, not the link."""
+    return Path(os.path.realpath(path)) if path.is_symlink() else path
+
+
 @contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Gives the path of a file beside `path` to write to; it becomes `path` when the block ends without an exception.
+    """Gives the path of a file to write to, beside `path`; it becomes `path` when the block ends without an exception.
+
+    What a symbolic link leads to is replaced; into a device or a pipe the file is copied.
 
     Raises:
         OSError: It cannot be written there.
 
     """
     path = Path(path)
+    if _is_special(path):
+        with TemporaryDirectory() as folder:
+            partial = Path(folder) / "partial"
+            yield partial
+            with partial.open("rb") as source, path.open("wb") as target:
+                shutil.copyfileobj(source, target)
+        return
+    path = _meant(path)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         yield partial

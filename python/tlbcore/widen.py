@@ -67,9 +67,11 @@ def widen(
         InputError: As `check`, and a size that no scenario has.
 
     """
-    for name, value, most in (("users", users, _core.MAX_USERS), ("pages", pages, _core.MAX_PAGES)):
-        if value > most:
-            raise InputError(f"{name}: found {value}, expected at most {most}")
+    for name, value, first, last in (("users", users, 0, _core.MAX_USERS), ("pages", pages, 1, _core.MAX_PAGES)):
+        if not first <= value <= last:
+            raise InputError(f"{name}: found {value}, expected {first} to {last}")
+    if options.get("faults", 0) < 0:
+        raise InputError(f"faults: found {options['faults']}, expected 0 or more")
     least = _least_pages(operations)
     since = time.monotonic()
     tried: list[tuple[Size, Verdict]] = []

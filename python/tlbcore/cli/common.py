@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tlbcore import recordings
@@ -27,6 +28,12 @@ def read_recording(path: str) -> Recording:
     """The recording of that name; a large text takes a while, and shows how far it is."""
     with Progress("reading") as progress:
         return recordings.load(path, progress=lambda done, of: progress(done >> 20, of >> 20 or None, "MiB"))
+
+
+def stem(path: str) -> str:
+    """What a recording is called, for the names of what is made of it: `apache` of ``data/apache.perf.txt.zst``."""
+    name = Path(path).name
+    return name.split(".", maxsplit=1)[0] or name.strip(".") or "recording"
 
 
 def add_machine(parser: argparse.ArgumentParser) -> None:

@@ -20,7 +20,7 @@ SHELLS: Final = ("bash", "zsh", "fish")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
-    parser.add_argument("shell", choices=SHELLS, help='the shell; for bash: eval "$(tlbcore completion bash)"')
+    parser.add_argument("shell", choices=SHELLS, help='the shell; for bash and zsh: eval "$(tlbcore completion bash)"')
 
 
 def run(args: argparse.Namespace) -> int:
@@ -54,8 +54,8 @@ def _names(command: str, option: Option) -> tuple[str, ...]:
     }
     specs = {"kernels": tuple(kernels.FAMILIES), "machines": machines.preset_names(), "schemes": tuple(SCHEMES)}
     for key in (*option.flags, option.metavar):
-        if key == "SPEC":
-            return specs.get(command.split()[1], ())
+        if key in {"SPEC", "NAME"} and (listed := command.split()[1]) in specs:
+            return specs[listed]
         if key in kinds:
             return kinds[key]
     return ()
@@ -130,7 +130,14 @@ def _zsh(top: CommandText) -> str:
             lines += [f"        {_zsh_argument(command, argument)} \\" for argument in command.arguments]
             lines += ["        && return 0"]
         lines += ["}", ""]
-    lines += ['_tlbcore "$@"']
+    # As a file of $fpath it is the body of the function; evaluated it only has to be made known.
+    lines += [
+        'if [[ "$funcstack[1]" = _tlbcore ]]; then',
+        '    _tlbcore "$@"',
+        "else",
+        "    compdef _tlbcore tlbcore",
+        "fi",
+    ]
     return "\n".join(lines) + "\n"
 
 
@@ -145,7 +152,8 @@ def _zsh_text(text: str) -> str:
 
 def _zsh_values(command: CommandText, option: Option) -> str:
     names = _names(command.name, option)
-    return f":{option.metavar.strip('{}').split(',')[0]}:" + (f"({_words(names)})" if names else "_files")
+    what = _zsh_text(option.metavar.strip("{}").split(",")[0])
+    return f":{what}:" + (f"({_words(names)})" if names else "_files")
 
 
 def _zsh_option(command: CommandText, option: Option) -> str:

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from tlbcore.cli import OK
-from tlbcore.cli.common import add_json, add_recording, print_json, read_recording
+from tlbcore.cli.common import add_json, add_recording, print_json, read_recording, stem
+from tlbcore.errors import InputError
 from tlbcore.export import FORMATS, TABLES, export
 from tlbcore.progress import Progress
 from tlbcore.report.table import number
+from tlbcore.whole_file import check_ending
 
 if TYPE_CHECKING:
     import argparse
+
+
+#: What no name of a timeline ends in: these are other things. The viewer takes any name.
+_NO_TIMELINE: Final = (".tlbr", ".html", ".txt", *(f".{form}" for form in FORMATS))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,13 +36,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_json(parser)
 
 
+def _endings(form: str, nr_tables: int, ending: str) -> tuple[str, ...]:
+    """What the name that ends so may end in; that of a folder in anything."""
+    if form == "perfetto":
+        return (".perfetto-trace",) if ending in _NO_TIMELINE else (ending,)
+    return (f".{form}",) if nr_tables == 1 else (ending,)
+
+
 def run(args: argparse.Namespace) -> int:
     """Export, and say what was written."""
-    recording = read_recording(args.recording)
     tables = tuple(args.table or TABLES)
+    if args.format == "perfetto" and args.table:
+        raise InputError("export: found --table and --format perfetto, expected no table: a timeline has all of them")
     output = args.output
+    if output is not None:
+        check_ending(output, _endings(args.format, len(tables), output.suffix), but_not=args.recording)
+    recording = read_recording(args.recording)
     if output is None:
-        name = str(recording.meta["file"]).split(".")[0] or "recording"
+        name = stem(args.recording)
         single = f"-{tables[0]}.{args.format}" if len(tables) == 1 else f"-{args.format}"
         output = Path(f"{name}.perfetto-trace" if args.format == "perfetto" else f"{name}{single}")
     with Progress("exporting") as progress:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from tlbcore.cli import OK
 from tlbcore.cli.common import add_json, print_json, read_recording
 from tlbcore.report.table import number
-from tlbcore.whole_file import check_place
+from tlbcore.whole_file import check_ending, check_place
 
 if TYPE_CHECKING:
     import argparse
@@ -28,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Import, write, and say what there is."""
     if args.output is not None:
+        check_ending(args.output, (".tlbr",), but_not=args.file)
         check_place(args.output)
     recording = read_recording(args.file)
     if args.output is not None:

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tlbcore.cli import OK
-from tlbcore.cli.common import add_json, add_recording, print_json, read_recording
+from tlbcore.cli.common import add_json, add_recording, print_json, read_recording, stem
 from tlbcore.profile import KERNELS, MACHINES, profile
 from tlbcore.progress import Progress
 from tlbcore.report.page import write_page
 from tlbcore.report.table import number
-from tlbcore.whole_file import check_place
+from tlbcore.whole_file import check_ending, check_place
 
 if TYPE_CHECKING:
     import argparse
@@ -41,14 +41,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Profile, write, and say what is in it."""
     if args.output is not None:
+        check_ending(args.output, (".html", ".htm"), but_not=args.recording)
         check_place(args.output)
     recording = read_recording(args.recording)
     with Progress("replaying") as progress:
         found = profile(recording, kernels=args.kernel or KERNELS, machines=args.machine or MACHINES, progress=progress)
     output = args.output
     if output is None and not args.json:
-        name = str(recording.meta["file"])
-        output = Path(f"{name.split('.', maxsplit=1)[0] or name}.html")
+        output = Path(f"{stem(args.recording)}.html")
     if output is not None:
         write_page(found, output)
     if args.json:

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any, Final
 from tlbcore import tables as files
 from tlbcore.errors import InputError
 from tlbcore.export.perfetto import write_perfetto
-from tlbcore.export.tables import TABLES, table
+from tlbcore.export.tables import TABLES, check_table, table
 from tlbcore.lookup import nearest
+from tlbcore.recordings import opened
 from tlbcore.whole_file import replacing
 
 if TYPE_CHECKING:
@@ -31,13 +32,14 @@ FORMATS: Final = ("perfetto", *files.FORMATS)
 """The formats there are."""
 
 
-def to_arrow(recording: Recording, name: str) -> Any:  # noqa: ANN401  # a pyarrow.Table
+def to_arrow(recording: Recording | str | os.PathLike[str], name: str) -> Any:  # noqa: ANN401  # a pyarrow.Table
     """One of `tlbcore.export.TABLES` as a `pyarrow.Table`; texts are dictionaries, since few are many times there.
 
     Raises:
-        InputError: No such table, or pyarrow is not installed.
+        InputError: No such table, pyarrow is not installed, or as `tlbcore.recordings.load`.
 
     """
+    recording = opened(recording)
     return files.arrow_table(table(recording, name), _metadata(recording))
 
 
@@ -46,7 +48,7 @@ def _metadata(recording: Recording) -> dict[str, str]:
 
 
 def export(
-    recording: Recording,
+    recording: Recording | str | os.PathLike[str],
     form: str,
     output: str | os.PathLike[str],
     *,
@@ -56,7 +58,7 @@ def export(
     """Writes a recording in another format, each file whole or not at all; the paths of what was written.
 
     Args:
-        recording: From `tlbcore.recordings.load`.
+        recording: From `tlbcore.recordings.load`, or its file.
         form: One of `FORMATS`.
         output: The file; for several tables a folder, made if need be, which gets a file for each.
         tables: Which of `TABLES`; Perfetto has all in one.
@@ -72,23 +74,27 @@ def export(
         raise InputError(
             f"export: found the format {form!r}, expected one of {', '.join(FORMATS)}{nearest(form, FORMATS)}"
         )
+    for name in tables:
+        check_table(name)
+    recording = opened(recording)
     if form == "perfetto":
         with replacing(output) as partial:
             write_perfetto(recording, partial, progress)
         return [output]
-    for name in tables:
-        if name not in TABLES:
-            raise InputError(
-                f"export: found the table {name!r}, expected one of {', '.join(TABLES)}{nearest(name, TABLES)}"
-            )
     files.check_format(Path(f"x.{form}"))
+    is_new = len(tables) > 1 and not output.exists()
     if len(tables) > 1:
         output.mkdir(exist_ok=True)
         paths = [output / f"{name}.{form}" for name in tables]
     else:
         paths = [output]
-    for number, (name, path) in enumerate(zip(tables, paths, strict=True)):
-        if progress is not None:
-            progress(number, len(tables), name)
-        files.write_table(table(recording, name), path, form=form, metadata=_metadata(recording))
+    try:
+        for number, (name, path) in enumerate(zip(tables, paths, strict=True)):
+            if progress is not None:
+                progress(number, len(tables), name)
+            files.write_table(table(recording, name), path, form=form, metadata=_metadata(recording))
+    except BaseException:  # Ctrl-C too leaves no empty folder
+        if is_new and not any(output.iterdir()):
+            output.rmdir()
+        raise
     return paths

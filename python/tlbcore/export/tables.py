@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from tlbcore import machines, recordings
+from tlbcore.errors import InputError
+from tlbcore.lookup import nearest
 from tlbcore.profile.flushes import predicted, recorded, task_name
 from tlbcore.replay import replay
 
@@ -34,6 +36,19 @@ TABLES: Final = ("events", "flushes", "operations")
 _NO_OPERATION: Final = ("switch", "migrate_task", "task_start")
 
 
+def check_table(name: str) -> None:
+    """Raise if there is no such table.
+
+    Raises:
+        InputError: The message has the nearest.
+
+    """
+    if name not in TABLES:
+        raise InputError(
+            f"export: found the table {name!r}, expected one of {', '.join(TABLES)}{nearest(name, TABLES)}"
+        )
+
+
 def table(recording: Recording, name: str) -> Table:
     """A table: column -> array, all of one length. Texts are arrays of `object`.
 
@@ -41,7 +56,11 @@ def table(recording: Recording, name: str) -> Table:
         recording: The recording.
         name: One of `TABLES`.
 
+    Raises:
+        InputError: No such table.
+
     """
+    check_table(name)
     return {"events": _events, "flushes": _flushes, "operations": _operations}[name](recording)
 
 

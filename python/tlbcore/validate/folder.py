@@ -137,6 +137,8 @@ class Summary(Result):
     def headline(self) -> str:
         """How many were held against the model, and the score over all."""
         failed = f", {len(self.failures)} could not be" if self.failures else ""
+        if not self.rows:
+            return f"no recording validated{failed}"
         return f"{len(self.rows)} recordings validated{failed}: score {self.total['score']:.4f}"
 
 

@@ -95,14 +95,17 @@ def table(
     def is_words(at: int) -> bool:
         return at < left or (words_last and at == len(head) - 1)
 
+    def is_bar(at: int) -> bool:
+        return not is_words(at) and not str(head[at])
+
     def cell(at: int, value: object) -> str:
-        if isinstance(value, Bar):
-            return f'<td class="barcell">{bar(value)}</td>'
+        if is_bar(at) or isinstance(value, Bar):
+            return f'<td class="barcell">{bar(value) if isinstance(value, Bar) else ""}</td>'
         shown = number(value) if isinstance(value, int | float) else text(value)
         return f"<td>{shown}</td>" if is_words(at) else f'<td class="num">{shown}</td>'
 
     heads = "".join(
-        f'<th scope="col"{"" if is_words(at) or not str(name) else " class=num"}>{text(name)}</th>'
+        f'<th scope="col"{"" if is_words(at) else " class=barcell" if is_bar(at) else " class=num"}>{text(name)}</th>'
         for at, name in enumerate(head)
     )
     body = "".join(f"<tr>{''.join(cell(at, value) for at, value in enumerate(row))}</tr>" for row in rows)

@@ -8,6 +8,7 @@ True
 
 from __future__ import annotations
 
+import textwrap
 from typing import TYPE_CHECKING, Final
 
 from tlbcore.errors import InputError
@@ -26,7 +27,8 @@ __all__ = ["FORMATS", "markdown", "page", "svg", "trace_text", "write_trace"]
 
 
 def _plain(verdict: Verdict) -> str:
-    return f"{verdict}\n\n{verdict.diagram()}\n"
+    said = textwrap.fill(str(verdict), 75, break_long_words=False, break_on_hyphens=False)
+    return f"{said}\n\n{verdict.diagram()}\n"
 
 
 _WRITERS: Final[dict[str, Callable[[Verdict], str]]] = {

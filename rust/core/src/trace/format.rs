@@ -65,6 +65,13 @@ pub fn is_recording(path: &Path) -> Result<bool> {
 /// # Errors
 /// If the system refuses; then `path` is as before and no partial file stays.
 pub fn write(recording: &Recording, path: &Path) -> Result<()> {
+    if fs::metadata(path).is_ok_and(|found| !found.is_file() && !found.is_dir()) {
+        let what = "found a device or a pipe, expected a file";
+        return Err(Error::Value(format!("{}: {what}", path.display())));
+    }
+    // What a symbolic link leads to is replaced, not the link.
+    let meant = fs::canonicalize(path);
+    let path = meant.as_deref().unwrap_or(path);
     let mut name = path.as_os_str().to_owned();
     name.push(format!(".partial-{}", std::process::id()));
     let partial = PathBuf::from(name);
@@ -135,13 +142,16 @@ fn all_views(recording: &Recording) -> Vec<(String, ColumnView<'_>)> {
 const EVENTS: &str = "events.";
 const FLUSHES: &str = "flushes.";
 
-/// Opens a recording by mapping it. Below 64 MiB it is verified as by [`verify`].
+/// Opens a recording by mapping it. Below 64 MiB it is verified as by [`verify`]. It is called as the file is called now.
 ///
 /// # Errors
 /// One line with the file, the byte, what was found and what was expected.
 pub fn open(path: &Path) -> Result<Recording> {
     let mapped = MappedFile::open(path)?;
-    let recording = mapped.load()?;
+    let mut recording = mapped.load()?;
+    if let Some(name) = path.file_name() {
+        recording.meta.file = name.to_string_lossy().into_owned();
+    }
     if mapped.map.len() < VERIFY_ON_OPEN_BYTES {
         mapped.verify_checksums()?;
         verify_content(path, &recording)?;

@@ -102,6 +102,7 @@ complete -c tlbcore -n '__fish_seen_subcommand_from schemes' -l json -d 'print J
 complete -c tlbcore -n '__fish_seen_subcommand_from schemes; and __fish_seen_subcommand_from show' -s h -l help -d 'show this help message and exit'
 complete -c tlbcore -n '__fish_seen_subcommand_from schemes; and __fish_seen_subcommand_from show' -l json -d 'print JSON'
 complete -c tlbcore -n '__fish_seen_subcommand_from schemes; and __fish_seen_subcommand_from show' -l operation -x -a 'mmap munmap mprotect mremap madvise_dontneed madvise_free madvise_cold madvise_pageout clear_refs_soft_dirty fork exit_mmap fault page_mkclean shrink_folio_list migrate_pages change_prot_numa unmap_mapping_range wp_shared_mapping_range collapse_huge_page ksm_merge' -d 'only the program of this operation, such as munmap'
+complete -c tlbcore -n '__fish_seen_subcommand_from schemes; and __fish_seen_subcommand_from show' -a 'MmuGather TlbFlushPending LazyMmu PerTable DeferredUnmap Consolidated Synchronous ForgetfulGather' -d 'a scheme by its name (MmuGather or mmu-gather), or FILE.py:CLASS of your own'
 complete -c tlbcore -f -n '__fish_seen_subcommand_from kernels; and not __fish_seen_subcommand_from show' -a show -d 'print one kernel'
 complete -c tlbcore -n '__fish_seen_subcommand_from kernels' -s h -l help -d 'show this help message and exit'
 complete -c tlbcore -n '__fish_seen_subcommand_from kernels' -l json -d 'print JSON'
@@ -117,4 +118,4 @@ complete -c tlbcore -n '__fish_seen_subcommand_from machines; and __fish_seen_su
 complete -c tlbcore -n '__fish_seen_subcommand_from machines; and __fish_seen_subcommand_from show' -l json -d 'print JSON'
 complete -c tlbcore -n '__fish_seen_subcommand_from machines; and __fish_seen_subcommand_from show' -a 'default skylake_sp icelake_sp sapphire_rapids emerald_rapids granite_rapids alder_lake_p haswell_ep nehalem_ep zen2_rome zen3_milan zen4_genoa zen5_turin zen5_granite_ridge neoverse_n1 neoverse_v1 neoverse_n2 neoverse_v2 apple_m1_p champsim_default virtuoso_default' -d 'a machine (zen4_genoa), with changes (skylake_sp:nr_cpus=64)'
 complete -c tlbcore -n '__fish_seen_subcommand_from completion' -s h -l help -d 'show this help message and exit'
-complete -c tlbcore -n '__fish_seen_subcommand_from completion' -a 'bash zsh fish' -d 'the shell; for bash: eval "$(tlbcore completion bash)"'
+complete -c tlbcore -n '__fish_seen_subcommand_from completion' -a 'bash zsh fish' -d 'the shell; for bash and zsh: eval "$(tlbcore completion bash)"'
