@@ -82,8 +82,8 @@ def test_from_its_exec_on_a_process_is_known_and_so_are_its_children(tmp_path: P
     text.add(FIRST, f"sched:sched_process_exec: filename=m pid={PID} old_pid={PID}")
     work(text)
     half = share_of_older(recordings.load(written(text, tmp_path / "half.txt")))
-    # Before the exec four of eight calls and faults, or of nine if the exec counts as one.
-    assert 4 / 9 <= half <= 4 / 8
+    # Before the exec four of eight calls and faults, and the exec counts as one.
+    assert half == pytest.approx(4 / 9)
     child = begun().enter(FIRST, 57)
     child.add(FIRST, f"sched:sched_process_fork: comm=m pid={FIRST} child_comm=m child_pid={other}").leave(
         FIRST, 57, other

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from tlbcore.cli import NEGATIVE, OK
-from tlbcore.cli.common import add_json, print_json
+from tlbcore.cli.common import print_json
 from tlbcore.cli.ending import Ended, ended_by_signals, signal_name
 from tlbcore.errors import InputError
 from tlbcore.progress import Progress
@@ -58,7 +58,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--everybody", action="store_true", help="keep the events of all programs, not of CMD alone")
     parser.add_argument("--check", action="store_true", help="say what is missing for a recording, and record nothing")
-    add_json(parser)
+    parser.add_argument(
+        "--json", action="store_true", help="print the result as JSON; what CMD prints goes to standard error"
+    )
     parser.add_argument(
         "command_line", nargs=REMAINDER, metavar="-- CMD", help="what to run and record (else: until Ctrl-C)"
     )
