@@ -1,5 +1,6 @@
 """Around a recording: the command has what is the user's, and however it ends, nothing runs on and nothing is lost."""
 
+import errno
 import json
 import os
 import shutil
@@ -16,6 +17,8 @@ from tlbcore.cli.main import main
 from tlbcore.cli.record import how_ended
 from tlbcore.record import Host, lacks, record
 from tlbcore.record.events import HELPFUL, NEEDED, TRUTH
+from tlbcore.record.perf import is_whole
+from tlbcore.record.process import ends_with_us
 
 #: A `perf` that says something and sets what perf sets for its command; without a command it records until it is ended. Printing
 #: what was recorded it stays as long as a file is there.
@@ -197,6 +200,43 @@ def test_what_was_recorded_is_kept_when_reading_it_is_interrupted(folder: Path, 
     (folder / "tools/tlbcore").chmod(0o755)
     subprocess.run(["/bin/sh", "-c", how], check=True, capture_output=True)
     assert recordings.load(folder / "out/m.tlbr").nr_events == 3
+
+
+def test_a_full_disk_leaves_what_was_recorded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: Path) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(recordings, "load", full)
+    host = Host((folder / "tracing",), folder / "paranoid", folder / "status", 0, "x86_64", "6.0-test")
+    said: list[str] = []
+    with pytest.raises(OSError, match="No space left") as caught:
+        record(folder / "out/m.txt", command=["true"], host=host, say=said.append)
+    assert [path.name for path in (folder / "out").iterdir()] == ["m.perf.data"]
+    assert caught.value.__notes__ == said
+    assert said[1].endswith(f"tlbcore import /dev/stdin -o {folder}/out/m.tlbr")
+
+
+def test_only_data_with_an_end_are_kept(tmp_path: Path) -> None:
+    data = tmp_path / "raw.perf"
+    assert not is_whole(data)
+    for content, whole in ((b"", False), (b"PERFILE2" + bytes(96), False), (b"PERFILE2" + bytes(40) + b"\x01", True)):
+        data.write_bytes(content)
+        assert is_whole(data) is whole
+
+
+def test_what_does_not_end_when_asked_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tlbcore.record.process._PATIENCE_SECONDS", 0.2)
+    script = f"trap '' TERM; touch {tmp_path}/running; while :; do sleep 0.05; done"
+
+    def ended(process: "subprocess.Popen[bytes]") -> None:
+        with process, ends_with_us(process):
+            wait_for(tmp_path / "running")
+            raise RuntimeError("ended")
+
+    process = subprocess.Popen(["/bin/sh", "-c", script])
+    with pytest.raises(RuntimeError, match="ended"):
+        ended(process)
+    assert process.returncode == -signal.SIGKILL
 
 
 def test_with_json_the_commands_output_goes_to_standard_error(folder: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from argparse import REMAINDER
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -143,4 +144,6 @@ def _check(*, json: bool) -> int:
 
 
 def _say(text: str) -> None:
-    print(f"tlbcore: {text}", file=sys.stderr)
+    # The terminal may be what has gone (SIGHUP); there is still to tidy up.
+    with suppress(OSError):
+        print(f"tlbcore: {text}", file=sys.stderr)

@@ -21,7 +21,7 @@ from tlbcore.errors import InputError, TlbcoreError
 from tlbcore.record.events import CALLERS
 from tlbcore.record.keep import Kept
 from tlbcore.record.needs import Host, Lack, has_strace, lacks
-from tlbcore.record.perf import BUFFER_PAGES, PerfError, PerfRun, check_pages, how_to_import, with_perf
+from tlbcore.record.perf import BUFFER_PAGES, PerfError, PerfRun, check_pages, how_to_import, is_whole, with_perf
 from tlbcore.record.strace import UNKNOWN, StraceError, with_strace
 from tlbcore.results import Result
 from tlbcore.whole_file import check_place, replacing
@@ -203,7 +203,7 @@ def _keeping(raw: Path, output: Path, tell: Callable[[str], None], *, with_calle
     try:
         yield raw
     except BaseException as error:
-        if (isinstance(error, OSError) or not isinstance(error, Exception)) and raw.exists() and raw.stat().st_size:
+        if (isinstance(error, OSError) or not isinstance(error, Exception)) and is_whole(raw):
             end = ".strace" if raw.suffix == ".strace" else ".perf.data"
             names = (f"{output.stem}{f'-{number}' if number > 1 else ''}{end}" for number in count(1))
             place = next(path for path in map(output.with_name, names) if not path.exists())

@@ -21,7 +21,7 @@ from tlbcore.record.process import ends_with_us, own_environment
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-__all__ = ["CALLER_FIELDS", "FIELDS", "PerfError", "PerfRun", "check_pages", "how_to_import", "with_perf"]
+__all__ = ["CALLER_FIELDS", "FIELDS", "PerfError", "PerfRun", "check_pages", "how_to_import", "is_whole", "with_perf"]
 
 FIELDS: Final = "comm,pid,tid,cpu,time,event,trace"
 """What `perf script` prints of each event: the importer's input."""
@@ -34,6 +34,10 @@ BUFFER_PAGES: Final = 8192
 
 _MOST_PAGES: Final = 1 << 18
 """The kernel keeps a buffer's pages in one allocation, which is not larger than 4 MiB: twice as many do not fit."""
+
+_MAGIC: Final = b"PERFILE2"
+_SIZE: Final = slice(48, 56)
+"""Where the head of a file has the length of its events, 0 as long as `perf` records (`struct perf_file_header`)."""
 
 _LINES_PER_TELLING: Final = 1024
 #: What `perf` says is kept from what the command says: standard error, or nothing if it is closed, waits in descriptor 9.
@@ -70,6 +74,16 @@ def check_pages(buffer_pages: int) -> None:
     """
     if not 0 < buffer_pages <= _MOST_PAGES or buffer_pages & (buffer_pages - 1):
         raise InputError(f"buffer pages: found {buffer_pages}, expected a power of two from 1 to {_MOST_PAGES}")
+
+
+def is_whole(data: Path) -> bool:
+    """Whether `perf` came to write the end of what it recorded; without that nobody can read it."""
+    try:
+        with data.open("rb") as file:
+            head = file.read(_SIZE.stop)
+    except FileNotFoundError:
+        return False
+    return bool(head) and not (head.startswith(_MAGIC) and not any(head[_SIZE]))
 
 
 def how_to_import(data: Path, recording: Path, *, with_callers: bool) -> str:
@@ -118,7 +132,7 @@ def with_perf(  # noqa: PLR0913  # what to record and how
         arguments += ["--", "/bin/sh", "-c", begin, str(number), *command]
     elif seconds is not None:
         arguments += ["--", "sleep", str(seconds)]
-    said, status = _record(arguments, data, stdout)
+    said, status = _record(arguments, data.with_name("said"), stdout)
     if not data.exists() or (command is not None and not number.exists()):
         raise PerfError(f"perf record: {_complaint(said, status)}")
     root = int(number.read_text(encoding="ascii")) if command is not None and not everybody else None
@@ -128,17 +142,16 @@ def with_perf(  # noqa: PLR0913  # what to record and how
     return PerfRun(kept, status if command is not None else None, tuple(dict.fromkeys([*lost, *warnings])))
 
 
-def _record(arguments: list[str], data: Path, stdout: int | None) -> tuple[str, int]:
+def _record(arguments: list[str], said: Path, stdout: int | None) -> tuple[str, int]:
     """Run it; Ctrl-C ends the recording, not the program: `perf` writes what it has.
 
-    Whatever else ends us ends `perf` first; if it has to be killed, its data are of no use and go.
+    Whatever else ends us ends `perf` first.
     """
-    said = data.with_name("said")
     with (
         subprocess.Popen(  # noqa: S603  # the system's own perf
             ["/bin/sh", "-c", _START_PERF, str(said), *arguments], stdout=stdout, env={**os.environ, "LC_ALL": "C"}
         ) as process,
-        ends_with_us(process, when_killed=lambda: data.unlink(missing_ok=True)),
+        ends_with_us(process),
     ):
         status = None
         while status is None:

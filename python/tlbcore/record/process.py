@@ -20,18 +20,12 @@ _PATIENCE_SECONDS: Final = 10
 
 
 @contextmanager
-def ends_with_us(
-    process: subprocess.Popen[bytes],
-    *,
-    ask: Callable[[int], None] | None = None,
-    when_killed: Callable[[], None] | None = None,
-) -> Iterator[None]:
+def ends_with_us(process: subprocess.Popen[bytes], ask: Callable[[int], None] | None = None) -> Iterator[None]:
     """Ends a program if the block is left by an exception: `Popen` alone would wait for it, for ever perhaps.
 
     Args:
         process: The program.
         ask: What asks it to end, told its process id; SIGTERM if not given.
-        when_killed: Called if it did not end when it was asked.
 
     """
     try:
@@ -46,8 +40,6 @@ def ends_with_us(
                 process.wait(_PATIENCE_SECONDS)
             except subprocess.TimeoutExpired:
                 process.kill()
-                if when_killed is not None:
-                    when_killed()
         raise
 
 

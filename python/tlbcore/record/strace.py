@@ -50,7 +50,7 @@ def with_strace(text: Path, calls: Path, command: Sequence[str], stdout: int | N
     # while the command runs.
     with (
         subprocess.Popen(arguments, stdout=stdout) as process,  # noqa: S603  # the user's command
-        ends_with_us(process, ask=terminate_children),
+        ends_with_us(process, terminate_children),
     ):
         status = None
         while status is None:
