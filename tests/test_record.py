@@ -31,7 +31,7 @@ if arguments[0] == "record":
         print("Error:\\nPermission error mapping pages.", file=sys.stderr); sys.exit(255)
     open(arguments[arguments.index("-o") + 1], "w").close()
     command = arguments[arguments.index("--") + 1:]
-    sys.exit(subprocess.run(command).returncode)
+    sys.exit(subprocess.run(command, close_fds=False).returncode)
 number = open("{pid}").read().strip() if os.path.exists("{pid}") else "10"
 print("Processed 9 events and lost 1 chunks!" if {lost} else "", file=sys.stderr)
 sys.stdout.write(open("{text}").read().replace("PID", number))
@@ -382,7 +382,7 @@ def test_for_real_a_command_gives_a_recording_that_the_model_agrees_with(tmp_pat
 def test_for_real_ctrl_c_ends_the_recording_of_the_system(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tlbcore", "record", "-o", str(tmp_path / "s.tlbr")]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    while not any(path.stat().st_size for path in tmp_path.glob(".tlbcore-record-*/.tlbcore-record-*/perf.data")):
+    while not any(path.stat().st_size for path in tmp_path.glob(".tlbcore-record-*/raw.perf")):
         time.sleep(0.01)
     for _ in range(50):  # `perf` has opened its file; what comes now it sees sooner or later
         subprocess.run(["true"], check=True)  # noqa: S607

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tlbcore import machines, recordings, tables
+from tlbcore.caveats import caveats
 from tlbcore.errors import InputError
 from tlbcore.replay import Replay, replay
 from tlbcore.report.table import number
@@ -74,6 +75,11 @@ class Comparison(Result):
         first = self.replays[0].counters[counter]
         return self.replays[index].counters[counter] / first if first else None
 
+    @property
+    def warnings(self) -> list[str]:
+        """Why the numbers are too low or guessed: events lost, processes older than the recording; a line each."""
+        return caveats(self.replays[0].recording)
+
     def cost(self, index: int) -> costs.CostEstimate | None:
         """What the flushes of a kernel would cost, a model's opinion; none for a machine without costs."""
         return self.replays[index].cost()
@@ -84,6 +90,7 @@ class Comparison(Result):
             "recording": self.replays[0].recording.meta["file"],
             "nr_events": self.replays[0].result.nr_events,
             "machine": dict(self.replays[0].config),
+            "warnings": self.warnings,
             "kernels": [
                 {**replayed.to_dict(), "ratios": {name: self.ratio(name, index) for name, _ in METRICS}}
                 for index, replayed in enumerate(self.replays)

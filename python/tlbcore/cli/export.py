@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from tlbcore.caveats import caveats
 from tlbcore.cli import OK
 from tlbcore.cli.common import add_json, add_recording, print_json, read_recording, stem
 from tlbcore.errors import InputError
@@ -64,6 +66,9 @@ def run(args: argparse.Namespace) -> int:
             tables=tables,
             progress=lambda done, of, what: progress(done, of or None, what),
         )
+    # The tables have no place for it.
+    for line in caveats(recording):
+        print(f"tlbcore: {line}", file=sys.stderr)
     if args.json:
         print_json([{"path": str(path), "bytes": path.stat().st_size} for path in written])
     for path in written if not args.json else ():

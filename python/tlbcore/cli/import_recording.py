@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tlbcore.caveats import caveats
 from tlbcore.cli import OK
 from tlbcore.cli.common import add_json, print_json, read_recording
-from tlbcore.report.table import number
+from tlbcore.report.table import number, warned
 from tlbcore.whole_file import check_ending, check_place
 
 if TYPE_CHECKING:
@@ -35,13 +36,16 @@ def run(args: argparse.Namespace) -> int:
         recording.save(args.output)
     meta = recording.meta
     if args.json:
-        print_json({"nr_events": recording.nr_events, "nr_flushes": recording.nr_flushes, **meta})
+        counts = {"nr_events": recording.nr_events, "nr_flushes": recording.nr_flushes}
+        print_json({**counts, **meta, "warnings": caveats(recording)})
         return OK
     nr_events, nr_flushes = number(recording.nr_events), number(recording.nr_flushes)
     print(f"{meta['file']}: {nr_events} events of {len(recording.tasks)} threads on {meta['smp']} CPUs,")
     print(f"{nr_flushes} flush records" + (f", kernel {meta['kernel']}" if meta["kernel"] else ""))
     for name, count in sorted({**meta["counts"], **meta["unknown_events"]}.items()):
         print(f"  {number(count)} x {name}")
+    for line in warned(caveats(recording)):
+        print(line)
     if args.output is not None:
         print(f"written to {args.output}")
     return OK

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sys
 from argparse import REMAINDER
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from tlbcore.cli import NEGATIVE, OK
-from tlbcore.cli.common import add_json, print_json
+from tlbcore.cli.common import print_json
+from tlbcore.cli.ending import Ended, ended_by_signals, signal_name
 from tlbcore.errors import InputError
 from tlbcore.progress import Progress
 from tlbcore.record import CALLERS, SOURCES, LacksError, lacks, record
@@ -19,6 +21,9 @@ if TYPE_CHECKING:
     import argparse
 
     from tlbcore.record import Recorded
+
+
+_STDERR: Final = 2
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,7 +59,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--everybody", action="store_true", help="keep the events of all programs, not of CMD alone")
     parser.add_argument("--check", action="store_true", help="say what is missing for a recording, and record nothing")
-    add_json(parser)
+    parser.add_argument(
+        "--json", action="store_true", help="print the result as JSON; what CMD prints goes to standard error"
+    )
     parser.add_argument(
         "command_line", nargs=REMAINDER, metavar="-- CMD", help="what to run and record (else: until Ctrl-C)"
     )
@@ -69,6 +76,7 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(f"record: found {command[0]!r}, expected -- before the command")
     command = command[1:] if command else None
     name = Path(command[0]).name if command else "system"
+    output = args.output or Path(f"{name}.tlbr")
     told: set[str] = set()
 
     def tell(text: str) -> None:
@@ -76,15 +84,17 @@ def run(args: argparse.Namespace) -> int:
         _say(text)
 
     try:
-        with Progress("reading lines:") as progress:
+        with ended_by_signals(), Progress("reading lines:") as progress:
             done = record(
-                args.output or Path(f"{name}.tlbr"),
+                output,
                 command=command,
                 seconds=args.seconds,
                 source=args.source,
                 buffer_pages=args.buffer_pages,
                 everybody=args.everybody,
                 callers=args.callers,
+                # The result alone goes to standard output.
+                stdout=_STDERR if args.json else None,
                 say=tell,
                 progress=progress,
             )
@@ -93,6 +103,9 @@ def run(args: argparse.Namespace) -> int:
         for lack in first:
             _say(str(lack))
         raise InputError(str(last)) from error
+    except Ended as ended:
+        _say(f"ended by {ended.signal.name}, {output} was not written")
+        return ended.status
     if args.json:
         print_json(done.to_dict())
         return OK
@@ -109,9 +122,14 @@ def _tell(done: Recorded, told: set[str], name: str) -> None:
         more = "all counts are too low; record again with a larger --buffer-pages"
         _say(f"{done.nr_lost_events} events were lost: {more}")
     if done.status:
-        _say(f"{name} ended with status {done.status}")
+        _say(f"{name} ended {how_ended(done.status)}")
     print(f"{done.path}: {number(done.nr_events)} events, {number(done.nr_flushes)} flush records, by {done.source}")
     print(f"next: tlbcore report {done.path}")
+
+
+def how_ended(status: int) -> str:
+    """An exit status as words; minus the number of a signal is its name."""
+    return f"by {signal_name(-status)}" if status < 0 else f"with status {status}"
 
 
 def _check(*, json: bool) -> int:
@@ -126,4 +144,6 @@ def _check(*, json: bool) -> int:
 
 
 def _say(text: str) -> None:
-    print(f"tlbcore: {text}", file=sys.stderr)
+    # The terminal may be what has gone (SIGHUP); there is still to tidy up.
+    with suppress(OSError):
+        print(f"tlbcore: {text}", file=sys.stderr)

@@ -7,9 +7,12 @@ print(done)
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import tempfile
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,14 +21,14 @@ from tlbcore.errors import InputError, TlbcoreError
 from tlbcore.record.events import CALLERS
 from tlbcore.record.keep import Kept
 from tlbcore.record.needs import Host, Lack, has_strace, lacks
-from tlbcore.record.perf import BUFFER_PAGES, PerfError, PerfRun, with_perf
+from tlbcore.record.perf import BUFFER_PAGES, PerfError, PerfRun, check_pages, how_to_import, is_whole, with_perf
 from tlbcore.record.strace import UNKNOWN, StraceError, with_strace
 from tlbcore.results import Result
 from tlbcore.whole_file import check_place, replacing
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from tlbcore.results import Cell
 
@@ -68,7 +71,7 @@ class Recorded(Result):
     nr_lost_events: int
     #: Lines of other programs that were left out.
     nr_of_others: int
-    #: The command's exit status; None without a command.
+    #: The command's exit status, or minus the signal that ended it; None without a command.
     status: int | None
     #: What is missing in the recording, one line each.
     warnings: tuple[str, ...]
@@ -96,20 +99,26 @@ def record(  # noqa: PLR0913  # what to record and how
     everybody: bool = False,
     callers: str | None = None,
     host: Host | None = None,
+    stdout: int | None = None,
     say: Callable[[str], None] | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Recorded:
     """Records a command, or the whole system, and writes the recording, whole or not at all.
 
+    The command has the standard streams and the environment of this process. What is interrupted after something was
+    recorded (`KeyboardInterrupt`, a full disk) leaves what `perf` or `strace` wrote beside `output`; `say` is told where,
+    and the exception has it as a note.
+
     Args:
         output: The recording (`.tlbr`), or with a name that ends in `.txt` its text.
-        command: What to run and record; without it everybody is recorded.
+        command: What to run and record, word by word; without it everybody is recorded.
         seconds: For how long, without a command; None: until Ctrl-C.
         source: One of `SOURCES`.
-        buffer_pages: Pages of each CPU's buffer, a power of two; more if events are lost.
+        buffer_pages: Pages of each CPU's buffer, a power of two up to 262144; more if events are lost.
         everybody: Keep the events of all programs although there is a command.
         callers: One of `CALLERS`: record who called, so that flushes have call sites.
         host: Where to look for what is needed.
+        stdout: File descriptor for the command's standard output; None: that of this process.
         say: Told what is done without, line by line, before it starts.
         progress: Told how many lines of what `perf` recorded are read.
 
@@ -117,12 +126,14 @@ def record(  # noqa: PLR0913  # what to record and how
         LacksError: Something is missing; `lacks` says what to do about each.
         PerfError: `perf` failed; what it said.
         StraceError: `strace` failed.
-        InputError: A command and a time, an empty command, or one that is not there.
+        InputError: A command and a time, an empty command, a text as command, or a program that is not there; a size of
+            buffers that is no power of two.
         OSError: The recording cannot be written there.
 
     """
     output, tell = Path(output), say or (lambda _: None)
     _check_callers(callers, source)
+    check_pages(buffer_pages)
     _check(output, command, seconds, source)
     found = [] if source == "strace" else lacks(host)
     stops = [lack for lack in found if lack.stops]
@@ -138,20 +149,30 @@ def record(  # noqa: PLR0913  # what to record and how
             tell(str(lack))
     elif not has_strace():
         raise LacksError([Lack("strace", "install it (the package strace)")])
-    with tempfile.TemporaryDirectory(prefix=".tlbcore-record-", dir=output.parent) as folder:
-        text = Path(folder) / output.name  # recordings are named after their file
+    if command is None and seconds is None:
+        tell("recording the whole system until Ctrl-C")
+    by = "strace" if source == "strace" else "perf"
+    with (
+        tempfile.TemporaryDirectory(prefix=".tlbcore-record-", dir=output.parent) as folder,
+        _keeping(Path(folder) / f"raw.{by}", output, tell, with_callers=callers is not None) as raw,
+    ):
+        # Recordings are named after their file; in a folder of its own no name is taken.
+        text = Path(folder) / "text" / output.name
+        text.parent.mkdir()
         if source == "strace":
-            run = PerfRun(Kept(), with_strace(text, command or ()), UNKNOWN)
+            run = PerfRun(Kept(), with_strace(text, raw, command or (), stdout), UNKNOWN)
         else:
             missing = [lack.what.removeprefix("event ") for lack in found]
             run = with_perf(
                 text,
+                raw,
                 command=command,
                 seconds=seconds,
                 missing=missing,
                 buffer_pages=buffer_pages,
                 everybody=everybody,
                 callers=callers,
+                stdout=stdout,
                 progress=progress,
             )
         recording = recordings.load(text)
@@ -163,7 +184,7 @@ def record(  # noqa: PLR0913  # what to record and how
     lost = int(recording.meta["nr_lost_events"])
     return Recorded(
         path=output,
-        source="strace" if source == "strace" else "perf",
+        source=by,
         nr_events=recording.nr_events,
         nr_flushes=recording.nr_flushes,
         nr_lost_events=lost,
@@ -171,6 +192,33 @@ def record(  # noqa: PLR0913  # what to record and how
         status=run.status,
         warnings=(*(str(lack) for lack in found), *run.warnings),
     )
+
+
+@contextmanager
+def _keeping(raw: Path, output: Path, tell: Callable[[str], None], *, with_callers: bool) -> Iterator[Path]:
+    """Gives the path for what is recorded, and keeps it beside `output` if what follows does not come to its end.
+
+    Not if it is refused: what `perf` or the importer does not understand now, it does not understand later.
+    """
+    try:
+        yield raw
+    except BaseException as error:
+        if (isinstance(error, OSError) or not isinstance(error, Exception)) and is_whole(raw):
+            end = ".strace" if raw.suffix == ".strace" else ".perf.data"
+            names = (f"{output.stem}{f'-{number}' if number > 1 else ''}{end}" for number in count(1))
+            place = next(path for path in map(output.with_name, names) if not path.exists())
+            raw.replace(place)
+            recording = output.with_suffix(".tlbr")
+            how = (
+                shlex.join(["tlbcore", "import", str(place), "-o", str(recording)])
+                if end == ".strace"
+                else how_to_import(place, recording, with_callers=with_callers)
+            )
+            lines = (f"{place}: what was recorded is kept here; it is not a recording yet", f"next: {how}")
+            for line in lines:
+                tell(line)
+                error.add_note(line)
+        raise
 
 
 def _check_callers(callers: str | None, source: str) -> None:
@@ -183,6 +231,8 @@ def _check_callers(callers: str | None, source: str) -> None:
 def _check(output: Path, command: Sequence[str] | None, seconds: float | None, source: str) -> None:
     if source not in SOURCES:
         raise InputError(f"source: found {source!r}, expected one of {', '.join(SOURCES)}")
+    if isinstance(command, str):
+        raise InputError(f"command: found the text {command!r}, expected a list of words: {command.split()!r}")
     if command is not None and not command:
         raise InputError("found no command after --, expected one")
     if command is not None and seconds is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tlbcore import costs
-from tlbcore.report.table import assumptions, heading, number, table
+from tlbcore.report.table import assumptions, heading, number, table, warned
 
 if TYPE_CHECKING:
     from tlbcore.compare import Comparison
@@ -24,6 +24,7 @@ def comparison_report(comparison: Comparison, *, emphasis: bool = False) -> str:
             f" {config['levels']} levels, {'with' if config['pcid'] else 'without'} PCID",
             emphasis=emphasis,
         ),
+        *warned(comparison.warnings),
         "",
         table(head, rows, emphasis=emphasis),
         f"* {costs.LABEL}: counts times the costs of `tlbcore machines show`, without contention or overlap",

@@ -54,6 +54,11 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, emphasis: bool,
     return "\n".join(lines)
 
 
+def warned(lines: Sequence[str]) -> list[str]:
+    """What speaks against all numbers of a result, as lines below its heading."""
+    return [f"Warning: {line}" for line in lines]
+
+
 def assumptions(notes: Mapping[str, int], *, emphasis: bool) -> list[str]:
     """What a replay had to assume, most frequent first, as lines below its tables; none if it assumed nothing."""
     if not notes:

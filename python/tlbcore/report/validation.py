@@ -7,7 +7,7 @@ import textwrap
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
-from tlbcore.report.table import assumptions, heading, number, table
+from tlbcore.report.table import assumptions, heading, number, table, warned
 from tlbcore.validate import KINDS, flush_text
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ def scores(validation: Validation, *, emphasis: bool) -> list[str]:
             f" score = {validation.score:.4f}",
             emphasis=emphasis,
         ),
+        *warned(validation.warnings),
         _without_targets(plain["without_targets"]),
         f"Kernel: {validation.replay.kernel.name} ({validation.kernel_choice})",
         "",
@@ -210,6 +211,7 @@ def summary(found: Summary, names: Mapping[str, str], *, emphasis: bool) -> list
     lines = [
         table(head, rows, emphasis=emphasis, left=2),
         "* without targets: size alone, whether or not other CPUs were told",
+        *warned([f"{names[str(row.path)]}: {line}" for row in found.rows for line in row.plain["warnings"]]),
     ]
     if of_lab:
         lines.append("single, parallel: entries of the lab that are exact in every column; parallel ones race")

@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from tlbcore import machines, recordings
+from tlbcore.caveats import caveats
 from tlbcore.errors import InputError
 from tlbcore.lab import LabExactness
 from tlbcore.replay import Replay, replay
@@ -70,6 +71,11 @@ class Validation(Result):
         return int(self.plain["extra"])
 
     @cached_property
+    def warnings(self) -> list[str]:
+        """Why the scores are poor or of too few flushes: events lost, processes older than the recording; a line each."""
+        return caveats(self.replay.recording)
+
+    @cached_property
     def operations(self) -> list[dict[str, Any]]:
         """The operations with both lists of flushes (`tlbcore._core.Replay.operations`)."""
         return self.replay.result.operations(self.replay.recording)
@@ -94,6 +100,7 @@ class Validation(Result):
             "kernel_choice": self.kernel_choice,
             **self.plain,
             **({} if self.undecided is None else {"undecided": self.undecided.to_dict()}),
+            "warnings": self.warnings,
             "notes": self.replay.notes,
         }
 

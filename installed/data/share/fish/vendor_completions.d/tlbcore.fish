@@ -23,7 +23,7 @@ complete -c tlbcore -n '__fish_seen_subcommand_from record' -l buffer-pages -r -
 complete -c tlbcore -n '__fish_seen_subcommand_from record' -l callers -x -a 'fp dwarf lbr' -d 'record who called, so that flushes have call sites: along frame pointers (fp), or otherwise'
 complete -c tlbcore -n '__fish_seen_subcommand_from record' -l everybody -d 'keep the events of all programs, not of CMD alone'
 complete -c tlbcore -n '__fish_seen_subcommand_from record' -l check -d 'say what is missing for a recording, and record nothing'
-complete -c tlbcore -n '__fish_seen_subcommand_from record' -l json -d 'print the result as JSON'
+complete -c tlbcore -n '__fish_seen_subcommand_from record' -l json -d 'print the result as JSON; what CMD prints goes to standard error'
 complete -c tlbcore -n '__fish_seen_subcommand_from import' -s h -l help -d 'show this help message and exit'
 complete -c tlbcore -n '__fish_seen_subcommand_from import' -s o -l output -r -d 'the recording to write (.tlbr)'
 complete -c tlbcore -n '__fish_seen_subcommand_from import' -l json -d 'print the result as JSON'
