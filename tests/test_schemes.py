@@ -174,6 +174,7 @@ def test_show_prints_munmap_as_the_kernel_has_it(spelling: str, capsys: pytest.C
         " * In Linux: munmap, MADV_DONTNEED, exit; mprotect since Linux kernel commit 4a18419f71cd (in v5.19)",
         " * delay_rmap = True",
         " * madvise_per_vma = False",
+        " * dontneed_frees_tables = False",
         " * huge_mkwrite = True",
         " * clean_mkwrite = True",
         " * ages_lru_only = True",

@@ -163,3 +163,96 @@ def test_kernels_before_the_batches_can_be_had() -> None:
     other.touch(BASE, 2, write=True)
     process.madvise(BASE, 2 * PAGE, "pageout")
     assert nr_taken(sim) == 2
+
+
+@pytest.mark.parametrize(("kernel", "freed"), [("linux-6.1", ""), ("linux-6.18", " freed")])
+def test_dontneed_frees_tables_that_it_empties_whole_since_6_14(backend: str, kernel: str, freed: str) -> None:
+    sim = sim_of(kernel, backend)
+    process = sim.process(cpu=0)
+    process.mmap(2 * PMD, addr=BASE)
+    process.touch(BASE, 4, write=True)
+    process.touch(BASE + PMD, 4, write=True)
+    sim.clear()
+    process.madvise(BASE, PMD, "dontneed")
+    process.madvise(BASE + PMD, PMD - PAGE, "dontneed")
+    assert brief(sim) == [f"madvise_dontneed 0:4{freed}", "madvise_dontneed 512:4"]
+
+
+@pytest.mark.parametrize(("kernel", "nr_written", "nr_zero"), [("linux-6.1", 20, 20), ("linux-6.18", 2, 0)])
+def test_advice_for_a_part_of_ones_own_huge_page_splits_the_page(
+    backend: str, kernel: str, nr_written: int, nr_zero: int
+) -> None:
+    """Its parts are paged out as small pages; since 6.12 what was never written is the zero page then."""
+    sim = sim_of(kernel, backend, thp="always")
+    process = sim.process(cpu=0)
+    process.thread(cpu=1)
+    process.mmap(2 * PMD, addr=BASE)
+    for start in (BASE, BASE + PMD):
+        process.write(start)
+    process.touch(BASE + 10 * PAGE, 2, write=True)
+    sim.clear()
+    process.madvise(BASE + 10 * PAGE, 20 * PAGE, "pageout")
+    assert nr_taken(sim) == nr_written
+    assert brief(sim)[0] == "madvise_pageout all freed"
+    sim.clear()
+    process.madvise(BASE + PMD + 10 * PAGE, 20 * PAGE, "pageout")
+    assert nr_taken(sim) == nr_zero
+
+
+@pytest.mark.parametrize("kernel", ["linux-5.10", "linux-6.1", "linux-6.18"])
+@pytest.mark.parametrize("advice", ["pageout", "cold", "free"])
+def test_a_huge_page_that_others_map_is_left_alone(backend: str, kernel: str, advice: str) -> None:
+    sim = sim_of(kernel, backend, thp="always")
+    process = sim.process(cpu=0)
+    process.mmap(2 * PMD, addr=BASE)
+    process.write(BASE)
+    process.read(BASE + PMD)  # the huge zero page
+    process.fork(cpu=1)
+    sim.clear()
+    for start in (BASE, BASE + PMD):
+        process.madvise(start + PAGE, PAGE, advice)
+        process.madvise(start, PMD, advice)
+    assert brief(sim) == []
+
+
+def test_no_table_is_walked_after_a_whole_huge_page(backend: str) -> None:
+    """What MADV_PAGEOUT leaves deferred when it has split and unmapped a huge page waits for the next call."""
+    sim = sim_of("linux-6.1", backend, thp="always")
+    process = sim.process(cpu=0)
+    process.thread(cpu=1)
+    process.mmap(PMD, addr=BASE)
+    process.write(BASE)
+    process.madvise(BASE, PMD, "pageout")
+    assert sim.counters["nr_batched_pending_flushes"] == 0
+    process.madvise(BASE, PMD, "dontneed")
+    assert sim.counters["nr_batched_pending_flushes"] == 1
+
+
+def test_holes_meet_the_areas_of_a_file_by_when_they_came(backend: str) -> None:
+    sim = sim_of("linux-6.18", backend)
+    file = sim.file(8)
+    process = sim.process(cpu=0)
+    process.mmap(8 * PAGE, addr=BASE, shared=True, file=file)
+    child = process.fork(cpu=1)
+    process.munmap(BASE + 4 * PAGE, 4 * PAGE)  # comes anew, behind the child's
+    for one in (process, child):
+        one.read(BASE)
+    sim.clear()
+    process.truncate(file, 0, 2)
+    assert [flush.mm for flush in sim.flushes] == [child.mm, process.mm]
+
+
+@pytest.mark.parametrize(
+    ("kernel", "of_file", "nr_areas"),
+    [("linux-6.1", True, 3), ("linux-6.18", True, 3), ("linux-6.1", False, 3), ("linux-6.18", False, 1)],
+)
+def test_what_was_writable_once_stays_an_area_of_its_own(
+    *, backend: str, kernel: str, of_file: bool, nr_areas: int
+) -> None:
+    sim = sim_of(kernel, backend)
+    process = sim.process(cpu=0)
+    process.mmap(9 * PAGE, "r", addr=BASE, file=sim.file(9) if of_file else None)
+    for rights in ("rw", "r"):
+        process.mprotect(BASE + 3 * PAGE, 3 * PAGE, rights)
+    vmas = next(mm["vmas"] for mm in sim.state()["mms"] if mm["id"] == process.mm)
+    assert len(vmas) == nr_areas

@@ -104,7 +104,7 @@ Told by the rules [below](#how-causes-are-told), from the recording itself; a li
 #: What is to be known of the scenarios of a folder.
 _FOLDERS: Final = {
     "lab-found": ", random scenarios that showed mistakes of the model, which were mended",
-    "lab-held": ", random scenarios recorded after all rules, from which no rule was made",
+    "lab-held": ", random scenarios from which no rule was made ([of which some were looked at](../data/README.md))",
 }
 
 #: The note of an entry whose order of switches and requests was taken from the records.

@@ -296,6 +296,8 @@ tlb_finish_mmu = PlainStep(
     "tlb_finish_mmu", "end the gather: flush (in full if nested), free; lowers tlb_flush_pending"
 )
 free_pgtables = PlainStep("free_pgtables", "free the page tables of the VMAs just walked")
+try_get_and_clear_pmd = PlainStep("try_get_and_clear_pmd", "take a table that is empty now out of the tree")
+free_pte = PlainStep("free_pte", "free the table that was taken out, after the flush")
 note_deferred_flush = PlainStep("note_deferred_flush", "note the generation at which a flush is outstanding here")
 check_deferred_flush = PlainStep(
     "check_deferred_flush", "take over a flush that another operation has outstanding here"
@@ -321,6 +323,7 @@ pmdp_invalidate = PlainStep("pmdp_invalidate", "make a huge entry not present fo
 pmdp_invalidate_ad = PlainStep("pmdp_invalidate_ad", "the same without a flush")
 set_pmd_at = PlainStep("set_pmd_at", "store new_pte as the huge entry")
 split_huge_pmd = PlainStep("split_huge_pmd", "replace a huge entry by a table (with a flush)")
+split_folio = PlainStep("split_folio", "replace a huge page of one's own, and its entry, by small ones (with a flush)")
 pmdp_collapse_flush = PlainStep("pmdp_collapse_flush", "take a PTE table out of the tree and flush its range")
 pud_clear = PlainStep("pud_clear", "hugetlb: clear the upper entry that names a shared table")
 ptdesc_pmd_pts_dec = PlainStep("ptdesc_pmd_pts_dec", "hugetlb: one user less of the table just unhooked")

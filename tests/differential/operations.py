@@ -267,6 +267,12 @@ class Generator:
         """Where huge pages are mapped."""
         return [addr for addr, shift, _ in mm.page_table.leaves() if shift == PMD_SHIFT]
 
+    @staticmethod
+    def whole_tables(mm: Mm) -> list[int]:
+        """Where a PTE table lies in one area."""
+        starts = {start for vma in mm.vmas for start in range(-(-vma.start // PMD) * PMD, vma.end - PMD + 1, PMD)[:64]}
+        return sorted(start for start in starts if mm.page_table.table(start, 0) is not None)
+
     def length(self) -> int:
         """How long a mapping is."""
         return self.rng.choice([1, 2, 3, 8, 20, 33, 34, 40, 100, 512, 513, 600, 1024]) * PAGE
@@ -392,6 +398,9 @@ class Generator:
     def madvise(self, _task: Task, mm: Mm) -> Operation:
         """A range and an advice."""
         addr, length = self.span(mm)
+        tables = self.whole_tables(mm) if self.rng.random() < 0.2 else []
+        if tables:
+            addr, length = self.rng.choice(tables), PMD
         advice = self.rng.choices(ADVICE, [20, 2, 16, 10, 12, 8, 4, 2, 2, 4, 6, 1, 1, 1, 1, 1, 1, 1, 2, 1, 1])[0]
         return {"addr": addr, "len": min(length, PMD * 2), "advice": advice}
 

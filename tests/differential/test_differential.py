@@ -29,7 +29,7 @@ from tlbcore.reference import ReferenceMachine
 NR_OPERATIONS = 100
 SEQUENCES = int(os.environ.get("TLBCORE_DIFFERENTIAL_SEQUENCES", 8 * len(SPECS)))
 #: As few as it takes to execute every step of the language.
-NR_WATCHED = 80
+NR_WATCHED = 90
 
 
 @pytest.mark.timeout(120 + SEQUENCES)
@@ -76,7 +76,7 @@ def test_first_difference_names_the_place() -> None:
 
 def test_the_generator_makes_operations_that_succeed() -> None:
     results = []
-    for seed in range(10):
+    for seed in range(20):
         rng = Random(seed)
         machine = ReferenceMachine(random_machine(rng), kernel_of(8)[1])
         generator = Generator(rng, machine)

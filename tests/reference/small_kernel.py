@@ -33,6 +33,8 @@ CONSTANTS: dict[str, Any] = {
     "lru_add_batch": 2,
     "unmapping_drains_lru": True,
     "swap_in_mkwrite": "exclusive",
+    "mprotect_unaccounts": True,
+    "split_maps_zero_pages": True,
     "anon_vma_merges_either_way": True,
     "pmd_move": True,
     "pud_move": True,

@@ -48,6 +48,8 @@ CONSTANTS: dict[str, Sourced] = {
         " mm/swap_state.c:free_pages_and_swap_cache (v5.10.7)",
     ),
     "swap_in_mkwrite": Sourced("write_fault", "mm/memory.c:do_swap_page (v5.10.7)"),
+    "mprotect_unaccounts": Sourced(False, "mm/mprotect.c:mprotect_fixup (v5.10.7): until v6.6"),
+    "split_maps_zero_pages": Sourced(False, "mm/huge_memory.c:remap_page (v5.10.7): until v6.11"),
     "anon_vma_merges_either_way": Sourced(False, "mm/mmap.c:is_mergeable_anon_vma (v5.10.7): until v6.15"),
     "pmd_move": Sourced(True, "mm/mremap.c:move_normal_pmd (v5.10.7)"),
     "pud_move": Sourced(False, "mm/mremap.c:move_page_tables (v5.10.7): until v5.10"),

@@ -46,6 +46,10 @@ CONSTANTS: dict[str, Sourced] = linux_6_1.CONSTANTS | {
         "mm/vma.c:vms_clear_ptes (v6.18.2): none since v6.14; mm/swap_state.c:free_pages_and_swap_cache (v6.18.2)",
     ),
     "swap_in_mkwrite": Sourced("exclusive", "mm/memory.c:do_swap_page (v6.18.2)"),
+    "mprotect_unaccounts": Sourced(True, "mm/mprotect.c:mprotect_fixup (v6.18.2)"),
+    "split_maps_zero_pages": Sourced(
+        True, "commit b1f202060afe (v6.12); mm/migrate.c:try_to_map_unused_to_zeropage (v6.18.2)"
+    ),
     "anon_vma_merges_either_way": Sourced(
         True, "commit 879bca0a2c4f (v6.16); mm/vma.c:is_mergeable_anon_vma (v6.18.2)"
     ),
@@ -80,7 +84,7 @@ PROGRAMS: dict[str, str] = {
 
 def schemes() -> dict[str, Scheme]:
     """The schemes of 6.18, by operation."""
-    gather = MmuGather()
+    gather = MmuGather(dontneed_frees_tables=True)
     return linux_6_1.schemes() | {
         **dict.fromkeys(
             (

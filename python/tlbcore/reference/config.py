@@ -54,6 +54,8 @@ class Constants:
     lru_add_batch: int
     unmapping_drains_lru: bool
     swap_in_mkwrite: str
+    mprotect_unaccounts: bool
+    split_maps_zero_pages: bool
     anon_vma_merges_either_way: bool
     pmd_move: bool
     pud_move: bool

@@ -57,27 +57,29 @@ def _registers_come_back(f: Frame) -> Iterator[None]:
 
 
 def for_each_rmap_vma(f: Frame, step: Plain) -> None:
-    """The VMAs, of any mm, that map a page of the operation's file range."""
+    """The VMAs, of any mm, that map a page of the operation's file range, as the file's interval tree has them."""
     first, last = f.args["from_page"], f.args["to_page"]
     with _registers_come_back(f):
-        for mm in f.machine.live_mms():
-            for vma in [vma for vma in mm.vmas if vma.file == f.args["file"]]:
-                start = max(vma.start, vma.start + (first - vma.pgoff) * PAGE_SIZE)
-                end = vma.end if last is None else min(vma.end, vma.start + (last - vma.pgoff) * PAGE_SIZE)
-                if start < end:
-                    f.mm, f.vma, f.nr_changed, f.tracked = mm, vma, 0, None
-                    f.vma_range = f.range = (start, end)
-                    run(f, step["body"])
+        areas = [(mm, vma) for mm in f.machine.live_mms() for vma in mm.vmas if vma.file == f.args["file"]]
+        for mm, vma in sorted(areas, key=lambda area: (area[1].pgoff, area[1].born_of_file)):
+            start = max(vma.start, vma.start + (first - vma.pgoff) * PAGE_SIZE)
+            end = vma.end if last is None else min(vma.end, vma.start + (last - vma.pgoff) * PAGE_SIZE)
+            if start < end:
+                f.mm, f.vma, f.nr_changed, f.tracked = mm, vma, 0, None
+                f.vma_range = f.range = (start, end)
+                run(f, step["body"])
 
 
 def for_each_table(f: Frame, step: Plain) -> None:
-    """The page tables of `vma_range`; at a huge PMD `on_huge_pmd`, then the table if one stands there now."""
+    """The page tables of `vma_range`; at a huge PMD `on_huge_pmd`; at one cut by the range then the table, if it was split."""
     at, end = f.vma_range
     while at < end:
         following = min(f.mm.page_table.end_of_pmd_or_hole(at), end)
+        is_done = False
         if f.mm.page_table.huge(at) is not None:
             visit_huge_pmd(f, step, (at, following))
-        table = f.mm.page_table.table(at, 0)
+            is_done = following - at == PMD_SIZE
+        table = None if is_done else f.mm.page_table.table(at, 0)
         if table is not None:
             visit_table(f, step, table, (at, following))
         at = following

@@ -241,6 +241,14 @@ class ReferenceMachine:
         f.pte = f.new_pte = old
         f.write(old.drop(p.P).add(p.PROTNONE), level=1)
 
+    def note_write(self, mm: Mm, addr: int) -> None:
+        """A part of a huge page is not zero any more."""
+        pte, size = mm.page_table.get(addr)
+        page = self.page_of(pte)
+        if page is not None and page.order:
+            part = addr >> PAGE_SHIFT if size == PMD_SHIFT else pte.pfn
+            page.zero_parts.discard(part % PTRS_PER_TABLE)
+
     def split_huge_pmd(self, by: Initiator, mm: Mm, addr: int) -> Pte:
         """512 entries instead of the huge one, which is returned."""
         start = addr & ~(PMD_SIZE - 1)

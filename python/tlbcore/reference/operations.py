@@ -185,7 +185,7 @@ def _mmap(m: ReferenceMachine, a: Args) -> int:
     flags = prot | v.VM_SOFTDIRTY
     flags |= (v.VM_SHARED if a["shared"] else 0) | (v.VM_GROWSDOWN if a["growsdown"] else 0)
     args = {
-        "vm_flags": flags,
+        "vm_flags": v.accounted(flags),
         "file": None if file is None else file.id,
         "shmem": file is not None and file.shmem,
         "pgoff": pgoff,
@@ -228,7 +228,7 @@ def _brk(m: ReferenceMachine, a: Args) -> int:
     elif new > old:
         if not mm.vmas.is_free(old, new):
             return mm.brk
-        vma = v.Vma(old, new, v.VM_READ | v.VM_WRITE | v.VM_SOFTDIRTY, None, old >> PAGE_SHIFT)
+        vma = v.Vma(old, new, v.accounted(v.VM_READ | v.VM_WRITE | v.VM_SOFTDIRTY), None, old >> PAGE_SHIFT)
         mm.vmas.insert(vma)
         mm.vmas.merge(vma, either_way=m.constants.anon_vma_merges_either_way)
     mm.brk = int(wanted)
@@ -548,7 +548,7 @@ def _migrate(m: ReferenceMachine, a: Args) -> None:
 _RIGHT = {"write": v.VM_WRITE, "exec": v.VM_EXEC, "read": v.VM_ACCESS}
 
 
-def _do_fault(m: ReferenceMachine, task: Task, mm: Mm, addr: int, kind: str) -> None:
+def _do_fault(m: ReferenceMachine, task: Task, mm: Mm, addr: int, kind: str, *, tells_writes: bool = True) -> None:
     if addr >= m.config.user_end:
         raise ErrnoError("SIGSEGV")
     vma, page_start = mm.vmas.find(addr), addr & ~(PAGE_SIZE - 1)
@@ -563,7 +563,7 @@ def _do_fault(m: ReferenceMachine, task: Task, mm: Mm, addr: int, kind: str) -> 
     if vma.file is not None and not _file(m, vma.file).reaches(vma.index_of(page_start)):
         raise ErrnoError("SIGBUS")
     m.tallies["nr_faults"] += 1
-    frame = m.frame(task, mm, {"kind": kind}, (page_start, page_start + PAGE_SIZE))
+    frame = m.frame(task, mm, {"kind": kind, "tells_writes": tells_writes}, (page_start, page_start + PAGE_SIZE))
     frame.vma, frame.vma_range = vma, frame.range
     frame.read(page_start)
     m.run_program("fault", frame)
@@ -575,11 +575,14 @@ def _do_access(m: ReferenceMachine, task: Task, mm: Mm, addr: int, kind: str) ->
         raise ErrnoError("SIGSEGV")
     for _ in range(_MAX_FAULTS):
         if try_access(m.engine, cpu, mm, addr, kind):
-            return
+            break
         _do_fault(m, task, mm, addr, kind)
-    if not try_access(m.engine, cpu, mm, addr, kind):
-        msg = f"{kind} at {addr:#x} still faults after {_MAX_FAULTS} faults"
-        raise ModelError(msg)
+    else:
+        if not try_access(m.engine, cpu, mm, addr, kind):
+            msg = f"{kind} at {addr:#x} still faults after {_MAX_FAULTS} faults"
+            raise ModelError(msg)
+    if kind == "write":
+        m.note_write(mm, addr)
 
 
 def _populate_page(m: ReferenceMachine, task: Task, mm: Mm, addr: int, kind: str) -> None:
@@ -609,7 +612,7 @@ def _fault(m: ReferenceMachine, a: Args) -> None:
     task, mm = _running(m, a)
     if a["addr"] < m.config.user_end:
         drop_faulting(m.engine, m.engine.cpus[task.cpu], a["addr"])
-    _do_fault(m, task, mm, a["addr"], _kind(a))
+    _do_fault(m, task, mm, a["addr"], _kind(a), tells_writes=False)
 
 
 def _advance_time(m: ReferenceMachine, a: Args) -> None:

@@ -39,6 +39,8 @@ class Page:
     exclusive: bool = False
     #: The CPU in whose batch it waits to be put on the LRU.
     lru_cpu: int | None = None
+    #: Of a huge page, the 4 KiB parts known to be zero still.
+    zero_parts: set[int] = field(default_factory=set)
     rmap: list[Mapping] = field(default_factory=list)
     in_page_cache: bool = False
 

@@ -8,6 +8,7 @@ from tlbcore.reference.conditions import pte_accessible
 from tlbcore.reference.config import ALL, PAGE_SIZE, PMD_SIZE
 from tlbcore.reference.errors import ModelError
 from tlbcore.reference.gather import MmuGather
+from tlbcore.reference.page_table import index
 from tlbcore.reference.pte import D
 
 if TYPE_CHECKING:
@@ -191,6 +192,23 @@ def _free_pgtables(f: Frame, _step: Plain) -> None:
         tree.free_pgd_range(first.start, last.end, f.floor, ceiling, freed)
 
 
+def _try_get_and_clear_pmd(f: Frame, _step: Plain) -> None:
+    """Take a table out that the walk came to the end of and left empty; of a retry, what `try_to_free_pte()` does."""
+    start, end = f.table_range
+    pmds, table = f.mm.page_table.table(start, 1), f.table
+    if (f.left_early and f.reached < end) or pmds is None or table is None or table.entries:
+        return
+    del pmds.entries[index(start, 1)]
+    f.collapsed = table
+
+
+def _free_pte(f: Frame, _step: Plain) -> None:
+    if f.collapsed is not None:
+        f.the_gather.free_table(0, f.table_range[0])
+        f.the_gather.nr_tables += 1
+        f.collapsed = None
+
+
 # --- deferred flushes by generation (consolidated) ------------------------------------------------------------------
 
 
@@ -298,6 +316,8 @@ FLUSH_HANDLERS: dict[str, Handler] = {
     "tlb_flush_mmu": lambda f, _step: tlb_flush_mmu(f),
     "tlb_finish_mmu": _tlb_finish_mmu,
     "free_pgtables": _free_pgtables,
+    "try_get_and_clear_pmd": _try_get_and_clear_pmd,
+    "free_pte": _free_pte,
     "note_deferred_flush": _note_deferred_flush,
     "check_deferred_flush": _check_deferred_flush,
     "mark_tlb_gen_done": _mark_tlb_gen_done,

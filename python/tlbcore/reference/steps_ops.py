@@ -68,6 +68,8 @@ def _do_huge_pmd_anonymous_page(f: Frame, _step: Plain) -> None:
         f.write(Pte("present", flags, HUGE_ZERO_PFN), addr=f.pmd_start, level=1)
         return
     page = memory.alloc("anon", order=HUGE_ORDER)
+    if f.args.get("tells_writes"):
+        page.zero_parts = set(range(PTRS_PER_TABLE))
     memory.get(page)
     if vma.has(v.VM_WRITE):
         flags |= p.W

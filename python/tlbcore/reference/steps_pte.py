@@ -9,7 +9,7 @@ from tlbcore.reference import vma as v
 from tlbcore.reference.conditions import pte_accessible
 from tlbcore.reference.config import PAGE_SHIFT, PMD_SIZE, PTRS_PER_TABLE, page_align
 from tlbcore.reference.errors import ModelError
-from tlbcore.reference.pages import HUGE_ORDER
+from tlbcore.reference.pages import HUGE_ORDER, ZERO_PFN
 from tlbcore.reference.pte import NONE, Pte
 
 if TYPE_CHECKING:
@@ -59,8 +59,13 @@ def _mmap_region(f: Frame, _step: Plain) -> None:
 def _mprotect_fixup(f: Frame, _step: Plain) -> None:
     if f.args["prot"] is None:  # a program run by hand, without new rights
         return
-    flags = f.the_vma.flags & ~v.VM_ACCESS | f.args["prot"]
-    if flags != f.the_vma.flags:
+    vma = f.the_vma
+    flags = vma.flags & ~v.VM_ACCESS | f.args["prot"]
+    if flags != vma.flags:
+        if flags & v.VM_WRITE:
+            flags = v.accounted(flags)
+        elif f.machine.constants.mprotect_unaccounts and vma.file is None and vma.anon_vma is None:
+            flags &= ~v.VM_ACCOUNT
         f.vma = f.machine.change_vma_flags(f.by, f.mm, f.vma_range, flags)
 
 
@@ -233,6 +238,7 @@ def _migrate_copy(f: Frame, _step: Plain) -> None:
     old, memory = f.the_page, f.machine.memory
     new = memory.alloc(old.kind, order=old.order, file=old.file, index=old.index)
     new.dirty, new.lazyfree, new.ksm, new.exclusive = old.dirty, old.lazyfree, old.ksm, old.exclusive
+    new.zero_parts, old.zero_parts = old.zero_parts, set()
     if old.swap_slot is not None:
         slot, old.swap_slot = old.swap_slot, None
         old.refcount -= 1
@@ -280,6 +286,33 @@ def _split_huge_pmd(f: Frame, _step: Plain) -> None:
     f.pte = f.new_pte = f.machine.split_huge_pmd(f.by, f.mm, f.addr)
 
 
+def _split_folio(f: Frame, _step: Plain) -> None:
+    """Small pages for a huge one that only the current entry maps and nobody holds besides (`can_split_folio()`)."""
+    old, memory = f.the_page, f.machine.memory
+    if old.refcount != 1:
+        return
+    start = f.pmd_start
+    zero = old.zero_parts if f.machine.constants.split_maps_zero_pages else set()
+    f.machine.split_huge_pmd(f.by, f.mm, start)
+    for number in range(PTRS_PER_TABLE):
+        addr = start + (number << PAGE_SHIFT)
+        pte = f.mm.page_table.get(addr)[0]
+        if number in zero:
+            kept = f.the_vma.page_prot & ~p.W | p.SPECIAL | pte.flags & p.SD
+            f.mm.page_table.put(addr, Pte("present", kept, ZERO_PFN))
+            memory.remove_rmap(old, f.mm.id, addr)
+            memory.put(old)
+            continue
+        part = memory.alloc(old.kind)
+        part.dirty, part.exclusive, part.lazyfree = old.dirty, old.exclusive, old.lazyfree and not pte.has(p.D)
+        memory.get(part)
+        memory.add_rmap(part, f.mm.id, addr)
+        f.mm.page_table.put(addr, pte._replace(pfn=part.pfn))
+        memory.remove_rmap(old, f.mm.id, addr)
+        memory.put(old)
+    f.read(start)
+
+
 def _pmdp_collapse_flush(f: Frame, _step: Plain) -> None:
     start = f.pmd_start
     pmds, table = f.mm.page_table.table(start, 1), f.mm.page_table.table(start, 0)
@@ -294,10 +327,13 @@ def _pmdp_collapse_flush(f: Frame, _step: Plain) -> None:
 def _collapse_copy(f: Frame, _step: Plain) -> None:
     memory, table = f.machine.memory, _collapsed(f)
     f.new_page = memory.alloc("anon", order=HUGE_ORDER)
+    f.new_page.zero_parts = set(range(PTRS_PER_TABLE))
     for position in sorted(table.entries):
         pte = table.entries[position]
         page = f.machine.page_of(pte) if isinstance(pte, Pte) else None
-        if page is not None:
+        if page is not None and isinstance(pte, Pte):
+            if not page.is_zero and pte.pfn - page.pfn not in page.zero_parts:
+                f.new_page.zero_parts.discard(position)
             memory.remove_rmap(page, f.mm.id, f.pmd_start + (position << PAGE_SHIFT))
             memory.put_mapping(page)
 
@@ -373,6 +409,7 @@ PTE_HANDLERS: dict[str, Handler] = {
     "pmdp_invalidate_ad": _pmdp_invalidate_ad,
     "set_pmd_at": lambda f, _step: f.write(f.new_pte, level=1),
     "split_huge_pmd": _split_huge_pmd,
+    "split_folio": _split_folio,
     "pmdp_collapse_flush": _pmdp_collapse_flush,
     "pud_clear": lambda _f, _step: None,
     "ptdesc_pmd_pts_dec": lambda _f, _step: None,

@@ -20,6 +20,7 @@ VM_LOCKED = 0x2000
 VM_SEQ_READ = 0x8000
 VM_RAND_READ = 0x10000
 VM_DONTCOPY = 0x20000
+VM_ACCOUNT = 0x100000
 VM_WIPEONFORK = 0x02000000
 VM_DONTDUMP = 0x04000000
 VM_SOFTDIRTY = 0x08000000
@@ -27,6 +28,13 @@ VM_HUGEPAGE = 0x20000000
 VM_NOHUGEPAGE = 0x40000000
 VM_MERGEABLE = 0x80000000
 VM_ACCESS = VM_READ | VM_WRITE | VM_EXEC
+
+
+def accounted(flags: int) -> int:
+    """The flags of a new mapping: private writable memory is accounted for (`accountable_mapping()`)."""
+    return flags | VM_ACCOUNT if flags & (VM_SHARED | VM_WRITE) == VM_WRITE else flags
+
+
 _births = count(1)
 _END_OF_TIME = 1 << 64
 

@@ -172,7 +172,7 @@ def _loop(name: str, step: PlainStep, held: _Held) -> list[str]:
 
 def _splits(block: PlainBlock) -> bool:
     return any(
-        step["step"] == "split_huge_pmd"
+        step["step"] in ("split_huge_pmd", "split_folio")
         or any(_splits(_part(step, key)) for key in ("then", "else", "body", "on_huge_pmd", "on_pmd"))
         for step in block
     )

@@ -50,6 +50,7 @@ from tlbcore.steps import (
     set_swap_pte,
     set_tlb_ubc_flush_pending,
     should_defer_flush,
+    split_folio,
     split_huge_pmd,
     tlb_finish_mmu,
     tlb_gather_mmu,
@@ -171,10 +172,13 @@ class DeferredUnmap(Scheme):
             on_huge_pmd=[
                 pmd_lock(),
                 when(
-                    whole_pmd,
-                    [when(young & ~zero_page, age_huge)] if old else [],
-                    isolate_folio(),
-                    otherwise=[split_huge_pmd()],
+                    ~zero_page & ~page_shared,  # else neither taken nor split for a part of it
+                    when(
+                        whole_pmd,
+                        [when(young, age_huge)] if old else [],
+                        isolate_folio(),
+                        otherwise=[split_folio()],
+                    ),
                 ),
                 pmd_unlock(),
                 self.reclaim_pages(),

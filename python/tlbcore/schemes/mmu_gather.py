@@ -21,6 +21,7 @@ from tlbcore.steps import (
     for_each_vma,
     force_flush,
     free_pgtables,
+    free_pte,
     have_vmas,
     lock,
     mark_lazyfree,
@@ -59,6 +60,7 @@ from tlbcore.steps import (
     set_page_dirty,
     set_pmd_at,
     set_pte_at,
+    split_folio,
     split_huge_pmd,
     swap,
     tlb_finish_mmu,
@@ -71,6 +73,7 @@ from tlbcore.steps import (
     tlb_remove_page,
     tlb_remove_pmd_tlb_entry,
     tlb_remove_tlb_entry,
+    try_get_and_clear_pmd,
     unlock,
     vma_shared,
     vms_gather_munmap_vmas,
@@ -98,6 +101,8 @@ class MmuGather(Scheme):
     delay_rmap: bool = True
     #: madvise opens a gather for each VMA, not one for the call (before v6.16; MADV_COLD still does).
     madvise_per_vma: bool = False
+    #: MADV_DONTNEED frees tables that it empties whole (CONFIG_PT_RECLAIM, in v6.14; on by default on x86-64).
+    dontneed_frees_tables: bool = False
     #: mprotect may make huge entries writable (`can_change_pmd_writable`, in v6.2).
     huge_mkwrite: bool = True
     #: mprotect may make clean entries of exclusive anonymous pages writable, too (in v6.2).
@@ -108,6 +113,7 @@ class MmuGather(Scheme):
     sources: ClassVar[Mapping[str, str]] = {
         "delay_rmap": "commit 5df397dec7c4 (v6.2)",
         "madvise_per_vma": "mm/madvise.c:madvise_batch_tlb_flush (v6.16): one gather for DONTNEED and FREE",
+        "dontneed_frees_tables": "commit 6375e95f381e (v6.14); mm/memory.c:zap_pte_range (v6.18.2)",
         "huge_mkwrite": "mm/huge_memory.c:can_change_pmd_writable (v6.2)",
         "clean_mkwrite": "commit d84887739d5c (v6.2): allow clean exclusive anon pages to be writable",
         "ages_lru_only": "commit 58d426a7ba92 (v6.0): PageLRU is looked at first",
@@ -141,6 +147,10 @@ class MmuGather(Scheme):
 
     def zap(self) -> Block:
         """`unmap_page_range()`: zap_pte_range for each table (mm/memory.c)."""
+        return self._zap()
+
+    def _zap(self, *, frees_tables: bool = False) -> Block:
+        """The same; `frees_tables` is `details->reclaim_pt`."""
         return [
             for_each_table(
                 self.lock_table(),
@@ -163,9 +173,11 @@ class MmuGather(Scheme):
                         filter="not_none",
                     ),
                 ),
+                when(whole_pmd, try_get_and_clear_pmd()) if frees_tables else [],
                 when(force_flush, tlb_flush_mmu_tlbonly(), tlb_flush_rmaps()),
                 pte_unmap_unlock(),
                 when(force_flush, tlb_flush_mmu()),
+                when(whole_pmd, free_pte()) if frees_tables else [],
                 on_huge_pmd=self._huge(
                     pmdp_huge_get_and_clear(),
                     self.record(tlb_remove_pmd_tlb_entry()),
@@ -230,7 +242,8 @@ class MmuGather(Scheme):
 
     def madvise_dontneed(self) -> Block:
         """`zap_page_range_single()` under the read lock."""
-        return [mmap_read_lock(), self._madvise_gather(self.zap()), mmap_unlock()]
+        walk = self._zap(frees_tables=True) if self.dontneed_frees_tables else self.zap()
+        return [mmap_read_lock(), self._madvise_gather(walk), mmap_unlock()]
 
     def _madvise_gather(self, walk: Block) -> Block:
         if self.madvise_per_vma:
@@ -256,17 +269,14 @@ class MmuGather(Scheme):
             ),
             huge=[
                 when(
-                    ~zero_page & ~page_shared,
-                    when(
-                        young | dirty,
-                        self.take_huge(),
-                        pte_mkold(),
-                        pte_mkclean(),
-                        set_pmd_at(),
-                        self.record(tlb_remove_pmd_tlb_entry()),
-                    ),
-                    mark_lazyfree(),
+                    young | dirty,
+                    self.take_huge(),
+                    pte_mkold(),
+                    pte_mkclean(),
+                    set_pmd_at(),
+                    self.record(tlb_remove_pmd_tlb_entry()),
                 ),
+                mark_lazyfree(),
             ],
         )
 
@@ -284,7 +294,7 @@ class MmuGather(Scheme):
             ),
             huge=[
                 when(
-                    young & ~zero_page & ~page_shared,
+                    young,
                     pmdp_invalidate(),
                     pte_mkold(),
                     set_pmd_at(),
@@ -302,7 +312,12 @@ class MmuGather(Scheme):
                         self.lock_table(),
                         LazyMmu.section(for_each_pte(*per_pte, filter="not_none")),
                         pte_unmap_unlock(),
-                        on_huge_pmd=self._huge(huge),
+                        # Neither the zero page nor one that others map is touched, or split for a part of it.
+                        on_huge_pmd=[
+                            pmd_lock(),
+                            when(~zero_page & ~page_shared, when(whole_pmd, huge, otherwise=[split_folio()])),
+                            pmd_unlock(),
+                        ],
                     ),
                 ],
             ),

@@ -12,7 +12,7 @@ fn constants() -> Value {
         "trim_cpumask_interval_ns": 1_000_000_000u64, "flush_skips_old_gen": true, "flush_tlb_range_freed_tables": true,
         "local_flush_first": false, "batched_pending": "counter", "pending_tracking": "mm", "lazy_mmu": "none",
         "lazy_mmu_batch": 0, "fault_around_pages": 16, "swap_cluster_max": 32, "cow_reuse": "page_count", "read_fault_keeps_dirty": false, "lru_add_batch": 15, "unmapping_drains_lru": true, "swap_in_mkwrite": "write_fault",
-        "anon_vma_merges_either_way": false,
+        "mprotect_unaccounts": false, "split_maps_zero_pages": false, "anon_vma_merges_either_way": false,
         "pmd_move": true, "pud_move": true, "thp": "never",
     })
 }

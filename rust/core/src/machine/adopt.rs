@@ -60,6 +60,7 @@ impl Machine {
         if !vmas.is_free(range) {
             return Err(Error::Value(format!("area {start} to {end} of mm {mm}: found an area there, expected none")));
         }
+        let flags = flags.accounted();
         vmas.insert(Vma { flags, ..Vma::new(range, flags, file, pgoff) });
         Ok(())
     }
@@ -107,15 +108,15 @@ impl Machine {
     }
 
     /// Maps one anonymous page in several address spaces, as forks leave one that was there before them; all entries must be
-    /// none. They are accessed, and not writable.
+    /// none. They are of a kind that may not be written.
     ///
     /// # Errors
     /// As [`Self::adopt_page`].
-    pub fn adopt_shared_page(&mut self, mms: &[MmId], addr: VirtAddr) -> Result<()> {
+    pub fn adopt_shared_page(&mut self, mms: &[MmId], addr: VirtAddr, kind: AdoptKind) -> Result<()> {
         let addr = addr.align_down(PAGE_SHIFT);
         let mut shared = None;
         for &mm in mms {
-            self.adopt_page(mm, addr, AdoptKind::Anon { write: false })?;
+            self.adopt_page(mm, addr, kind)?;
             let root = self.mm_ref(mm)?.root;
             let Some(Place { table, .. }) = self.place_at(root, addr) else { continue };
             let pte = self.tables.get(table, table_index(addr, PTE_LEVEL));

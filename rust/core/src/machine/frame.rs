@@ -88,6 +88,8 @@ pub(super) struct Args {
     pub file: Option<(FileId, u64, u64)>,
     /// Entries of copies of the file's pages stay (not `even_cows`).
     pub spares_cows: bool,
+    /// fault: what is written to the page is told, by accesses that are tried again.
+    pub tells_writes: bool,
     pub populate: bool,
     pub proactive: bool,
     /// The list of reclaim goes on after this operation.
@@ -176,6 +178,8 @@ pub(super) enum After {
     EndGather,
     /// Puts a table where the huge entry was.
     SplitHuge,
+    /// The same, and the page too.
+    SplitFolio,
     /// What reclaim had left unflushed is flushed, up to this count.
     BatchedFlushed(FlushBatched),
     /// The task has nothing deferred any more.

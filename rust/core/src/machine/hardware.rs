@@ -11,6 +11,7 @@ use crate::tlb::{PscLevel, PscScope, TlbEntry};
 
 use super::Machine;
 use super::operation::{AccessKind, Errno, Outcome};
+use super::pages::Pages;
 use super::probes::Probe;
 use super::resolve::{Stage, Todo, Tries};
 
@@ -32,6 +33,9 @@ impl Machine {
             return Ok(Stage::Done(Outcome::Errno(Errno::Sigsegv)));
         }
         if self.try_access(by.cpu, mm, addr, kind)? {
+            if kind == AccessKind::Write && self.pages.has_huge() {
+                self.note_write(mm, addr);
+            }
             return Ok(Stage::Done(Outcome::None));
         }
         // The exception comes a moment after the walk: others may change the entry in between.
@@ -39,6 +43,15 @@ impl Machine {
             return Ok(Stage::Do(Todo::PageFault(tries)));
         }
         self.page_fault(by, mm, addr, kind, tries)
+    }
+
+    /// A part of a huge page is not zero any more.
+    fn note_write(&mut self, mm: MmId, addr: VirtAddr) {
+        let Some((pte, size)) = self.leaf(mm, addr) else { return };
+        let pfn = PageTables::frame_in_leaf(pte, size, addr);
+        if Pages::is_huge(pfn) {
+            self.pages.write_part(pfn);
+        }
     }
 
     /// The exception of an access that found no entry, or one that does not allow it.

@@ -169,10 +169,11 @@ fn next_table(machine: &Machine, frame: &mut Frame, at: &mut VirtAddr, stop: &mu
         return Item::Plain;
     }
     if *stop == TableStop::HugePmd {
-        // The body may have put a table where the huge page was.
+        // The body may have put a table where a huge page was of which the range has only a part.
         *at = frame.r.table_range.start;
         let end = frame.r.table_range.end;
-        if let Some(table) = machine.tables.pte_table(frame.r.root, *at) {
+        let is_part = frame.r.table_range.len_bytes() < PMD_SIZE;
+        if let Some(table) = machine.tables.pte_table(frame.r.root, *at).filter(|_| is_part) {
             frame.r.place = Some(Place { table, level: PTE_LEVEL });
             *at = end;
             *stop = TableStop::Table;

@@ -36,6 +36,8 @@ const MAX_ABSENT: u64 = 1 << 20;
 const READ_AROUND: u64 = 32;
 /// 4 KiB frames in a huge one.
 pub const HUGE_PAGES: u64 = 512;
+/// Words with a bit for each part of a huge page.
+pub const PART_WORDS: usize = HUGE_PAGES as usize / 64;
 
 /// Whether the frame is one of the zero pages.
 #[inline]
@@ -91,6 +93,8 @@ pub struct Page {
     pub exclusive: bool,
     /// The CPU in whose batch it waits to be put on the LRU; none if it is there.
     pub lru_cpu: Option<CpuId>,
+    /// Of a huge page, the 4 KiB parts known to be zero still; none if nothing is known.
+    pub zero_parts: Option<Box<[u64; PART_WORDS]>>,
     /// Its slot while it is swap cache.
     pub swap_slot: Option<u32>,
     /// References.
@@ -183,6 +187,7 @@ impl Pages {
             ksm: false,
             exclusive: kind == PageKind::Anon,
             lru_cpu: None,
+            zero_parts: None,
             swap_slot: None,
             refcount: 1,
             rmap: Rmap::Empty,
@@ -233,6 +238,26 @@ impl Pages {
     #[inline]
     pub fn get_mut(&mut self, pfn: Pfn) -> Option<&mut Page> {
         self.slot_mut(pfn)
+    }
+
+    /// Something is written to a frame.
+    pub fn write_part(&mut self, pfn: Pfn) {
+        let part = (pfn.0 % HUGE_PAGES) as usize;
+        if let Some(parts) = self.slot_mut(head_of(pfn)).and_then(|page| page.zero_parts.as_mut()) {
+            parts[part / 64] &= !(1 << (part % 64));
+        }
+    }
+
+    /// Whether a part of a huge page is known to be zero still.
+    pub fn is_zero_part(&self, pfn: Pfn) -> bool {
+        let part = (pfn.0 % HUGE_PAGES) as usize;
+        let parts = self.get(head_of(pfn)).and_then(|page| page.zero_parts.as_ref());
+        parts.is_some_and(|parts| parts[part / 64] >> (part % 64) & 1 != 0)
+    }
+
+    /// Whether a huge page was ever made.
+    pub fn has_huge(&self) -> bool {
+        !self.huge.slots.is_empty()
     }
 
     /// Whether the frame is huge.
@@ -498,11 +523,12 @@ impl Pages {
         let in_page_cache = std::mem::take(&mut from.in_page_cache);
         let swap_slot = from.swap_slot.take();
         let (kind, place, dirty, lazyfree, ksm) = (from.kind, from.place, from.dirty, from.lazyfree, from.ksm);
-        let exclusive = from.exclusive;
+        let (exclusive, zero_parts) = (from.exclusive, from.zero_parts.take());
         let nr_moved = u32::from(in_page_cache) + u32::from(swap_slot.is_some());
         if let Some(to) = self.slot_mut(new) {
             (to.kind, to.place, to.dirty, to.lazyfree, to.ksm) = (kind, place, dirty, lazyfree, ksm);
             (to.in_page_cache, to.swap_slot, to.exclusive) = (in_page_cache, swap_slot, exclusive);
+            to.zero_parts = zero_parts;
             to.refcount += nr_moved;
         }
         if let (true, Some((file, index))) = (in_page_cache, place) {

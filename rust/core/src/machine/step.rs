@@ -199,6 +199,11 @@ impl Machine {
             Leaf::TlbFlushMmu => self.tlb_flush_mmu_early(frame),
             Leaf::TlbFinishMmu => self.tlb_finish_mmu(frame),
             Leaf::FreePgtables => self.free_pgtables(frame),
+            Leaf::TryGetAndClearPmd => {
+                self.try_get_and_clear_pmd(frame);
+                Ok(())
+            }
+            Leaf::FreePte => Self::free_pte(frame),
             Leaf::NoteDeferredFlush => self.note_deferred_flush(frame),
             Leaf::CheckDeferredFlush => self.check_deferred_flush(frame),
             Leaf::MarkTlbGenDone => self.mark_tlb_gen_done(frame),
@@ -251,6 +256,7 @@ impl Machine {
             Leaf::RemoveMigrationPtes => self.remove_migration_ptes(frame),
 
             Leaf::SplitHugePmd => self.split_huge_pmd(frame),
+            Leaf::SplitFolio => self.split_folio(frame),
             Leaf::PmdpCollapseFlush => {
                 self.pmdp_collapse_flush(frame);
                 Ok(())

@@ -9,7 +9,7 @@ use crate::program::SwapInMkwrite;
 use super::Machine;
 use super::frame::{Frame, Place};
 use super::operation::AccessKind;
-use super::pages::{HUGE_ZERO_PFN, PageKind, ZERO_PFN, head_of};
+use super::pages::{HUGE_ZERO_PFN, PART_WORDS, PageKind, ZERO_PFN, head_of};
 use super::rmap::Mapping;
 use super::vma::{AnonVma, Vma};
 
@@ -65,6 +65,11 @@ impl Machine {
             return self.write_entry(frame, pte);
         }
         let page = self.pages.alloc(PageKind::Anon, true)?;
+        if frame.args.tells_writes
+            && let Some(page) = self.pages.get_mut(page)
+        {
+            page.zero_parts = Some(Box::new([u64::MAX; PART_WORDS]));
+        }
         let mut pte = Pte::new(page, prot).mk_huge().mk_young().mk_dirty().mk_soft_dirty();
         if frame.r.vma.is_writable() {
             pte = pte.mk_write();

@@ -60,6 +60,7 @@ impl Machine {
                 self.dec_tlb_flush_pending(frame)
             }
             After::SplitHuge => self.split_invalidated_pmd(frame),
+            After::SplitFolio => self.split_invalidated_folio(frame),
             After::BatchedFlushed(batched) => self.batched_flushed(frame.r.mm, batched),
             After::UnmapFlushed => {
                 let ubc = &mut self.task_mut(frame.by.task)?.tlb_ubc;

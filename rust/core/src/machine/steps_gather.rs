@@ -161,6 +161,24 @@ impl Machine {
         Ok(())
     }
 
+    /// mm/memory.c:`zap_pte_range` with `details->reclaim_pt`: a table of which nothing is left is taken out before its lock is
+    /// dropped. A walk that was left early looks at all entries again when it comes to the end (`try_to_free_pte`).
+    pub(super) fn try_get_and_clear_pmd(&mut self, frame: &mut Frame) {
+        let Some(place) = frame.r.place.filter(|_| frame.r.reached >= frame.r.table_range.end) else { return };
+        if self.tables.table(place.table).iter().all(|pte| pte.is_none()) {
+            frame.set_aside = self.tables.detach_pte_table(frame.r.root, frame.r.table_range.start);
+        }
+    }
+
+    /// mm/pt_reclaim.c:`free_pte`: the table that was taken out, if one was, goes with the gather.
+    pub(super) fn free_pte(frame: &mut Frame) -> Result<()> {
+        if let Some(table) = frame.set_aside.take() {
+            let start = frame.r.table_range.start;
+            frame.gather()?.free_table(PTE_LEVEL, start, Some(table));
+        }
+        Ok(())
+    }
+
     /// Floor and ceiling of what may be freed: the areas that stay on either side of those taken out (0 = none).
     fn free_bounds(&self, frame: &Frame, areas: &[super::vma::Vma]) -> Result<(VirtAddr, VirtAddr)> {
         let (Some(first), Some(last)) = (areas.first(), areas.last()) else {

@@ -75,7 +75,13 @@ impl Machine {
         if frame.args.keeps_rights || frame.r.vma.flags & VmFlags::ACCESS == prot {
             return Ok(());
         }
-        let flags = frame.r.vma.flags.difference(VmFlags::ACCESS) | prot;
+        let vma = &frame.r.vma;
+        let mut flags = vma.flags.difference(VmFlags::ACCESS) | prot;
+        if flags.contains(VmFlags::WRITE) {
+            flags = flags.accounted();
+        } else if self.kernel.constants.mprotect_unaccounts && vma.is_anonymous() && vma.anon_vma.is_none() {
+            flags.remove(VmFlags::ACCOUNT);
+        }
         frame.r.vma = self.set_vma_flags(frame.by, frame.r.mm, frame.r.vma_range, flags)?;
         Ok(())
     }
@@ -147,13 +153,16 @@ impl Machine {
         Ok(())
     }
 
-    /// The areas that map a page of the operation's file range, by (mm, start).
+    /// The areas that map a page of the operation's file range, in the order of the file's interval tree
+    /// (mm/interval_tree.c:`vma_interval_tree_iter_next`): by their first page, of equals the one first that came first.
     pub(super) fn vmas_of_file(&self, frame: &Frame) -> Vec<(MmId, VirtAddr)> {
-        self.live_mms()
+        let mut areas: Vec<(MmId, &Vma)> = self
+            .live_mms()
             .flat_map(|(id, mm)| mm.vmas.iter().map(move |vma| (id, vma)))
             .filter(|(_, vma)| self.file_range_in(frame, vma).is_some())
-            .map(|(id, vma)| (id, vma.start))
-            .collect()
+            .collect();
+        areas.sort_by_key(|(id, vma)| (vma.pgoff, vma.born.of_file, *id, vma.start));
+        areas.into_iter().map(|(id, vma)| (id, vma.start)).collect()
     }
 
     /// The addresses at which an area maps the operation's file range.

@@ -41,6 +41,8 @@ bitflags! {
         const DONTCOPY = 0x2_0000;
         /// Empty in the child of a `fork` (`MADV_WIPEONFORK`).
         const WIPEONFORK = 0x200_0000;
+        /// Private and writable since it was mapped, or once: its pages are accounted for.
+        const ACCOUNT = 0x10_0000;
         /// Not in a core dump (`MADV_DONTDUMP`).
         const DONTDUMP = 0x400_0000;
         /// Created or moved since soft-dirty bits were cleared last.
@@ -57,6 +59,12 @@ bitflags! {
 impl VmFlags {
     /// The rights that `mmap` and `mprotect` set (`VM_ACCESS_FLAGS`).
     pub const ACCESS: Self = Self::READ.union(Self::WRITE).union(Self::EXEC);
+
+    /// Those of a new mapping: private writable memory is accounted for (mm/vma.c:`accountable_mapping`).
+    #[must_use]
+    pub fn accounted(self) -> Self {
+        if self & (Self::SHARED | Self::WRITE) == Self::WRITE { self | Self::ACCOUNT } else { self }
+    }
 }
 
 /// The head of the reverse map of an area's anonymous pages (`struct anon_vma`).

@@ -242,6 +242,10 @@ constants! {
     unmapping_drains_lru: bool,
     /// When a page that comes back from swap becomes writable, if it has no other user.
     swap_in_mkwrite: SwapInMkwrite,
+    /// mprotect takes the account of anonymous memory without pages back that it makes unwritable.
+    mprotect_unaccounts: bool,
+    /// Splitting a huge page maps the zero page where a part of it was never written.
+    split_maps_zero_pages: bool,
     /// An area without anonymous pages takes in a neighbour with some, not only the other way round.
     anon_vma_merges_either_way: bool,
     /// mremap may move whole PTE tables.

@@ -291,6 +291,10 @@ leaves! {
     TlbFinishMmu = "tlb_finish_mmu", Gather, [];
     /// Frees the page tables of the VMAs just walked.
     FreePgtables = "free_pgtables", Gather, ["mmap", "munmap", "mremap", "exit_mmap"];
+    /// Takes the current PTE table out of the tree, if the walk came to its end and it is empty.
+    TryGetAndClearPmd = "try_get_and_clear_pmd", TableLock, ["madvise_dontneed"];
+    /// Queues the table that was taken out to be freed after the flush.
+    FreePte = "free_pte", Gather, ["madvise_dontneed"];
     /// Notes that a flush for this VMA or table is outstanding.
     NoteDeferredFlush = "note_deferred_flush", TableLock, [];
     /// Takes over a flush that another operation has outstanding here.
@@ -337,6 +341,8 @@ leaves! {
     SetPmdAt = "set_pmd_at", Entry, [];
     /// Replaces a huge entry by a table.
     SplitHugePmd = "split_huge_pmd", Entry, [];
+    /// Splits a huge page that nobody else maps or holds into small ones, and so its entry.
+    SplitFolio = "split_folio", Entry, ["madvise_free", "madvise_cold", "madvise_pageout"];
     /// Takes a PTE table out of the tree and flushes its range.
     PmdpCollapseFlush = "pmdp_collapse_flush", Entry, ["collapse_huge_page"];
     /// hugetlb: the upper entry that names a shared table is cleared.

@@ -214,7 +214,7 @@ fn apply(leaf: Leaf, state: &mut State, path: &Path) -> Result<()> {
             state.light = light;
         }
         Leaf::TlbFinishMmu => (state.gather, state.light) = (false, false),
-        Leaf::TlbRemovePage | Leaf::FreePgtables if state.light => {
+        Leaf::TlbRemovePage | Leaf::FreePgtables | Leaf::FreePte if state.light => {
             return Err(path.error(format!("{} needs a gather with a page list, found a light one", leaf.name())));
         }
         Leaf::ArchEnterLazyMmuMode => {

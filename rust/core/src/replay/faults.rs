@@ -140,7 +140,7 @@ impl Driver<'_> {
         }
         if family.len() > 1 {
             self.note("page mapped before it was seen");
-            self.machine.adopt_shared_page(&family, addr)?;
+            self.machine.adopt_shared_page(&family, addr, AdoptKind::Anon { write: false })?;
         }
         Ok(())
     }

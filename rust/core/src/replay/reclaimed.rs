@@ -109,7 +109,9 @@ impl Driver<'_> {
         if let Some(candidate) = likely {
             return Ok(self.take(&candidate, found));
         }
-        if self.machine.page_at(place.0, place.1).is_some() || !self.adopt_reclaimed(place.0, place.1)? {
+        let same_address = |seen: &Seen| seen.filter(|(_, addr)| *addr == place.1).map(|(mm, _)| mm);
+        let next: Vec<MmId> = seen[1..].iter().map_while(same_address).collect();
+        if self.machine.page_at(place.0, place.1).is_some() || !self.adopt_reclaimed(place.0, place.1, &next)? {
             return Ok(1);
         }
         Ok(self.candidate(place, seen, found).map_or(1, |candidate| self.take(&candidate, found)))

@@ -46,8 +46,15 @@ impl Unroller<'_> {
                 at.detached = false;
                 return self.emit(program, pc + 1, at);
             }
-            Leaf::SplitHugePmd | Leaf::DoHugePmdAnonymousPage | Leaf::SetPmdAtChild | Leaf::MoveHugePmd => {
+            Leaf::SplitHugePmd
+            | Leaf::SplitFolio
+            | Leaf::DoHugePmdAnonymousPage
+            | Leaf::SetPmdAtChild
+            | Leaf::MoveHugePmd => {
                 return Err(self.error(&format!("{}: huge entries are not modelled", leaf.name())));
+            }
+            Leaf::TryGetAndClearPmd | Leaf::FreePte => {
+                return Err(self.error(&format!("{}: no range of a scenario is a whole table", leaf.name())));
             }
             Leaf::SelectRangeAt { .. } => {
                 return Err(self.error("select_range_at: a scenario chooses its ranges itself"));
@@ -135,9 +142,12 @@ impl Unroller<'_> {
             | Leaf::SelectRange { .. }
             | Leaf::SelectRangeAt { .. }
             | Leaf::SplitHugePmd
+            | Leaf::SplitFolio
             | Leaf::DoHugePmdAnonymousPage
             | Leaf::SetPmdAtChild
             | Leaf::MoveHugePmd
+            | Leaf::TryGetAndClearPmd
+            | Leaf::FreePte
             | Leaf::AllocAnonPage
             | Leaf::SwapIn
             | Leaf::MigrateCopy

@@ -45,7 +45,8 @@ impl Machine {
         if size.is_some_and(|nr_pages| vma.index_of(page) >= nr_pages) {
             return Ok(Stage::Done(Outcome::Errno(Errno::Sigbus)));
         }
-        let args = Args { range: vma.range(), addr: page, kind: Some(kind), ..Args::default() };
+        let tells_writes = !matches!(then, Todo::Finish(_));
+        let args = Args { range: vma.range(), addr: page, kind: Some(kind), tells_writes, ..Args::default() };
         let mut frame = self.frame(ProgramName::Fault, by, mm, args)?;
         frame.r.vma = vma;
         frame.r.vma_range = vma.range();

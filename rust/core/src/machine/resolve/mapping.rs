@@ -46,7 +46,8 @@ impl Machine {
             (None, true) => (Some(self.pages.create_file(true, Some(nr_pages))), 0),
             (None, false) => (None, range.start.0 >> PAGE_SHIFT),
         };
-        let args = Args { range, new_vma: Some(Vma::new(range, flags, file, pgoff)), populate, ..Args::default() };
+        let args =
+            Args { range, new_vma: Some(Vma::new(range, flags.accounted(), file, pgoff)), populate, ..Args::default() };
         let frame = self.frame(ProgramName::Mmap, by, mm, args)?;
         let outcome = Outcome::Value(range.start.0);
         if !populate {
@@ -139,7 +140,7 @@ impl Machine {
             if !vmas.is_free(range) {
                 return Ok(Stage::Done(Outcome::Value(old.0)));
             }
-            vmas.insert(Vma::new(range, flags, None, old_end.0 >> PAGE_SHIFT));
+            vmas.insert(Vma::new(range, flags.accounted(), None, old_end.0 >> PAGE_SHIFT));
             vmas.merge_at(old_end, either);
         }
         self.mm_mut(mm)?.brk = addr;

@@ -173,8 +173,10 @@ impl Driver<'_> {
         done().unwrap_or(time_ns)
     }
 
-    /// Reclaim took the page at an address, so it was mapped there. Tells whether the machine has it mapped now.
-    pub(in crate::replay) fn adopt_reclaimed(&mut self, mm: MmId, addr: VirtAddr) -> Result<bool> {
+    /// Reclaim took the page at an address, so it was mapped there. Tells whether the machine has it mapped now. `next` are
+    /// the address spaces that reclaim visits at the same address right after: forks share what was there before them, and a
+    /// walk visits all areas of a page before those of the next one.
+    pub(in crate::replay) fn adopt_reclaimed(&mut self, mm: MmId, addr: VirtAddr, next: &[MmId]) -> Result<bool> {
         let leaf = self.machine.leaf(mm, addr);
         if leaf.is_some_and(|(pte, _)| pte.is_present()) {
             return Ok(true);
@@ -191,8 +193,20 @@ impl Driver<'_> {
             (true, false) => AdoptKind::AnonProtected,
             (false, _) => AdoptKind::FileReadOnly,
         };
-        self.machine.adopt_page(mm, addr, kind)?;
+        let sharers: Vec<MmId> = next.iter().copied().filter(|other| self.shares_unseen(mm, *other, addr)).collect();
+        if !is_copy || sharers.is_empty() {
+            self.machine.adopt_page(mm, addr, kind)?;
+        } else {
+            self.machine.adopt_shared_page(&[&[mm], &sharers[..]].concat(), addr, AdoptKind::AnonProtected)?;
+        }
         Ok(true)
+    }
+
+    /// Whether an address space could share with a relative a page from before the fork: nothing was seen of it there.
+    fn shares_unseen(&self, mm: MmId, other: MmId, addr: VirtAddr) -> bool {
+        let descends = |from: MmId, to: MmId| self.machine.mm(to).is_some_and(|found| found.ancestors.contains(&from));
+        let is_copy = self.machine.vma_at(other, addr).is_some_and(|vma| !vma.is_shared());
+        (descends(mm, other) || descends(other, mm)) && is_copy && self.machine.leaf(other, addr).is_none()
     }
 
     /// Maps a page again that was read back from swap: by another thread's fault that had to wait for reclaim to be done with
