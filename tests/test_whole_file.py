@@ -81,6 +81,7 @@ def test_a_name_must_not_say_something_else(tmp_path: Path) -> None:
         ["export", "R", "--format", "parquet", "--table", "flushes", "-o", "x.csv"],
         ["import", "R", "-o", "R"],
         ["import", "R", "-o", "x.html"],
+        ["record", "-o", "x.html", "--", "true"],
     ],
     ids=" ".join,
 )

@@ -16,6 +16,7 @@ from tlbcore.progress import Progress
 from tlbcore.record import CALLERS, SOURCES, LacksError, lacks, record
 from tlbcore.record.perf import BUFFER_PAGES
 from tlbcore.report.table import number
+from tlbcore.whole_file import check_ending
 
 if TYPE_CHECKING:
     import argparse
@@ -77,6 +78,7 @@ def run(args: argparse.Namespace) -> int:
     command = command[1:] if command else None
     name = Path(command[0]).name if command else "system"
     output = args.output or Path(f"{name}.tlbr")
+    check_ending(output, (".tlbr", ".txt"))
     told: set[str] = set()
 
     def tell(text: str) -> None:
