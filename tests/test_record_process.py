@@ -20,19 +20,22 @@ from tlbcore.record.events import HELPFUL, NEEDED, TRUTH
 from tlbcore.record.perf import is_whole
 from tlbcore.record.process import ends_with_us
 
+#: Data to which `perf` has written the end.
+WHOLE = b"PERFILE2" + bytes(40) + b"\x08" + bytes(55)
+
 #: A `perf` that says something and sets what perf sets for its command; without a command it records until it is ended. Printing
 #: what was recorded it stays as long as a file is there.
 PERF = """#!{python}
 import os, signal, subprocess, sys, time
 from pathlib import Path
-folder, arguments = Path("{folder}"), sys.argv[1:]
+folder, arguments, WHOLE = Path("{folder}"), sys.argv[1:], {whole!r}
 if arguments == ["--version"]:
     print("perf version 6.1"); sys.exit()
 if arguments[0] == "record":
     (folder / "locale").write_text(os.environ["LC_ALL"])
     print("[ perf record: Woken up 1 times ]", file=sys.stderr, flush=True)
     data = Path(arguments[arguments.index("-o") + 1])
-    data.write_text("data")
+    data.write_bytes(b"PERFILE2" + bytes(96) if "--" not in arguments else WHOLE)
     os.environ["PATH"] = "/usr/lib/perf-core:" + os.environ["PATH"]
     os.environ["PERF_BUILDID_DIR"] = "/root/.debug"
     if "--" in arguments:
@@ -42,10 +45,12 @@ if arguments[0] == "record":
             os.kill(os.getpid(), -status)
         sys.exit(status)
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: (data.write_text("whole"), sys.exit()))
+        signal.signal(number, lambda *_: (data.write_bytes(WHOLE), sys.exit()))
     (folder / "perf-pid").write_text(str(os.getpid()))
     (folder / "recording").touch()
     signal.pause()
+if "--header-only" in arguments:
+    print("# hostname : h\\n# os release : 6.18.1\\n# nrcpus online : 3"); sys.exit()
 (folder / "reading").touch()
 while (folder / "stay").exists():
     time.sleep(0.01)
@@ -74,7 +79,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (tmp_path / "tracing" / "events" / name.replace(":", "/")).mkdir(parents=True)
     tools = tmp_path / "tools"
     tools.mkdir()
-    (tools / "perf").write_text(PERF.format(python=sys.executable, folder=tmp_path), encoding="utf-8")
+    (tools / "perf").write_text(PERF.format(python=sys.executable, folder=tmp_path, whole=WHOLE), encoding="utf-8")
     (tools / "perf").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
     (tmp_path / "out").mkdir()
@@ -158,7 +163,7 @@ def test_a_signal_ends_perf_and_removes_the_folder(folder: Path, number: signal.
     assert run.returncode == 128 + number
     assert not is_running(int((folder / "perf-pid").read_text(encoding="ascii")))
     assert [path.name for path in (folder / "out").iterdir()] == ["s.perf.data"]
-    assert (folder / "out/s.perf.data").read_text(encoding="utf-8") == "whole"
+    assert (folder / "out/s.perf.data").read_bytes() == WHOLE
     lines = err.splitlines()
     assert lines[0] == "tlbcore: recording the whole system until Ctrl-C"
     assert lines[-1] == f"tlbcore: ended by {number.name}, {folder}/out/s.tlbr was not written"
@@ -188,18 +193,14 @@ def test_what_was_recorded_is_kept_when_reading_it_is_interrupted(folder: Path, 
     assert run.returncode == 128 + number
     kept = folder / "out/m-2.perf.data"
     assert sorted(path.name for path in (folder / "out").iterdir()) == ["m-2.perf.data", "m.perf.data"]
-    assert kept.read_text(encoding="utf-8") == "data"
+    assert kept.read_bytes() == WHOLE
     lines = [line.removeprefix("tlbcore: ") for line in err.splitlines()]
     assert lines[0] == f"{kept}: what was recorded is kept here; it is not a recording yet"
-    how = lines[1].removeprefix("next: ")
-    assert how.startswith(
-        f"perf script -i {kept} --ns --show-lost-events -F comm,pid,tid,cpu,time,event,trace | tlbcore import"
-    )
+    assert lines[1] == f"next: tlbcore import {kept} -o {folder}/out/m.tlbr"
     (folder / "stay").unlink()
-    (folder / "tools/tlbcore").write_text(f'#!/bin/sh\nexec {sys.executable} -m tlbcore "$@"\n', encoding="utf-8")
-    (folder / "tools/tlbcore").chmod(0o755)
-    subprocess.run(["/bin/sh", "-c", how], check=True, capture_output=True)
-    assert recordings.load(folder / "out/m.tlbr").nr_events == 3
+    assert main(lines[1].split()[2:]) == 0
+    recording = recordings.load(folder / "out/m.tlbr")
+    assert (recording.nr_events, recording.meta["kernel"], recording.meta["smp"]) == (3, "6.18.1", 3)
 
 
 def test_a_full_disk_leaves_what_was_recorded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -213,7 +214,7 @@ def test_a_full_disk_leaves_what_was_recorded(folder: Path, monkeypatch: pytest.
         record(folder / "out/m.txt", command=["true"], host=host, say=said.append)
     assert [path.name for path in (folder / "out").iterdir()] == ["m.perf.data"]
     assert caught.value.__notes__ == said
-    assert said[1].endswith(f"tlbcore import /dev/stdin -o {folder}/out/m.tlbr")
+    assert said[1] == f"next: tlbcore import {folder}/out/m.perf.data -o {folder}/out/m.tlbr"
 
 
 def test_only_data_with_an_end_are_kept(tmp_path: Path) -> None:
@@ -222,6 +223,20 @@ def test_only_data_with_an_end_are_kept(tmp_path: Path) -> None:
     for content, whole in ((b"", False), (b"PERFILE2" + bytes(96), False), (b"PERFILE2" + bytes(40) + b"\x01", True)):
         data.write_bytes(content)
         assert is_whole(data) is whole
+
+
+def test_data_that_cannot_be_read_are_one_line(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = folder / "perf.data"
+    data.write_bytes(WHOLE[:48] + bytes(56))
+    assert main(["import", str(data)]) == 2
+    expected = "found data without an end, expected those of a perf that came to finish them"
+    assert capsys.readouterr().err == f"tlbcore: error: {data}: {expected}\n"
+    data.write_bytes(WHOLE)
+    monkeypatch.setenv("PATH", str(folder / "out"))
+    assert main(["import", str(data)]) == 2
+    assert capsys.readouterr().err == "tlbcore: error: perf: found no such program, expected it: it reads its data\n"
 
 
 def test_what_does_not_end_when_asked_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from tlbcore.caveats import caveats
 from tlbcore.cli import OK
 from tlbcore.cli.common import add_json, print_json, read_recording
+from tlbcore.progress import Progress
+from tlbcore.record import is_perf_data, load_data
 from tlbcore.report.table import number, warned
 from tlbcore.whole_file import check_ending, check_place
 
@@ -20,7 +22,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "file",
         metavar="F",
-        help="text of `perf script`, records (.jsonl) or scenarios (.scn) of the kernel lab; plain, .gz or .zst",
+        help="text of `perf script`, records (.jsonl) or scenarios (.scn) of the kernel lab; plain, .gz or .zst;"
+        " or what `perf record` wrote (perf.data)",
     )
     parser.add_argument("-o", "--output", metavar="R", type=Path, help="the recording to write (.tlbr)")
     add_json(parser)
@@ -31,7 +34,11 @@ def run(args: argparse.Namespace) -> int:
     if args.output is not None:
         check_ending(args.output, (".tlbr",), but_not=args.file)
         check_place(args.output)
-    recording = read_recording(args.file)
+    if is_perf_data(Path(args.file)):
+        with Progress("reading lines:") as progress:
+            recording = load_data(args.file, progress)
+    else:
+        recording = read_recording(args.file)
     if args.output is not None:
         recording.save(args.output)
     meta = recording.meta

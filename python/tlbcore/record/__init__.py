@@ -21,7 +21,16 @@ from tlbcore.errors import InputError, TlbcoreError
 from tlbcore.record.events import CALLERS
 from tlbcore.record.keep import Kept
 from tlbcore.record.needs import Host, Lack, has_strace, lacks
-from tlbcore.record.perf import BUFFER_PAGES, PerfError, PerfRun, check_pages, how_to_import, is_whole, with_perf
+from tlbcore.record.perf import (
+    BUFFER_PAGES,
+    PerfError,
+    PerfRun,
+    check_pages,
+    is_perf_data,
+    is_whole,
+    text_of_data,
+    with_perf,
+)
 from tlbcore.record.strace import UNKNOWN, StraceError, with_strace
 from tlbcore.results import Result
 from tlbcore.whole_file import check_place, replacing
@@ -30,6 +39,7 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Iterator, Sequence
 
+    from tlbcore.recordings import Recording
     from tlbcore.results import Cell
 
 __all__ = [
@@ -41,7 +51,9 @@ __all__ = [
     "PerfError",
     "Recorded",
     "StraceError",
+    "is_perf_data",
     "lacks",
+    "load_data",
     "record",
 ]
 
@@ -154,7 +166,7 @@ def record(  # noqa: PLR0913  # what to record and how
     by = "strace" if source == "strace" else "perf"
     with (
         tempfile.TemporaryDirectory(prefix=".tlbcore-record-", dir=output.parent) as folder,
-        _keeping(Path(folder) / f"raw.{by}", output, tell, with_callers=callers is not None) as raw,
+        _keeping(Path(folder) / f"raw.{by}", output, tell) as raw,
     ):
         # Recordings are named after their file; in a folder of its own no name is taken.
         text = Path(folder) / "text" / output.name
@@ -194,8 +206,26 @@ def record(  # noqa: PLR0913  # what to record and how
     )
 
 
+def load_data(path: str | os.PathLike[str], progress: Callable[[int], None] | None = None) -> Recording:
+    """The recording, of everybody, of a file that `perf record` wrote with the events of `docs/recordings.md`.
+
+    Args:
+        path: The file.
+        progress: Told how many lines of what `perf` recorded are read.
+
+    Raises:
+        PerfError: There is no `perf`, or it does not understand the file.
+        InputError: What `perf` recorded is not understood.
+
+    """
+    with tempfile.TemporaryDirectory(prefix="tlbcore-import-") as folder:
+        text = Path(folder) / Path(path).name
+        text_of_data(Path(path), text, progress)
+        return recordings.load(text)
+
+
 @contextmanager
-def _keeping(raw: Path, output: Path, tell: Callable[[str], None], *, with_callers: bool) -> Iterator[Path]:
+def _keeping(raw: Path, output: Path, tell: Callable[[str], None]) -> Iterator[Path]:
     """Gives the path for what is recorded, and keeps it beside `output` if what follows does not come to its end.
 
     Not if it is refused: what `perf` or the importer does not understand now, it does not understand later.
@@ -209,11 +239,7 @@ def _keeping(raw: Path, output: Path, tell: Callable[[str], None], *, with_calle
             place = next(path for path in map(output.with_name, names) if not path.exists())
             raw.replace(place)
             recording = output.with_suffix(".tlbr")
-            how = (
-                shlex.join(["tlbcore", "import", str(place), "-o", str(recording)])
-                if end == ".strace"
-                else how_to_import(place, recording, with_callers=with_callers)
-            )
+            how = shlex.join(["tlbcore", "import", str(place), "-o", str(recording)])
             lines = (f"{place}: what was recorded is kept here; it is not a recording yet", f"next: {how}")
             for line in lines:
                 tell(line)

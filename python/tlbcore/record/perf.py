@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import re
-import shlex
 import signal
 import subprocess
 import tempfile
@@ -21,7 +20,17 @@ from tlbcore.record.process import ends_with_us, own_environment
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-__all__ = ["CALLER_FIELDS", "FIELDS", "PerfError", "PerfRun", "check_pages", "how_to_import", "is_whole", "with_perf"]
+__all__ = [
+    "CALLER_FIELDS",
+    "FIELDS",
+    "PerfError",
+    "PerfRun",
+    "check_pages",
+    "is_perf_data",
+    "is_whole",
+    "text_of_data",
+    "with_perf",
+]
 
 FIELDS: Final = "comm,pid,tid,cpu,time,event,trace"
 """What `perf script` prints of each event: the importer's input."""
@@ -38,6 +47,9 @@ _MOST_PAGES: Final = 1 << 18
 _MAGIC: Final = b"PERFILE2"
 _SIZE: Final = slice(48, 56)
 """Where the head of a file has the length of its events, 0 as long as `perf` records (`struct perf_file_header`)."""
+
+_HEAD: Final = ("# os release :", "# cpudesc :", "# nrcpus online :")
+"""What the importer reads of the head of `perf script --header`."""
 
 _LINES_PER_TELLING: Final = 1024
 #: What `perf` says is kept from what the command says: standard error, or nothing if it is closed, waits in descriptor 9.
@@ -86,10 +98,38 @@ def is_whole(data: Path) -> bool:
     return bool(head) and not (head.startswith(_MAGIC) and not any(head[_SIZE]))
 
 
-def how_to_import(data: Path, recording: Path, *, with_callers: bool) -> str:
-    """The command line that makes a recording of what `perf` recorded."""
-    arguments = shlex.join(_script_arguments(data, with_callers=with_callers))
-    return f"{arguments} | tlbcore import /dev/stdin -o {shlex.quote(str(recording))}"
+def is_perf_data(path: Path) -> bool:
+    """Whether a file is what `perf record` writes; a pipe is not looked into."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(len(_MAGIC)) == _MAGIC
+
+
+def text_of_data(data: Path, text: Path, progress: Callable[[int], None] | None = None) -> None:
+    """Writes what `perf` recorded, of everybody, as the text of `perf script`.
+
+    Raises:
+        PerfError: There is no `perf`, or it does not understand its data.
+
+    """
+    if not is_whole(data):
+        raise PerfError(f"{data}: found data without an end, expected those of a perf that came to finish them")
+    head = _run(["perf", "script", "--header-only", "-i", str(data)])
+    lines = [f"{line}\n" for line in head.splitlines() if line.startswith(_HEAD)]
+    _script(data, text, None, Kept(), head=lines, with_callers=True, progress=progress)
+
+
+def _run(arguments: list[str]) -> str:
+    try:
+        done = subprocess.run(  # noqa: S603  # the system's own perf
+            arguments, capture_output=True, encoding="utf-8", errors="replace", check=False
+        )
+    except FileNotFoundError as error:
+        raise PerfError("perf: found no such program, expected it: it reads its data") from error
+    if done.returncode:
+        raise PerfError(f"perf script: {_complaint(done.stderr, done.returncode)}")
+    return done.stdout
 
 
 def with_perf(  # noqa: PLR0913  # what to record and how
@@ -137,7 +177,7 @@ def with_perf(  # noqa: PLR0913  # what to record and how
         raise PerfError(f"perf record: {_complaint(said, status)}")
     root = int(number.read_text(encoding="ascii")) if command is not None and not everybody else None
     kept = Kept()
-    warnings = _script(data, text, root, kept, with_callers=callers is not None, progress=progress)
+    warnings = _script(data, text, root, kept, head=_head(), with_callers=callers is not None, progress=progress)
     lost = [line.strip() for line in said.splitlines() if _LOST_CHUNKS.search(line)]
     return PerfRun(kept, status if command is not None else None, tuple(dict.fromkeys([*lost, *warnings])))
 
@@ -169,10 +209,12 @@ def _script(  # noqa: PLR0913  # what to read, and how
     root: int | None,
     kept: Kept,
     *,
+    head: list[str],
     with_callers: bool,
     progress: Callable[[int], None] | None,
 ) -> list[str]:
-    arguments = _script_arguments(data, with_callers=with_callers)
+    fields = f"{FIELDS},{CALLER_FIELDS}" if with_callers else FIELDS
+    arguments = ["perf", "script", "-i", str(data), "--ns", "--show-lost-events", "-F", fields]
     with (
         tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as said,
         text.open("w", encoding="utf-8", errors="surrogateescape") as out,
@@ -181,7 +223,7 @@ def _script(  # noqa: PLR0913  # what to read, and how
         ) as process,
     ):
         assert process.stdout is not None  # noqa: S101  # it is a pipe
-        out.writelines(_head())
+        out.writelines(head)
         lines = _told((line.decode("utf-8", "surrogateescape") for line in process.stdout), progress)
         try:
             out.writelines(kept_lines(lines, root, kept))
@@ -194,11 +236,6 @@ def _script(  # noqa: PLR0913  # what to read, and how
     if status:
         raise PerfError(f"perf script: {_complaint(complaint, status)}")
     return [line.strip() for line in complaint.splitlines() if _LOST_CHUNKS.search(line)]
-
-
-def _script_arguments(data: Path, *, with_callers: bool) -> list[str]:
-    fields = f"{FIELDS},{CALLER_FIELDS}" if with_callers else FIELDS
-    return ["perf", "script", "-i", str(data), "--ns", "--show-lost-events", "-F", fields]
 
 
 def _told(lines: Iterable[str], progress: Callable[[int], None] | None) -> Iterator[str]:
