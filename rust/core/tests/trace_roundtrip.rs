@@ -48,6 +48,13 @@ fn a_recording() -> impl Strategy<Value = Recording> {
     })
 }
 
+/// The recording under the name of a file: what is read is called as its file.
+fn called(recording: &Recording, name: &str) -> Recording {
+    let mut named = recording.clone();
+    name.clone_into(&mut named.meta.file);
+    named
+}
+
 fn write_bytes(dir: &Path, bytes: &[u8]) -> PathBuf {
     let path = dir.join("damaged.tlbr");
     fs::write(&path, bytes).unwrap();
@@ -68,6 +75,7 @@ proptest! {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("r.tlbr");
         format::write(&recording, &path).unwrap();
+        let recording = called(&recording, "r.tlbr");
         prop_assert_eq!(&import_file(&path).unwrap(), &recording);
         format::verify(&path).unwrap();
         // Writing over it what it is mapped from changes nothing, and leaves nothing else behind.
@@ -86,7 +94,7 @@ proptest! {
         bytes[at] ^= flip;
         match format::open(&write_bytes(dir.path(), &bytes)) {
             Ok(read) => {
-                prop_assert_eq!(&read, &recording);
+                prop_assert_eq!(&read, &called(&recording, "damaged.tlbr"));
                 prop_assert_eq!(bytes[at] ^ flip, 0, "only padding may change unnoticed");
             }
             Err(error) => prop_assert!(!error.to_string().contains('\n'), "{}", error),
