@@ -96,18 +96,20 @@ def table(
         return at < left or (words_last and at == len(head) - 1)
 
     def is_bar(at: int) -> bool:
-        return not is_words(at) and not str(head[at])
+        return any(isinstance(row[at], Bar) for row in rows)
 
     def cell(at: int, value: object) -> str:
-        if is_bar(at) or isinstance(value, Bar):
-            return f'<td class="barcell">{bar(value) if isinstance(value, Bar) else ""}</td>'
+        if is_bar(at):
+            return f'<td class="barcell">{bar(value) if isinstance(value, Bar) else text(value)}</td>'
         shown = number(value) if isinstance(value, int | float) else text(value)
         return f"<td>{shown}</td>" if is_words(at) else f'<td class="num">{shown}</td>'
 
-    heads = "".join(
-        f'<th scope="col"{"" if is_words(at) else " class=barcell" if is_bar(at) else " class=num"}>{text(name)}</th>'
-        for at, name in enumerate(head)
-    )
+    def kind(at: int) -> str:
+        if is_bar(at):
+            return " class=barcell"
+        return "" if is_words(at) or not str(head[at]) else " class=num"
+
+    heads = "".join(f'<th scope="col"{kind(at)}>{text(name)}</th>' for at, name in enumerate(head))
     body = "".join(f"<tr>{''.join(cell(at, value) for at, value in enumerate(row))}</tr>" for row in rows)
     # A caption inside would be as wide as the table, and cut off where that scrolls.
     said = f'<p class="caption">{text(caption)}</p>' if caption else ""
