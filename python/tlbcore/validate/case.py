@@ -20,14 +20,39 @@ else:
     np = LazyModule("numpy")
 
 
+#: Beyond any address of a program, and not near the end of what an array holds.
+_FAR = 1 << 61
+
+
+class Noted:
+    """Events of a process at which the replay noted something, by row, with the bytes that each is about."""
+
+    def __init__(self, timeline: Timeline, rows: Sequence[tuple[int, str]]) -> None:
+        """Take (row, what was noted), sorted."""
+        unknown = (_FAR, -_FAR)  # meets nothing
+        ranges = [timeline.range_of(row) or unknown for row, _ in rows]
+        self.names = [name for _, name in rows]
+        self.rows = np.array([row for row, _ in rows], dtype=np.int64)
+        self.starts, self.ends = np.clip(np.array(ranges, dtype=object), -_FAR, _FAR).astype(np.int64).T
+
+    def near(self, rows: Rows, ranges: Sequence[tuple[int, int]], around: int) -> set[str]:
+        """What was noted in these events, or before the last of them so near to these bytes."""
+        upto = int(np.searchsorted(self.rows, rows[-1], side="right"))
+        starts, ends = self.starts[:upto], self.ends[:upto]
+        found = np.isin(self.rows[:upto], np.asarray(rows))
+        for start, end in ranges:
+            found |= (starts - around < min(end, _FAR)) & (min(start, _FAR) < ends + around)
+        return {self.names[at] for at in np.flatnonzero(found)}
+
+
 @dataclass(frozen=True)
 class Case:
     """One operation whose flushes differ, with what can be asked about it."""
 
     timeline: Timeline
     operation: Mapping[str, Any]
-    #: Rows of events at which the replay noted something, by process.
-    noted: Mapping[int, Sequence[tuple[int, str]]]
+    #: Events at which the replay noted something, by process.
+    noted: Mapping[int, Noted]
     #: In a recording of the lab: the entry that differs in some column (`LabDifference` as a plain structure).
     entry: Mapping[str, Any] | None = None
 
@@ -128,11 +153,9 @@ class Case:
         rows = [*self.overlapping, *self.during(self.timeline.faults.get(self.pid))]
         return sorted(int(row) for row in rows if self._touches(self.timeline.range_of(int(row))))
 
-    def _touches(self, other: tuple[int, int] | None, around: int = 0) -> bool:
-        """Whether a range, or what is so many bytes around it, reaches into its own; one that is not known does not."""
-        return other is not None and any(
-            other[0] - around < end and start < other[1] + around for start, end in self.ranges
-        )
+    def _touches(self, other: tuple[int, int] | None) -> bool:
+        """Whether a range reaches into its own; one that is not known does not."""
+        return other is not None and any(other[0] < end and start < other[1] for start, end in self.ranges)
 
     @cached_property
     def flushes_of_others(self) -> int:
@@ -167,13 +190,8 @@ class Case:
     @cached_property
     def notes(self) -> set[str]:
         """What the replay noted about its range, in this event or before it."""
-        found = set()
-        for row, name in self.noted.get(self.pid, ()):
-            if row > self.rows[-1]:
-                break
-            if row in self.rows or self._touches(self.timeline.range_of(row), FAULT_AROUND * PAGE):
-                found.add(name)
-        return found
+        noted = self.noted.get(self.pid)
+        return noted.near(self.rows, self.ranges, FAULT_AROUND * PAGE) if noted is not None else set()
 
     @property
     def columns(self) -> frozenset[str]:

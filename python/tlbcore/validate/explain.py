@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from tlbcore.validate.case import Case
+from tlbcore.validate.case import Case, Noted
 from tlbcore.validate.example import Example, example_of
 from tlbcore.validate.rules import Rule, rule_of
 from tlbcore.validate.timeline import Timeline
@@ -66,9 +66,10 @@ def explain(validation: Validation) -> list[Cause]:
     if not operations:
         return []
     timeline = Timeline(recording)
-    noted: dict[int, list[tuple[int, str]]] = defaultdict(list)
+    by_process: dict[int, list[tuple[int, str]]] = defaultdict(list)
     for row, name in sorted(validation.replay.result.noted):
-        noted[int(timeline.pid[row])].append((row, name))
+        by_process[int(timeline.pid[row])].append((row, name))
+    noted = {pid: Noted(timeline, rows) for pid, rows in by_process.items()}
     cases: dict[Rule, list[Case]] = defaultdict(list)
     for operation in operations:
         case = Case(timeline, operation, noted, entries.get(int(operation["row"])))
