@@ -211,7 +211,7 @@ def test_json_is_the_plain_structure(capsys: pytest.CaptureFixture[str]) -> None
 
 @pytest.mark.parametrize("name", SCHEMES)
 def test_every_program_prints_whole(name: str) -> None:
-    """Brackets pair, every line is indented by what is open, and every lock that is taken is dropped."""
+    """Brackets pair, every line is indented by what is open, and every lock that is taken is dropped, maybe by each branch."""
     scheme = SCHEMES[name]()
     for operation in scheme.operations():
         lines = program_text(operation, [step.resolve() for step in scheme.program(operation)]).splitlines()
@@ -223,7 +223,7 @@ def test_every_program_prints_whole(name: str) -> None:
             depth += line.endswith("{")
         assert depth == 0
         text = "\n".join(lines)
-        assert text.count("pte_offset_map_lock(") == text.count("pte_unmap_unlock(")
+        assert text.count("pte_offset_map_lock(") <= text.count("pte_unmap_unlock(")
         assert text.count("pmd_lock(") == text.count("spin_unlock(pml)")
 
 

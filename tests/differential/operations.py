@@ -106,6 +106,7 @@ QUESTIONS = [
     "page_ksm",
     "page_lru",
     "page_held",
+    "page_exclusive",
     "page_huge",
     "page_shared",
     "page_shmem",

@@ -105,12 +105,14 @@ UNMAP = [
     ),
 ]
 COPY = [
+    s("folio_get"),
     s("alloc_anon_page"),
     s("copy_user_page"),
     s("ptep_clear_flush"),
     s("set_pte_anon"),
     s("page_remove_rmap"),
     s("put_old_page"),
+    s("folio_put"),
 ]
 
 PROGRAMS_BY_NAME: dict[str, list[Step]] = {

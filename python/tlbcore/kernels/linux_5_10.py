@@ -117,7 +117,12 @@ def legacy_schemes() -> dict[str, Scheme]:
     deferred = DeferredUnmap(
         batch_migration=False, madvise_per_vma=True, pageout_clears_young=True, ages_lru_only=False
     )
-    at_once = Synchronous(collapse_syncs_walkers=False, retracts_under_mmap_lock=True, replaces_huge_zero_page=False)
+    at_once = Synchronous(
+        collapse_syncs_walkers=False,
+        retracts_under_mmap_lock=True,
+        ksm_flushes_exclusive=False,
+        replaces_huge_zero_page=False,
+    )
     return {
         "mmap": gather,
         "munmap": gather,

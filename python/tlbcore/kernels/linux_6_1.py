@@ -85,6 +85,7 @@ def schemes() -> dict[str, Scheme]:
         "change_prot_numa": gather,
         "clear_refs_soft_dirty": pending,
         "collapse_huge_page": Synchronous(retracts_under_mmap_lock=True, replaces_huge_zero_page=False),
+        "ksm_merge": Synchronous(retracts_under_mmap_lock=True, replaces_huge_zero_page=False),
         "mremap": PerTable(unmapping=gather, rechecks_pmd=False),
         "shrink_folio_list": deferred,
         "madvise_pageout": deferred,

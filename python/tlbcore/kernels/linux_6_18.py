@@ -102,6 +102,7 @@ def schemes() -> dict[str, Scheme]:
         "madvise_cold": MmuGather(madvise_per_vma=True),
         "fault": Synchronous(),
         "collapse_huge_page": Synchronous(),
+        "ksm_merge": Synchronous(),
         "mremap": PerTable(unmapping=gather),
         **dict.fromkeys(("shrink_folio_list", "madvise_pageout", "migrate_pages"), DeferredUnmap(madvise_per_vma=True)),
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tlbcore import kernels
 from tlbcore.races.race import Race
-from tlbcore.races.variants import ReadLockedClearRefs, TrustingKsm
+from tlbcore.races.variants import AskingKsm, ReadLockedClearRefs, TrustingKsm
 
 RACE = Race(
     id="R10",
@@ -29,7 +29,9 @@ RACE = Race(
     buggy=kernels.get("linux-6.18").derive(
         "linux-4.12 KSM", ksm_merge=TrustingKsm(), clear_refs_soft_dirty=ReadLockedClearRefs()
     ),
-    fixed=kernels.get("linux-6.18").derive("linux-4.13 KSM", clear_refs_soft_dirty=ReadLockedClearRefs()),
+    fixed=kernels.get("linux-6.18").derive(
+        "linux-4.13 KSM", ksm_merge=AskingKsm(), clear_refs_soft_dirty=ReadLockedClearRefs()
+    ),
     scenario={
         # clear_refs has come by the other page, where there is nothing for it to do.
         "operations": [

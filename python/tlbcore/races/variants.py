@@ -195,7 +195,14 @@ class ReadLockedClearRefs(TlbFlushPending):
 
 
 @dataclass(frozen=True)
-class TrustingKsm(Synchronous):
+class AskingKsm(Synchronous):
+    """KSM of v4.13, before PageAnonExclusive: an entry without W and D is flushed if others still have to flush."""
+
+    ksm_flushes_exclusive: bool = False
+
+
+@dataclass(frozen=True)
+class TrustingKsm(AskingKsm):
     """KSM as before v4.13: an entry without W and D needs no flush, whoever still has to flush it."""
 
     ksm_flushes: ClassVar[Condition] = write | dirty
@@ -265,6 +272,7 @@ SCHEMES: dict[str, type[Scheme]] = {
         SilentGather,
         PresentOnlyUnmap,
         ReadLockedClearRefs,
+        AskingKsm,
         TrustingKsm,
         InvertedDemotion,
         PlainStoreGather,

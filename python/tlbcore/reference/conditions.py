@@ -85,6 +85,7 @@ CONDITION_HANDLERS: dict[str, Callable[[Frame], bool]] = {
     "page_shared": _on_page(lambda page: page.mapcount > 1),
     "page_ksm": _on_page(lambda page: page.ksm),
     "page_lru": _on_page(lambda page: page.lru_cpu is None),
+    "page_exclusive": _on_page(lambda page: page.exclusive),
     "page_held": _is_held,
     "page_shmem": _on_page(lambda page: page.kind == "shmem"),
     "vma_shared": lambda f: f.the_vma.has(v.VM_SHARED),

@@ -56,6 +56,8 @@ NOT_CUSTOM_STEPS = frozenset(
         "do_huge_pmd_anonymous_page",
         "alloc_anon_page",
         "copy_user_page",
+        "folio_get",
+        "folio_put",
         "find_get_page",
         "set_pte_anon",
         "set_pte_zero",

@@ -89,6 +89,14 @@ def _copy_user_page(f: Frame, _step: Plain) -> None:
     """The contents of pages are not modelled."""
 
 
+def _folio_get(f: Frame, _step: Plain) -> None:
+    f.machine.memory.get(f.the_page)
+
+
+def _folio_put(f: Frame, _step: Plain) -> None:
+    f.machine.memory.put(f.the_page)
+
+
 def _find_get_page(f: Frame, _step: Plain) -> None:
     vma, memory = f.the_vma, f.machine.memory
     if vma.file is None:
@@ -166,7 +174,7 @@ def _swap_in(f: Frame, _step: Plain) -> None:
 
 def _set_pte_swap_in(f: Frame, _step: Plain) -> None:
     vma, page, memory, slot = f.the_vma, f.the_page, f.machine.memory, f.pte.slot
-    page.exclusive = exclusive = memory.swap[slot] == 1 and page.mapcount == 0
+    page.exclusive = exclusive = memory.swap[slot] == 1 and page.mapcount == 0 and not page.ksm
     flags = vma.page_prot | p.A | (f.pte.flags & (p.SD | p.UFFD))
     mkwrite = _is_write(f) or f.machine.constants.swap_in_mkwrite == "exclusive"
     if exclusive and mkwrite and vma.has(v.VM_WRITE) and not f.pte.has(p.UFFD):
@@ -187,6 +195,10 @@ def _set_pte_numa(f: Frame, _step: Plain) -> None:
 
 
 # --- KSM ------------------------------------------------------------------------------------------------------------
+
+
+def _folio_try_share_anon_rmap(f: Frame, _step: Plain) -> None:
+    f.the_page.exclusive = False
 
 
 def _stable_tree_search(f: Frame, _step: Plain) -> None:
@@ -330,10 +342,13 @@ OPERATION_HANDLERS: dict[str, Handler] = {
     "pte_alloc": _pte_alloc,
     "do_huge_pmd_anonymous_page": _do_huge_pmd_anonymous_page,
     "alloc_anon_page": _alloc_anon_page,
+    "folio_try_share_anon_rmap": _folio_try_share_anon_rmap,
     "stable_tree_search": _stable_tree_search,
     "pages_identical": _pages_identical,
     "set_pte_ksm": _set_pte_ksm,
     "copy_user_page": _copy_user_page,
+    "folio_get": _folio_get,
+    "folio_put": _folio_put,
     "find_get_page": _find_get_page,
     "set_pte_anon": _set_pte_anon,
     "set_pte_zero": _set_pte_zero,

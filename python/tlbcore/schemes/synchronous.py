@@ -23,6 +23,9 @@ from tlbcore.steps import (
     dup_vma,
     find_get_page,
     flush_tlb_mm,
+    folio_get,
+    folio_put,
+    folio_try_share_anon_rmap,
     for_each_mapping,
     for_each_page,
     for_each_pte,
@@ -37,6 +40,7 @@ from tlbcore.steps import (
     mmap_write_lock,
     none,
     page_dup_rmap,
+    page_exclusive,
     page_held,
     page_ksm,
     page_mapped,
@@ -120,11 +124,14 @@ class Synchronous(Scheme):
     collapse_syncs_walkers: bool = True
     #: The table above pages of a file is taken out under mmap_lock.
     retracts_under_mmap_lock: bool = False
+    #: KSM takes PageAnonExclusive from a page, with a flush; before there was such a bit, what a NUMA hint remembered of W.
+    ksm_flushes_exclusive: bool = True
     #: A write to the huge zero page gets a huge page, else the entry is split and one small page copied.
     replaces_huge_zero_page: bool = True
     sources: ClassVar[Mapping[str, str]] = {
         "collapse_syncs_walkers": "commit 2ba99c5e0881 (v6.1)",
         "retracts_under_mmap_lock": "mm/khugepaged.c:retract_page_tables (v6.18.2): no mmap_lock since v6.6",
+        "ksm_flushes_exclusive": "commit 6c287605fd56 (v5.19)",
         "replaces_huge_zero_page": "commit 1ced09e0331f (v6.13)",
     }
     where: ClassVar[str] = "page faults, fork, page_mkclean, collapse, KSM"
@@ -194,13 +201,24 @@ class Synchronous(Scheme):
         return [when(vma_anonymous, anonymous, otherwise=[of_a_file])]
 
     def _write_protected(self) -> Block:
-        """`do_wp_page()`: in place if nobody else has the page, in swap neither, else a copy, with a flush of the one page."""
+        """`do_wp_page()`: in place if nobody else has the page, in swap neither, else a copy, with a flush of the one page.
+
+        The reference keeps others from writing in place meanwhile: then the entry could look as it did, and its page not.
+        """
         own = anon & ~page_shared & ~page_swap_shared & ~page_held & ~page_ksm & ~zero_page
         return [
             when(
                 vma_shared,
                 under_folio_lock(set_page_dirty(), under_ptl(wp_page_reuse())),
-                otherwise=[when(own, under_ptl(wp_page_reuse()), otherwise=self.copy())],
+                otherwise=[
+                    pte_offset_map_lock(),
+                    when(
+                        own,
+                        wp_page_reuse(),
+                        pte_unmap_unlock(),
+                        otherwise=[folio_get(), pte_unmap_unlock(), *self.copy(), folio_put()],
+                    ),
+                ],
             ),
         ]
 
@@ -327,11 +345,35 @@ class Synchronous(Scheme):
             take_out = [mmap_write_lock(), *take_out, mmap_unlock()]
         return [lock("rmap_lock", "read"), *take_out, pte_free_defer(), unlock("rmap_lock")]
 
-    #: When `write_protect_page()` has to flush (mm/ksm.c).
+    #: When `write_protect_page()` has to flush (mm/ksm.c), beside pages that are exclusive.
     ksm_flushes: ClassVar[Condition] = write | dirty | mm_tlb_flush_pending
 
     def ksm_merge(self) -> Block:
-        """`try_to_merge_one_page()` (mm/ksm.c) for pages of one content: write-protect, compare, map the KSM page."""
+        """`try_to_merge_one_page()` (mm/ksm.c) for pages of one content: write-protect, compare, map the KSM page.
+
+        A page whose entry is gone is passed over by `write_protect_page()`, and one whose entry is gone since by `replace_page()`.
+        """
+        exclusive = page_exclusive if self.ksm_flushes_exclusive else protnone & page_exclusive
+        write_protect_page = under_ptl(
+            when(
+                present & (self.ksm_flushes | exclusive),
+                ptep_clear_flush(),
+                folio_try_share_anon_rmap(),
+                when(dirty, set_page_dirty()),
+                pte_wrprotect(),
+                pte_mkclean(),
+                set_pte_at(),
+            ),
+        )
+        replace_page = under_ptl(
+            when(
+                present & ~write & ~dirty,
+                ptep_clear_flush(),
+                set_pte_ksm(),
+                page_remove_rmap(),
+                put_page(),
+            ),
+        )
         return [
             mmap_read_lock(),
             for_each_page(
@@ -339,32 +381,9 @@ class Synchronous(Scheme):
                 when(
                     page_mapped & ~page_shared & ~page_ksm,
                     for_each_mapping(
-                        under_ptl(
-                            when(
-                                present & self.ksm_flushes,
-                                ptep_clear_flush(),
-                                when(dirty, set_page_dirty()),
-                                pte_wrprotect(),
-                                pte_mkclean(),
-                                set_pte_at(),
-                            ),
-                        ),
-                    ),
-                    stable_tree_search(),
-                    when(
-                        ~page_ksm,
-                        pages_identical(),
-                        for_each_mapping(
-                            under_ptl(
-                                when(
-                                    present & ~write & ~dirty,
-                                    ptep_clear_flush(),
-                                    set_pte_ksm(),
-                                    page_remove_rmap(),
-                                    put_page(),
-                                ),
-                            ),
-                        ),
+                        *write_protect_page,
+                        stable_tree_search(),
+                        when(~page_ksm, pages_identical(), *replace_page),
                     ),
                 ),
                 unlock("folio_lock"),

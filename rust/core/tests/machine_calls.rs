@@ -8,7 +8,9 @@ use std::sync::Arc;
 use tlbcore::addr::VirtAddr;
 use tlbcore::cpumask::CpuId;
 use tlbcore::flush::TlbFlushReason;
-use tlbcore::machine::{Advice, Call, LockKey, Machine, MachineConfig, Operation, Outcome, Probe, ProbeHit, Progress};
+use tlbcore::machine::{
+    AccessKind, Advice, Call, LockKey, Machine, MachineConfig, Operation, Outcome, Probe, ProbeHit, Progress,
+};
 use tlbcore::program::CompiledKernel;
 
 use crate::machine_draw::{Draw, KERNELS, configurations, draw_operation};
@@ -202,7 +204,11 @@ const REGION: u64 = 0x7f00_0000_0000;
 
 /// Two threads of one process on CPUs 0 and 1, with 64 pages that were written.
 fn two_threads() -> Machine {
-    let mut machine = machine(KERNELS[1], &MachineConfig::default());
+    two_threads_of(KERNELS[1])
+}
+
+fn two_threads_of(text: &str) -> Machine {
+    let mut machine = machine(text, &MachineConfig::default());
     let operations = [
         Operation::CreateProcess {},
         Operation::CloneThread { task: 0 },
@@ -295,6 +301,38 @@ fn a_cpu_that_executes_a_flush_late_flushes_everything() {
         .map(|event| (event.cpu.0, event.pages))
         .collect();
     assert_eq!(flushed, [(1, -1), (0, -1)]);
+}
+
+/// Two threads write to a page that fork shared, whose other user goes while the first copies: where the page is then, seen
+/// from the second.
+#[test]
+fn a_page_that_is_being_copied_is_not_written_in_place() {
+    let fault = |task| Operation::Fault { task, addr: REGION, kind: AccessKind::Write };
+    for text in KERNELS {
+        let mapped = |machine: &Machine| machine.leaf(machine.task_mm(1).unwrap(), VirtAddr(REGION)).unwrap().0.pfn();
+        for copies_meanwhile in [false, true] {
+            let mut machine = two_threads_of(text);
+            machine.apply(&Operation::Fork { task: 0 }).unwrap();
+            let shared = mapped(&machine);
+            let mut first = machine.begin(fault(0)).unwrap();
+            if copies_meanwhile {
+                let is_held = |machine: &Machine| machine.pages().get(shared).unwrap().nr_copied == 1;
+                until(&mut machine, &mut first, |machine, _| is_held(machine));
+                until(&mut machine, &mut first, |machine, call| {
+                    !machine.locks_of(call).iter().any(|(key, _)| matches!(key, LockKey::Ptl(..)))
+                });
+            }
+            machine.apply(&Operation::Exit { task: 2 }).unwrap();
+            let mut second = machine.begin(fault(1)).unwrap();
+            to_end(&mut machine, &mut second);
+            assert_eq!(mapped(&machine) != shared, copies_meanwhile, "in place only if nobody copies");
+            let written = mapped(&machine);
+            to_end(&mut machine, &mut first);
+            assert_eq!(mapped(&machine), written, "the first found the entry changed");
+            assert_eq!(machine.pages().get(shared).is_none(), copies_meanwhile, "nobody has the old page any more");
+            machine.check_consistency().unwrap();
+        }
+    }
 }
 
 #[test]

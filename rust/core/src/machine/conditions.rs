@@ -39,8 +39,9 @@ impl Machine {
             Test::PageLazyfree => self.of_page(frame, |page| page.lazyfree),
             Test::PageInSwapCache => self.of_page(frame, |page| page.swap_slot.is_some()),
             Test::PageKsm => self.of_page(frame, |page| page.ksm),
+            Test::PageExclusive => self.of_page(frame, |page| page.exclusive),
             Test::PageLru => self.of_page(frame, |page| page.lru_cpu.is_none()),
-            Test::PageHeld => self.of_page(frame, |page| self.is_held_by_lru(page, frame.by.cpu)),
+            Test::PageHeld => self.of_page(frame, |page| self.is_held(page, frame.by.cpu)),
             Test::PageShared => self.of_page(frame, |page| page.rmap.len() > 1),
             Test::PageSwapShared => {
                 self.of_page(frame, |page| page.swap_slot.is_some_and(|slot| self.pages.swap_count(slot) > 0))

@@ -155,7 +155,7 @@ impl Machine {
         for (pfn, page) in self.pages.iter() {
             nr_known += page.rmap.len();
             let holders = u32::from(page.in_page_cache) + u32::from(page.swap_slot.is_some());
-            let expected = page.rmap.len() as u32 + holders;
+            let expected = page.rmap.len() as u32 + holders + page.nr_copied;
             if page.refcount != expected || expected == 0 {
                 return wrong(format!("page {:#x} has refcount {}, expected {expected}", pfn.0, page.refcount));
             }

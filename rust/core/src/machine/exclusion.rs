@@ -212,6 +212,7 @@ impl Machine {
         if let Some(page) = frame.new_page.take() {
             self.pages.put_ref(page);
         }
+        self.folio_put(frame);
     }
 
     /// An unlock step.

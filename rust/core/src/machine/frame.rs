@@ -214,6 +214,8 @@ pub struct Frame {
     pub(super) walks_detached: bool,
     pub(super) page: Option<Pfn>,
     pub(super) new_page: Option<Pfn>,
+    /// The page that is being copied, of which a reference is held.
+    pub(super) copied: Option<Pfn>,
     pub(super) page_list: Vec<Pfn>,
     pub(super) gather: Option<MmuGather>,
     pub(super) force_flush: bool,
@@ -265,6 +267,7 @@ impl Frame {
             walks_detached: false,
             page: None,
             new_page: None,
+            copied: None,
             page_list: Vec::new(),
             gather: None,
             force_flush: false,

@@ -60,11 +60,14 @@ impl Machine {
         Ok(pfn)
     }
 
-    /// Whether the reference of a batch makes a write copy the page (mm/memory.c:`do_wp_page`).
-    pub(super) fn is_held_by_lru(&self, page: &Page, cpu: CpuId) -> bool {
+    /// Whether the reference of a batch, or of a fault that copies it, makes a write copy the page (mm/memory.c:`do_wp_page`).
+    pub(super) fn is_held(&self, page: &Page, cpu: CpuId) -> bool {
+        let is_copied = page.nr_copied > 0;
         match self.kernel.constants.cow_reuse {
-            CowReuse::PageCount => page.lru_cpu.is_some(),
-            CowReuse::Exclusive => !page.exclusive && page.lru_cpu.is_some_and(|waits_on| waits_on != cpu),
+            CowReuse::PageCount => is_copied || page.lru_cpu.is_some(),
+            CowReuse::Exclusive => {
+                !page.exclusive && (is_copied || page.lru_cpu.is_some_and(|waits_on| waits_on != cpu))
+            }
         }
     }
 

@@ -5,7 +5,7 @@
 //! reference count, no reverse map and are never freed.
 //!
 //! Invariant: `refcount` of a frame is the number of its mappings, plus 1 in the page cache, plus 1 as swap cache, plus 1
-//! for each queue that holds it (a gather, an operation's page list); at 0 it is free. A transient state within one step
+//! for each queue that holds it (a gather, an operation's page list) and each fault that copies it; at 0 it is free. A transient state within one step
 //! (a new page that is about to be mapped) holds the mapping's reference already.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -93,6 +93,8 @@ pub struct Page {
     pub exclusive: bool,
     /// The CPU in whose batch it waits to be put on the LRU; none if it is there.
     pub lru_cpu: Option<CpuId>,
+    /// How many faults hold a reference while they copy it.
+    pub nr_copied: u32,
     /// Of a huge page, the 4 KiB parts known to be zero still; none if nothing is known.
     pub zero_parts: Option<Box<[u64; PART_WORDS]>>,
     /// Its slot while it is swap cache.
@@ -187,6 +189,7 @@ impl Pages {
             ksm: false,
             exclusive: kind == PageKind::Anon,
             lru_cpu: None,
+            nr_copied: 0,
             zero_parts: None,
             swap_slot: None,
             refcount: 1,

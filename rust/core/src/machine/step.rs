@@ -229,6 +229,12 @@ impl Machine {
                 self.pages.put_ref_and_swap_cache(page);
                 Ok(())
             }
+            Leaf::FolioTryShareAnonRmap => self.with_page(frame, |page| page.exclusive = false),
+            Leaf::FolioGet => self.folio_get(frame),
+            Leaf::FolioPut => {
+                self.folio_put(frame);
+                Ok(())
+            }
             Leaf::SetPageDirty => self.with_page(frame, |page| page.dirty = true),
             Leaf::ClearPageDirty => self.with_page(frame, |page| page.dirty = false),
             Leaf::Pageout => {

@@ -90,6 +90,25 @@ impl Machine {
         Ok(())
     }
 
+    /// A reference of the page that is to be copied, for the time without its table's lock (mm/memory.c:`do_wp_page`).
+    pub(super) fn folio_get(&mut self, frame: &mut Frame) -> Result<()> {
+        let pfn = frame.page()?;
+        self.pages.get_ref(pfn);
+        if let Some(page) = self.pages.get_mut(pfn) {
+            page.nr_copied += 1;
+            frame.copied = Some(pfn);
+        }
+        Ok(())
+    }
+
+    pub(super) fn folio_put(&mut self, frame: &mut Frame) {
+        let Some(pfn) = frame.copied.take() else { return };
+        if let Some(page) = self.pages.get_mut(pfn) {
+            page.nr_copied -= 1;
+        }
+        self.pages.put_ref(pfn);
+    }
+
     pub(super) fn find_get_page(&mut self, frame: &mut Frame) -> Result<()> {
         let Some(file) = frame.r.vma.file else {
             return Err(frame.error("a VMA with a file", "anonymous memory"));
@@ -219,7 +238,7 @@ impl Machine {
         let Some(slot) = entry.swap_slot().map(|slot| slot as u32) else {
             return Err(frame.error("a swap entry", "another"));
         };
-        let is_unmapped = self.pages.get(page).is_some_and(|found| found.rmap.is_empty());
+        let is_unmapped = self.pages.get(page).is_some_and(|found| found.rmap.is_empty() && !found.ksm);
         let exclusive = self.pages.swap_count(slot) == 1 && is_unmapped;
         self.with_page(frame, |page| page.exclusive = exclusive)?;
         let mut pte = Pte::new(page, self.page_prot(&frame.r.vma)).mk_young();

@@ -53,9 +53,11 @@ named_enum! {
         PageShared = "page_shared",
         /// KSM made the page one that several may map, and nobody writes.
         PageKsm = "page_ksm",
+        /// The page is anonymous, and was not shared since it was made or written last (`PageAnonExclusive`).
+        PageExclusive = "page_exclusive",
         /// The page is on the LRU, and does not wait in a CPU's batch.
         PageLru = "page_lru",
-        /// A batch on its way to the LRU has a reference for which a write copies the page.
+        /// A batch on its way to the LRU, or another fault, has a reference for which a write copies the page.
         PageHeld = "page_held",
         /// The page belongs to shared memory.
         PageShmem = "page_shmem",

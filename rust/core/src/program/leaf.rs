@@ -385,7 +385,11 @@ leaves! {
     SetPteSwapIn = "set_pte_swap_in", Entry, ["fault"];
     /// Makes a NUMA-hinted entry present again.
     SetPteNuma = "set_pte_numa", Entry, ["fault"];
-    /// Drops the reference of the page that was copied.
+    /// Takes a reference of the page that is to be copied.
+    FolioGet = "folio_get", Page, ["fault"];
+    /// Drops it.
+    FolioPut = "folio_put", Page, ["fault"];
+    /// Drops the reference that the entry of the page that was copied had.
     PutOldPage = "put_old_page", Page, ["fault"];
     /// Makes the child's mm.
     DupMm = "dup_mm", Nothing, ["fork"];
@@ -423,6 +427,8 @@ leaves! {
     ClearYoungDirty = "clear_young_dirty", Entry, ["madvise_free", "madvise_cold"];
     /// The page may be dropped instead of swapped.
     MarkLazyfree = "mark_lazyfree", Page, ["madvise_free"];
+    /// Takes PageAnonExclusive from the page: who writes has to look at the references from now on.
+    FolioTryShareAnonRmap = "folio_try_share_anon_rmap", Page, [];
     /// Finds the KSM page of this content; the first page of the list becomes it.
     StableTreeSearch = "stable_tree_search", Page, ["ksm_merge"];
     /// Compares the page with the KSM page.

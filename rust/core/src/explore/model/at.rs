@@ -4,7 +4,7 @@ use crate::program::{LockMode, LockName, Pc};
 
 use super::op::PageRef;
 
-/// A lock that a thread holds, with what it is of.
+/// A lock that a thread holds, with what it is of, or a reference: what it has to drop when it gives up.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(super) enum Held {
     Mmap(LockMode),
@@ -16,13 +16,15 @@ pub(super) enum Held {
     NewPml,
     Rmap(LockMode),
     Folio(PageRef),
+    /// A reference of the page that a fault copies.
+    Reference,
 }
 
 impl Held {
-    /// The lock of the language that this is; `vma_start_write` has none.
+    /// The lock of the language that this is; `vma_start_write` and references have none.
     pub const fn name(self) -> Option<LockName> {
         Some(match self {
-            Self::VmaWrite(_) => return None,
+            Self::VmaWrite(_) | Self::Reference => return None,
             Self::Mmap(_) => LockName::MmapLock,
             Self::Vma(_) => LockName::VmaLock,
             Self::Ptl(_) => LockName::Ptl,

@@ -371,9 +371,11 @@ impl Blueprint {
             dirty: self.place_of(Var::Dirty(frame)),
             mapcount: self.place_of(Var::Mapcount(frame)),
             refs: self.place_of(Var::Refs(frame)),
+            copied: self.place_of(Var::Copied(frame)),
             lock: self.place_of(Var::FolioLock(frame)),
             lazyfree: self.place_of(Var::Lazyfree(frame)),
             ksm: self.place_of(Var::Ksm(frame)),
+            not_exclusive: self.place_of(Var::NotExclusive(frame)),
             cached: self.place_of(Var::Cached(frame)),
             lru: self.place_of(Var::Lru(frame)),
             newer: self.place_of(Var::Newer(frame)),
@@ -406,10 +408,15 @@ impl Blueprint {
             if page.pfn {
                 continue;
             }
-            for counter in [model.frames[usize::from(frame)].mapcount, model.frames[usize::from(frame)].refs] {
+            let fields = &model.frames[usize::from(frame)];
+            for counter in [fields.mapcount, fields.refs] {
                 let count = counter.get(&state);
                 counter.set(&mut state, count + 1);
             }
+            let others =
+                self.world.pages.iter().filter(|other| other.frames[0] == frame && other.mapped != Mapped::None);
+            let is_shared = others.count() > 1;
+            fields.not_exclusive.set(&mut state, u64::from(is_shared));
         }
         for fields in model.frames.iter().filter(|fields| !fields.is_spare) {
             fields.lru.set(&mut state, 1);

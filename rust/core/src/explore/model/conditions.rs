@@ -1,8 +1,8 @@
 //! Conditions of programs: decided while a program is unrolled where the scenario decides them, else tests on the state.
 
 use crate::error::Result;
-use crate::explore::scenario::{Kind as Content, Thread};
-use crate::program::{Condition, ProgramName, Test as Asked};
+use crate::explore::scenario::{Kind as Content, Mapped, Thread, VirtualPage};
+use crate::program::{Condition, CowReuse, ProgramName, Test as Asked};
 
 use super::at::At;
 use super::op::{Class, PageRef, Test};
@@ -79,6 +79,12 @@ impl Unroller<'_> {
                 self.page_var(at, Var::Lazyfree, 0)?
             }
             Asked::PageKsm if self.anybody_runs(ProgramName::KsmMerge) => self.page_ksm(at)?,
+            Asked::PageExclusive if self.tells_exclusive() => {
+                Test::Not(Box::new(self.page_var(at, Var::NotExclusive, 0)?))
+            }
+            // Where nobody asks, all that is mapped once is taken for it.
+            Asked::PageExclusive => Test::Const(true),
+            Asked::PageHeld => self.page_held(at)?,
             Asked::PageSwapShared => self.swap_shared(),
             Asked::PageInSwapCache => self.page_var(at, Var::Cached, 0)?,
             Asked::VmaShared => Test::Const(self.vma_content(at) == Content::File),
@@ -106,7 +112,6 @@ impl Unroller<'_> {
             // fetches, mremap's other ways, populating.
             Asked::PageLazyfree
             | Asked::PageKsm
-            | Asked::PageHeld
             | Asked::MmTlbFlushPending
             | Asked::ProtChanged
             | Asked::UffdWp
@@ -132,27 +137,47 @@ impl Unroller<'_> {
         Test::SwapShared(frames.into_iter().map(|frame| (frame, self.vars.read(Var::FolioLock(frame)))).collect())
     }
 
-    /// It is a KSM page; to a write fault also one that KSM has write-protected and holds a reference of
-    /// (`wp_can_reuse_anon_folio()` wants a single one).
     fn page_ksm(&mut self, at: &At) -> Result<Test> {
-        let is_one = self.page_var(at, Var::Ksm, 0)?;
-        if self.spec().program != ProgramName::Fault {
-            return Ok(is_one);
-        }
+        self.page_var(at, Var::Ksm, 0)
+    }
+
+    /// Somebody has a reference of the page because of which a write fault copies it (`wp_can_reuse_anon_folio()` wants a
+    /// single one): KSM, which has write-protected it, or another fault that copies it.
+    fn page_held(&mut self, at: &At) -> Result<Test> {
+        let mut holders = Vec::new();
         let runs = |(_, thread): &(usize, &Thread)| thread.program == ProgramName::KsmMerge;
         let threads: Vec<u8> =
             self.world.threads.iter().enumerate().filter(runs).map(|(index, _)| index as u8).collect();
-        let lists = threads.into_iter().map(|thread| self.vars.read(Var::Thread(thread, Local::Listed))).collect();
-        Ok(Test::Any(vec![is_one, Test::Listed(lists)]))
+        if !threads.is_empty() {
+            let lists = threads.into_iter().map(|thread| self.vars.read(Var::Thread(thread, Local::Listed))).collect();
+            self.read_local(Local::Pte);
+            holders.push(Test::Listed(lists));
+        }
+        let nr_faulting = self.world.threads.iter().filter(|thread| thread.program == ProgramName::Fault).count();
+        if nr_faulting > 1 {
+            holders.push(self.page_var(at, Var::Copied, 0)?);
+        }
+        if holders.is_empty() {
+            return Ok(Test::Const(false));
+        }
+        let held = Test::Any(holders);
+        if !self.tells_exclusive() || self.kernel.constants.cow_reuse == CowReuse::PageCount {
+            return Ok(held);
+        }
+        Ok(Test::All(vec![self.page_var(at, Var::NotExclusive, 0)?, held]))
     }
 
-    /// Whether a write fault must leave a page of memory to others: decided under the lock of its entry.
-    pub(super) fn others_have(&mut self, at: &At) -> Result<Test> {
-        let mut others = vec![self.page_var(at, Var::Mapcount, 1)?, self.swap_shared()];
-        if self.anybody_runs(ProgramName::KsmMerge) {
-            others.push(self.page_ksm(at)?);
-        }
-        Ok(Test::Any(others))
+    /// Whether PageAnonExclusive is a bit of its own: where KSM or fork takes it, or a page is shared from the start. Elsewhere all
+    /// anonymous pages have it.
+    pub(super) fn tells_exclusive(&self) -> bool {
+        let is_shared = |frame: u8| {
+            let maps = |page: &&VirtualPage| page.frames[0] == frame && page.mapped != Mapped::None;
+            self.world.frames[usize::from(frame)].kind == Content::Anon
+                && self.world.pages.iter().filter(maps).count() > 1
+        };
+        self.anybody_runs(ProgramName::KsmMerge)
+            || self.anybody_runs(ProgramName::Fork)
+            || (0..self.world.frames.len() as u8).any(is_shared)
     }
 
     pub(super) fn anybody_runs(&self, program: ProgramName) -> bool {
@@ -239,6 +264,7 @@ impl Unroller<'_> {
                 Var::Dirty(_) => format!("folio_test_dirty({})", self.frame_name(at)),
                 Var::Cached(_) => format!("folio_test_swapcache({})", self.frame_name(at)),
                 Var::Lazyfree(_) => format!("folio_test_lazyfree({})", self.frame_name(at)),
+                Var::NotExclusive(_) => format!("PageAnonExclusive({})", self.frame_name(at)),
                 Var::Ksm(_) => format!("folio_test_ksm({})", self.frame_name(at)),
                 Var::FlushPending(_) if *above == 0 => "mm_tlb_flush_pending()".to_owned(),
                 Var::Shared(_) => "ptdesc_pmd_is_shared()".to_owned(),
@@ -251,8 +277,12 @@ impl Unroller<'_> {
             Test::FrameAbove(..) => format!("looks at {}", self.frame_name(at)),
             Test::Not(inner) => self.test_text(inner, at),
             Test::All(list) | Test::Any(list) => {
-                let parts: Vec<String> =
-                    list.iter().map(|test| self.test_text(test, at)).filter(|text| !text.is_empty()).collect();
+                let mut parts: Vec<String> = Vec::new();
+                for text in list.iter().map(|test| self.test_text(test, at)) {
+                    if !text.is_empty() && !parts.contains(&text) {
+                        parts.push(text);
+                    }
+                }
                 parts.join(", ")
             }
             _ => String::new(),

@@ -161,9 +161,12 @@ pub(super) fn width(
         // A mapping more while an entry moves; references of caches, lists and threads too.
         Var::Mapcount(frame) => bits_for(mappings(frame) + nr_threads),
         Var::Refs(frame) => bits_for(mappings(frame) + 2 + 2 * nr_threads),
-        Var::MmapReaders(_) | Var::VmaReaders(_) | Var::RmapReaders | Var::FlushPending(_) | Var::Freer(_) => {
-            bits_for(nr_threads)
-        }
+        Var::Copied(_)
+        | Var::MmapReaders(_)
+        | Var::VmaReaders(_)
+        | Var::RmapReaders
+        | Var::FlushPending(_)
+        | Var::Freer(_) => bits_for(nr_threads),
         Var::BatchPending(_) | Var::BatchFlushed(_) => bits_for(nr_batched),
         Var::TlbGen(_)
         | Var::GenCompleted(_)

@@ -146,7 +146,7 @@ impl<const W: usize> KernelModel<W> {
                 let single = || {
                     let frame = usize::from(pte::frame(entry));
                     mapcounts.get(frame).is_some_and(|count| self.value(state, *count) == 1)
-                        && self.frames[frame].ksm.get(state) == 0
+                        && self.is_exclusive(state, frame)
                 };
                 let allowed = match rule {
                     MkWriteRule::Always => true,
@@ -177,12 +177,10 @@ impl<const W: usize> KernelModel<W> {
                 thread.new.set(state, entry);
                 self.write_pte(state, thread, *page, entry);
             }
-            Kind::Reuse { page, bits, shared } => {
-                if self.holds(state, thread, shared) {
-                    return Some(op.other);
-                }
+            Kind::Reuse(page, bits) => {
                 let entry = self.entry(state, thread, *page).get(state) | bits & self.pte_bits;
                 thread.new.set(state, entry);
+                self.frames[usize::from(pte::frame(entry))].not_exclusive.set(state, 0);
                 self.write_pte(state, thread, *page, entry);
             }
             Kind::Unhint { page, vma_write, mapcounts } => {
@@ -190,8 +188,7 @@ impl<const W: usize> KernelModel<W> {
                 entry |= pte::YOUNG & self.pte_bits;
                 let may_write = match mapcounts.get(usize::from(pte::frame(entry))) {
                     Some(count) => {
-                        self.value(state, *count) == 1
-                            && self.frames[usize::from(pte::frame(entry))].ksm.get(state) == 0
+                        self.value(state, *count) == 1 && self.is_exclusive(state, usize::from(pte::frame(entry)))
                     }
                     None => entry & pte::DIRTY != 0,
                 };
@@ -231,7 +228,13 @@ impl<const W: usize> KernelModel<W> {
                 let mut entry = pte::present(frame, pte::YOUNG & self.pte_bits);
                 // Its own mapping is counted already; one that is being taken away still is.
                 let is_mapped_elsewhere = self.frames[usize::from(frame)].mapcount.get(state) > 1;
-                let may_write = !sole || !is_mapped_elsewhere && !self.is_known_elsewhere(state, *page, frame);
+                let fields = &self.frames[usize::from(frame)];
+                let is_ksm = fields.ksm.get(state) != 0;
+                let is_sole = !is_ksm && !is_mapped_elsewhere && !self.is_known_elsewhere(state, *page, frame);
+                if *sole && is_sole {
+                    fields.not_exclusive.set(state, 0);
+                }
+                let may_write = !sole || is_sole;
                 if may_write && write.is_some_and(|var| self.value(state, var) != 0) {
                     entry |= pte::WRITE | if *dirty { pte::DIRTY } else { 0 };
                 }
@@ -261,6 +264,11 @@ impl<const W: usize> KernelModel<W> {
             Kind::AddFrame { vars, frame, by } => {
                 let frame = self.frame_of(state, thread, *frame);
                 self.add(state, self.field(vars[frame]), *by);
+            }
+            Kind::Reference { by, .. } => {
+                let frame = &self.frames[usize::from(pte::frame(thread.pte.get(state)))];
+                self.add(state, frame.refs, *by);
+                self.add(state, frame.copied, *by);
             }
             Kind::SetFrame { vars, frame, value } => {
                 let frame = self.frame_of(state, thread, *frame);
@@ -408,7 +416,9 @@ impl<const W: usize> KernelModel<W> {
                 self.frames[free].refs.set(state, 1);
                 self.frames[free].lru.set(state, 1);
                 self.frames[free].ksm.set(state, 0);
+                self.frames[free].not_exclusive.set(state, 0);
                 thread.new_frame.set(state, free as u64);
+                self.forget_slots(state, free as u8);
             }
             Kind::Copy(page) => {
                 let frame = self.frame_of(state, thread, *page);
@@ -419,8 +429,13 @@ impl<const W: usize> KernelModel<W> {
             Kind::Replace(frame) => {
                 let new = self.frame_of(state, thread, PageRef::New);
                 let (old, new) = (self.frames[usize::from(*frame)], self.frames[new]);
-                let moved =
-                    [(old.dirty, new.dirty), (old.newer, new.newer), (old.lazyfree, new.lazyfree), (old.ksm, new.ksm)];
+                let moved = [
+                    (old.dirty, new.dirty),
+                    (old.newer, new.newer),
+                    (old.lazyfree, new.lazyfree),
+                    (old.ksm, new.ksm),
+                    (old.not_exclusive, new.not_exclusive),
+                ];
                 for (from, to) in moved {
                     to.set(state, from.get(state));
                     from.set(state, 0);
@@ -514,6 +529,23 @@ impl<const W: usize> KernelModel<W> {
             return;
         }
         field.set(state, value);
+    }
+
+    /// The frame is another page's from now on: swap entries that named it for what their slot holds lead to the disk.
+    fn forget_slots(&self, state: &mut [u64; W], frame: u8) {
+        let entries = self.pages.iter().map(|page| page.pte).chain(self.threads.iter().map(|thread| thread.pte));
+        for field in entries {
+            let entry = field.get(state);
+            if pte::is_swap(entry) && pte::frame(entry) == frame {
+                field.set(state, entry | pte::ON_DISK);
+            }
+        }
+    }
+
+    /// Nobody but its one mapping has had the page since it was written last (`PageAnonExclusive`).
+    fn is_exclusive(&self, state: &[u64; W], frame: usize) -> bool {
+        let fields = &self.frames[frame];
+        fields.ksm.get(state) == 0 && fields.not_exclusive.get(state) == 0
     }
 
     /// The step that a thread is at.

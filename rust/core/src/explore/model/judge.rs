@@ -38,10 +38,9 @@ impl<const W: usize> KernelModel<W> {
 
     /// Some entry refers to the frame from swap or migration.
     pub(super) fn is_put_away(&self, state: &[u64; W], frame: u8) -> bool {
-        self.pages
-            .iter()
-            .map(|page| page.pte.get(state))
-            .any(|entry| (pte::is_swap(entry) || pte::is_migration(entry)) && pte::frame(entry) == frame)
+        self.pages.iter().map(|page| page.pte.get(state)).any(|entry| {
+            pte::refers(entry) && (pte::is_swap(entry) || pte::is_migration(entry)) && pte::frame(entry) == frame
+        })
     }
 
     /// The entry of another virtual page refers to the frame.

@@ -4,7 +4,7 @@
 use crate::error::Result;
 use crate::program::{FlushScope, Instr, Leaf, Pc, Program, RangeArg};
 
-use super::at::{At, LoopKindKey};
+use super::at::{At, Held, LoopKindKey};
 use super::leaf_flush::Mapping;
 use super::op::{Class, Freed, Kind, OpIndex, PageRef, Scope, Test};
 use super::pte;
@@ -95,6 +95,19 @@ impl Unroller<'_> {
                 self.vars.read(Var::Cached(frame));
                 return Ok(self.op(kind, Class::Visible, next, 0, text));
             }
+            Leaf::FolioGet if !self.is_pfn(&at) => {
+                let mut after = at;
+                after.held.push(Held::Reference);
+                let next = self.emit(program, pc + 1, after)?;
+                return Ok(self.reference(1, leaf.name(), next));
+            }
+            Leaf::FolioPut => {
+                let mut after = at;
+                let held = after.held.iter().rposition(|held| *held == Held::Reference);
+                let held = held.map(|index| after.held.remove(index));
+                let next = self.emit(program, pc + 1, after)?;
+                return Ok(held.map_or(next, |held| self.release_held(held, next)));
+            }
             Leaf::VmsGatherMunmapVmas => {
                 let mut after = at.clone();
                 after.detached = true;
@@ -152,12 +165,15 @@ impl Unroller<'_> {
             | Leaf::SwapIn
             | Leaf::MigrateCopy
             | Leaf::FindGetPage
+            | Leaf::FolioPut
             | Leaf::VmsGatherMunmapVmas
             | Leaf::MprotectFixup
             | Leaf::ClearVmaSoftDirty
             | Leaf::CopyVma
             | Leaf::DupVma
             | Leaf::MmapRegion
+            // Of a page that vm_normal_page() does not find.
+            | Leaf::FolioGet
             // Native x86 batches nothing in lazy-MMU mode, and other architectures are refused by the model.
             | Leaf::ArchEnterLazyMmuMode
             | Leaf::ArchLeaveLazyMmuMode
@@ -224,7 +240,7 @@ impl Unroller<'_> {
                 let vma = at.r.vma.unwrap_or(0);
                 let shared = self.world.vmas[usize::from(vma)].kind == Content::File;
                 let vma_write = self.vars.read(Var::VmaWrite(self.page(at)?));
-                let mapcounts = if shared { Vec::new() } else { self.by_frame(Var::Mapcount, true) };
+                let mapcounts = if shared { Vec::new() } else { self.mapcounts_of_exclusive() };
                 self.read_local(Local::New);
                 let kind = Kind::Mkwrite { rule: only_if, vma_write, shared, mapcounts };
                 self.op(kind, Class::Local, next, 0, String::new())
@@ -356,6 +372,7 @@ impl Unroller<'_> {
                 self.op(Kind::SetDirty(frame), Class::Visible, next, 0, what)
             }
             Leaf::ClearPageDirty | Leaf::Pageout => self.write_out(at, name, next)?,
+            Leaf::FolioTryShareAnonRmap => self.share_anon_rmap(at, next)?,
             Leaf::MarkLazyfree => {
                 self.by_frame(Var::Dirty, false);
                 self.by_frame(Var::Lazyfree, false);
@@ -423,9 +440,7 @@ impl Unroller<'_> {
                 let page = self.page(at)?;
                 let bits = pte::WRITE | pte::DIRTY | pte::YOUNG;
                 if self.content_of_page(page) == Content::Anon {
-                    let (shared, changed) = (self.others_have(at)?, self.give_up(at));
-                    let kind = Kind::Reuse { page, bits, shared };
-                    return Ok(self.op(kind, Class::Visible, next, changed, text(self, page)));
+                    return Ok(self.op(Kind::Reuse(page, bits), Class::Visible, next, 0, text(self, page)));
                 }
                 self.op(Kind::SetPteBits(page, bits), Class::Visible, next, 0, text(self, page))
             }
@@ -437,7 +452,7 @@ impl Unroller<'_> {
                 let page = self.page(at)?;
                 let vma_write = self.vars.read(Var::VmaWrite(page));
                 let shared = self.content_of_page(page) == Content::File;
-                let mapcounts = if shared { Vec::new() } else { self.by_frame(Var::Mapcount, true) };
+                let mapcounts = if shared { Vec::new() } else { self.mapcounts_of_exclusive() };
                 let kind = Kind::Unhint { page, vma_write, mapcounts };
                 self.op(kind, Class::Visible, next, 0, text(self, page))
             }
@@ -447,6 +462,7 @@ impl Unroller<'_> {
                 let frame = self.frame(at)?;
                 let kind = Kind::AddFrame { vars: counts, frame, by: 1 };
                 let next = self.op(kind, Class::Visible, next, 0, "folio_try_dup_anon_rmap()".to_owned());
+                let next = self.share_anon_rmap(at, next)?;
                 self.op(Kind::AddFrame { vars: refs, frame, by: 1 }, Class::Visible, next, 0, "folio_get()".to_owned())
             }
             Leaf::SetPteAtChild => {
@@ -524,6 +540,32 @@ impl Unroller<'_> {
     pub(super) fn pages_of_mm(&self, mm: u8) -> u32 {
         let pages = self.world.pages.iter().enumerate();
         pages.filter(|(_, page)| page.mm == mm).fold(0, |mask, (index, _)| mask | 1 << index)
+    }
+
+    /// What tells whether an anonymous page may be written in place.
+    fn mapcounts_of_exclusive(&mut self) -> Vec<VarId> {
+        if self.tells_exclusive() {
+            self.by_frame(Var::NotExclusive, true);
+        }
+        self.by_frame(Var::Mapcount, true)
+    }
+
+    fn share_anon_rmap(&mut self, at: &At, next: OpIndex) -> Result<OpIndex> {
+        let vars = self.by_frame(Var::NotExclusive, false);
+        let kind = Kind::SetFrame { vars, frame: self.frame(at)?, value: 1 };
+        let text = format!("folio_try_share_anon_rmap({})", self.frame_name(at));
+        Ok(self.op(kind, Class::Visible, next, 0, text))
+    }
+
+    /// A reference of the page of `pte`, taken or dropped by a fault that copies it.
+    pub(super) fn reference(&mut self, by: i8, name: &str, next: OpIndex) -> OpIndex {
+        let (refs, copied) = (self.by_frame(Var::Refs, false), self.by_frame(Var::Copied, false));
+        self.read_local(Local::Pte);
+        let text = match self.fault {
+            Some((page, _)) => format!("{name}({})", self.page_text(page)),
+            None => name.to_owned(),
+        };
+        self.op(Kind::Reference { refs, copied, by }, Class::Visible, next, 0, text)
     }
 
     pub(super) fn set_local(&mut self, local: Local, value: u64, next: OpIndex) -> OpIndex {

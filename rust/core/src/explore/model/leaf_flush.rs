@@ -508,7 +508,9 @@ impl Unroller<'_> {
         let kind = Kind::AddFrame { vars: refs, frame: PageRef::New, by: 1 };
         let get = self.op(kind, Class::Local, next, 0, String::new());
         let found = self.op(Kind::UseOld, Class::Local, get, 0, String::new());
-        let test = Test::FrameAbove(cached, 0);
+        self.read_local(Local::Pte);
+        let in_cache = Test::Pte { mask: pte::ON_DISK, value: 0 };
+        let test = Test::All(vec![in_cache, Test::FrameAbove(cached, 0)]);
         Ok(self.op(Kind::Branch(test), Class::Visible, found, read, "swap_cache_get_folio()".to_owned()))
     }
 

@@ -166,6 +166,7 @@ impl Unroller<'_> {
             Held::NewPtl(None) | Held::NewPml => next,
             Held::Pml(mm) => self.release(Var::Pml(mm), "spin_unlock(pml)", next),
             Held::Folio(frame) => self.release_folio(frame, next),
+            Held::Reference => self.reference(-1, "folio_put", next),
         }
     }
 

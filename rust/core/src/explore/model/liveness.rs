@@ -49,11 +49,11 @@ fn uses(kind: &Kind) -> (u8, u8) {
         | Kind::SetSwap(_)
         | Kind::SetMigration(_)
         | Kind::UseOld
+        | Kind::Reference { .. }
         | Kind::Queue(_)
         | Kind::Invalidate(_)
         | Kind::DelayRmap(_) => (PTE, 0),
-        Kind::ClearPteBits(..) | Kind::SetPteBits(..) => (0, NEW),
-        Kind::Reuse { shared, .. } => (of_test(shared), NEW),
+        Kind::ClearPteBits(..) | Kind::SetPteBits(..) | Kind::Reuse(..) => (0, NEW),
         Kind::SetPteAs { of_new, .. } | Kind::QueueMulticall { of_new, .. } => (if *of_new { NEW } else { PTE }, 0),
         Kind::MapPage { frame, .. } | Kind::AddFrame { frame, .. } | Kind::SetFrame { frame, .. } => {
             (of_page(*frame), 0)

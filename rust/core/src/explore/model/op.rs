@@ -211,15 +211,8 @@ pub enum Kind {
     ClearPteBits(u8, u64),
     /// Adds bits to the entry in place.
     SetPteBits(u8, u64),
-    /// The same for a write fault that uses the page in place, unless others have it: on to `next`, or to `other`.
-    Reuse {
-        /// The entry.
-        page: u8,
-        /// What is added.
-        bits: u64,
-        /// Others have it.
-        shared: Test,
-    },
+    /// The same for a write fault that uses the page in place, which is its own from now on.
+    Reuse(u8, u64),
     /// A protnone entry becomes present again, writable as `can_change_pte_writable()` says.
     Unhint {
         /// Whose entry.
@@ -283,6 +276,15 @@ pub enum Kind {
         vars: Vec<VarId>,
         /// Which frame.
         frame: PageRef,
+        /// What is added.
+        by: i8,
+    },
+    /// References that a fault has while it copies the frame that `pte` names.
+    Reference {
+        /// All references, by frame.
+        refs: Vec<VarId>,
+        /// Those of faults.
+        copied: Vec<VarId>,
         /// What is added.
         by: i8,
     },
@@ -436,12 +438,9 @@ impl Op {
             Kind::Done => Vec::new(),
             Kind::Idle(choices) => choices.iter().map(|(_, _, target)| *target).collect(),
             Kind::Branch(Test::Const(true)) => vec![self.next],
-            Kind::Branch(_)
-            | Kind::PteSame(_)
-            | Kind::ReadIfMaps(..)
-            | Kind::TestClearDirty(_)
-            | Kind::Choose
-            | Kind::Reuse { .. } => vec![self.next, self.other],
+            Kind::Branch(_) | Kind::PteSame(_) | Kind::ReadIfMaps(..) | Kind::TestClearDirty(_) | Kind::Choose => {
+                vec![self.next, self.other]
+            }
             Kind::Table(step) if step.has_two_ends() => vec![self.next, self.other],
             _ => vec![self.next],
         }

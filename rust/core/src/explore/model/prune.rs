@@ -48,9 +48,7 @@ pub(super) fn drop_private_locks(ops: &mut [Op], vars: &mut Vars) {
     let folio_users =
         users_of(ops, &|kind| matches!(kind, Kind::AcquireFolio(PageRef::Fixed(_) | PageRef::OfPte | PageRef::New)));
     let tries_lock = |test: &Test| matches!(test, Test::SwapShared(locks) if !locks.is_empty());
-    let is_tried = ops
-        .iter()
-        .any(|op| matches!(&op.kind, Kind::Branch(test) | Kind::Reuse { shared: test, .. } if test.any(&tries_lock)));
+    let is_tried = ops.iter().any(|op| matches!(&op.kind, Kind::Branch(test) if test.any(&tries_lock)));
     let folio_is_private = folio_users <= 1 && !is_tried;
     read_visibly(ops, &private, vars);
     for op in ops.iter_mut() {
@@ -112,6 +110,7 @@ pub(super) fn drop_unseen_writes(ops: &mut [Op], vars: &Vars) {
         let passes = match &op.kind {
             Kind::Set(var, _) | Kind::SetBits(var, _) | Kind::Add(var, _) => is_unseen(var),
             Kind::AddFrame { vars, .. } | Kind::SetFrame { vars, .. } => vars.iter().all(is_unseen),
+            Kind::Reference { refs, copied, .. } => refs.iter().chain(copied).all(is_unseen),
             Kind::CopyVar { to, .. } => is_unseen(to),
             Kind::Multicall(page) => !vars.is_read(Var::Thread(op.thread, Local::Multicall(*page))),
             _ => false,

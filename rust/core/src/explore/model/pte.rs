@@ -17,6 +17,8 @@ const KIND: u64 = 0x30;
 pub const PROTNONE: u64 = 0x10;
 /// A swap entry.
 pub const SWAP: u64 = 0x20;
+/// Of a swap entry: what its slot holds is on disk only, and the frame that it names is another page's by now.
+pub const ON_DISK: u64 = WRITE;
 /// A migration entry.
 pub const MIGRATION: u64 = 0x30;
 const FRAME_SHIFT: u32 = 6;
@@ -73,7 +75,7 @@ pub const fn maps(pte: u64) -> bool {
 
 /// It refers to a frame in any way.
 pub const fn refers(pte: u64) -> bool {
-    !is_none(pte)
+    !is_none(pte) && !(is_swap(pte) && pte & ON_DISK != 0)
 }
 
 /// The entry as another kind that is not present; the flags stay.

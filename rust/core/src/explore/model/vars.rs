@@ -99,12 +99,16 @@ pub enum Var {
     Mapcount(u8),
     /// References.
     Refs(u8),
+    /// Those of them that write faults hold while they copy it.
+    Copied(u8),
     /// The folio lock.
     FolioLock(u8),
     /// MADV_FREE took it.
     Lazyfree(u8),
     /// KSM made it one that nobody writes.
     Ksm(u8),
+    /// PageAnonExclusive was taken from it.
+    NotExclusive(u8),
     /// It is in the page cache (of a file), or in the swap cache (anonymous).
     Cached(u8),
     /// It is on the LRU list, so that somebody can isolate it.
