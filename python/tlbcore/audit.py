@@ -85,7 +85,7 @@ def audit(  # noqa: PLR0913 - what to run, on what, how far
         InputError: A scenario that cannot be, or whose plain graph has more than `states` states.
 
     """
-    found = kernels.get(kernel) if isinstance(kernel, str) else kernel
+    found = kernels.get(kernel)
     scenario = {
         "users": users,
         "pages": [{"kind": kind}] * pages if isinstance(pages, int) else [dict(page) for page in pages],

@@ -26,7 +26,7 @@ from tlbcore import kernels
 from tlbcore.check import INVARIANTS, Verdict, check
 from tlbcore.errors import InputError
 from tlbcore.litmus import Litmus, parse
-from tlbcore.lookup import find
+from tlbcore.lookup import find, with_nearest
 from tlbcore.results import Cell, Result
 from tlbcore.schemes import SCHEMES
 
@@ -102,6 +102,8 @@ def load(path: Path) -> Litmus:
     """
     try:
         text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise with_nearest(error) from None
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: found a byte that is no UTF-8 at {error.start}, expected text") from error
     return parse(text, str(path))

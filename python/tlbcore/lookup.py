@@ -8,18 +8,23 @@ from __future__ import annotations
 
 import difflib
 import importlib.util
+import os
 import sys
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from tlbcore.errors import InputError
+from tlbcore.given import wrong_kind
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from types import ModuleType
 
-__all__ = ["find", "folded", "load_file", "nearest", "split_file_spec"]
+__all__ = ["find", "folded", "load_file", "nearest", "split_file_spec", "with_nearest"]
+
+_NEAR_FILE: Final = 0.85
+"""How near the name of a file must be: folders hold many that are alike."""
 
 
 def folded(name: str) -> str:
@@ -64,11 +69,25 @@ def find(what: str, name: str, names: Iterable[str], more: str = "") -> str:
         InputError: None of them; the message has the nearest.
     """
     names = list(names)
+    if not isinstance(name, str):
+        raise wrong_kind(what, name, f"one of {', '.join(names)}")
     for candidate in names:
         if folded(candidate) == folded(name):
             return candidate
     expected = ", ".join(names) + (f" or {more}" if more else "")
     raise InputError(f"found {what} {name!r}, expected one of {expected}{nearest(name, names)}")
+
+
+def with_nearest(error: FileNotFoundError) -> FileNotFoundError:
+    """The error of a missing file, which says which file of its folder has the nearest name; as it is if none is near."""
+    if error.filename is None or error.strerror is None or ", did you mean " in error.strerror:
+        return error
+    path = Path(os.fsdecode(error.filename))
+    try:
+        near = nearest(path.name, sorted(file.name for file in path.parent.iterdir()), cutoff=_NEAR_FILE)
+    except OSError:
+        return error
+    return FileNotFoundError(error.errno, f"{error.strerror}{near}", error.filename) if near else error
 
 
 def split_file_spec(spec: str) -> tuple[Path, str] | None:
@@ -94,8 +113,10 @@ def load_file(path: Path) -> ModuleType:
         InputError: The file cannot be run; the message says why.
         OSError: The file cannot be read.
     """
-    with path.open("rb"):
-        pass  # so that a missing file is reported as the system reports it
+    try:
+        path.open("rb").close()  # so that a missing file is reported as the system reports it
+    except FileNotFoundError as error:
+        raise with_nearest(error) from None
     module_name = f"_tlbcore_user_{path.stem}"
     spec = importlib.util.spec_from_file_location(module_name, path)
     if spec is None or spec.loader is None:

@@ -17,6 +17,7 @@ from tlbcore.errors import InputError, TlbcoreError
 from tlbcore.lookup import find
 from tlbcore.mutants import Mutant, mutants
 from tlbcore.mutation_trial import Finding, Trial
+from tlbcore.report.table import counted
 from tlbcore.results import Cell, Result
 from tlbcore.scheme import OPERATIONS, Scheme
 
@@ -121,7 +122,7 @@ class MutationReport(Result):
     def headline(self) -> str:
         """One line: how many mutants, and what became of them."""
         return (
-            f"{self.scheme} in {self.kernel}: {len(self.mutations)} mutants, unsafe {len(self.unsafe)}, survive"
+            f"{self.scheme} in {self.kernel}: {counted(len(self.mutations), 'mutant')}, unsafe {len(self.unsafe)}, survive"
             f" {len(self.survivors)}, cannot run {len(self.refused)}, undecided {len(self.undecided)}"
         )
 
@@ -155,12 +156,12 @@ def mutate(  # noqa: PLR0913 - what to mutate, and how far to look
         InputError: A scheme, a kernel, an operation or a step that cannot be.
 
     """
-    found = scheme_lookup.get(scheme) if isinstance(scheme, str) else scheme
+    found = scheme_lookup.get(scheme)
     if kernel is None:
         home = next((name for name in _WHERE if _serves(kernels.get(name), found)), _WHERE[0])
         where = kernels.get(home)
     else:
-        where = kernels.get(kernel) if isinstance(kernel, str) else kernel
+        where = kernels.get(kernel)
     for step in steps or ():
         find("step", step, _core.step_names())
     trials: list[Trial] = []

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import os
+from typing import TYPE_CHECKING, Any, Final
 
 from tlbcore import strace
 from tlbcore._core import Recording
+from tlbcore.given import wrong_kind
+from tlbcore.lookup import with_nearest
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Callable
 
 __all__ = ["Recording", "kernel_of", "load", "machine_config", "opened", "why_kernel"]
+
+#: What somebody may have wanted who gave something else than a recording.
+_HINTS: Final[dict[type | tuple[type, ...], str]] = {
+    (list, tuple): "one at a time; tlbcore.sweep and tlbcore.validate_folder take several",
+}
 
 #: Names of kernels by the version that a recording tells; the newest that is not newer than it is meant.
 _BY_VERSION = (((6, 14), "linux-6.18"), ((5, 19), "linux-6.1"), ((0, 0), "linux-5.10"))
@@ -34,9 +41,12 @@ def load(path: str | os.PathLike[str], *, progress: Callable[[int, int], None] |
         OSError: it cannot be read.
 
     """
-    if strace.is_strace(path):
-        return strace.load(path, progress)
-    return Recording.open(path, progress)
+    if not isinstance(path, str | os.PathLike):
+        raise wrong_kind("recording", path, "the name of a file", _HINTS)
+    try:
+        return strace.load(path, progress) if strace.is_strace(path) else Recording.open(path, progress)
+    except FileNotFoundError as error:
+        raise with_nearest(error) from None
 
 
 def opened(recording: Recording | str | os.PathLike[str]) -> Recording:
@@ -46,7 +56,11 @@ def opened(recording: Recording | str | os.PathLike[str]) -> Recording:
         InputError: As `load`.
         OSError: As `load`.
     """
-    return recording if isinstance(recording, Recording) else load(recording)
+    if isinstance(recording, Recording):
+        return recording
+    if not isinstance(recording, str | os.PathLike):
+        raise wrong_kind("recording", recording, "a Recording or the name of a file", _HINTS)
+    return load(recording)
 
 
 def kernel_of(recording: Recording) -> str:

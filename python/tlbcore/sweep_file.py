@@ -17,7 +17,7 @@ from typing import Any
 
 from tlbcore import machines
 from tlbcore.errors import InputError
-from tlbcore.lookup import nearest, split_file_spec
+from tlbcore.lookup import nearest, split_file_spec, with_nearest
 
 __all__ = ["SweepFile", "load"]
 
@@ -42,6 +42,8 @@ def load(path: Path) -> SweepFile:
     """
     try:
         plain = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise with_nearest(error) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: found no TOML ({error}), expected lists {', '.join(_KEYS)}") from error
     for key in plain:

@@ -22,6 +22,8 @@ import numpy as np
 from tlbcore import machines, results
 from tlbcore._core import AddressTrace, simulate_tlb
 from tlbcore.errors import InputError
+from tlbcore.lookup import with_nearest
+from tlbcore.report.table import counted
 
 if TYPE_CHECKING:
     import os
@@ -139,7 +141,7 @@ class Result(results.Result, Counts):
     def headline(self) -> str:
         """One line."""
         return (
-            f"{self.machine}: {self.nr_accesses} accesses, {self.nr_l1_misses} first-level misses,"
+            f"{self.machine}: {counted(self.nr_accesses, 'access', group='')}, {self.nr_l1_misses} first-level misses,"
             f" {self.nr_walks} walks, {self.nr_walk_loads} loads of walks"
         )
 
@@ -158,7 +160,10 @@ def open_trace(path: str | os.PathLike[str], format: str | None = None) -> Addre
         InputError: The file is nothing of this, or damaged; the message names file, place, found and expected.
         OSError: It cannot be read.
     """
-    return AddressTrace.open(path, format)
+    try:
+        return AddressTrace.open(path, format)
+    except FileNotFoundError as error:
+        raise with_nearest(error) from None
 
 
 def simulate(  # noqa: PLR0913  # each has a default, and a meaning of its own
@@ -199,7 +204,7 @@ def simulate(  # noqa: PLR0913  # each has a default, and a meaning of its own
     >>> simulate([a, a[:2]], "skylake_sp").cpus[1].nr_l1_hits
     1
     """
-    chosen = machines.get(machine) if isinstance(machine, str) else machine
+    chosen = machines.get(machine)
     streams, places = _streams(addresses, cpus)
     rows = _event_rows(events, streams, places, _pcids(pcids, streams, places))
     options = {

@@ -10,7 +10,7 @@ from tlbcore.cli import OK
 from tlbcore.cli.common import add_json, print_json, read_recording
 from tlbcore.progress import Progress
 from tlbcore.record import is_perf_data, load_data
-from tlbcore.report.table import number, warned
+from tlbcore.report.table import counted, number, warned
 from tlbcore.whole_file import check_ending, check_place
 
 if TYPE_CHECKING:
@@ -46,9 +46,13 @@ def run(args: argparse.Namespace) -> int:
         counts = {"nr_events": recording.nr_events, "nr_flushes": recording.nr_flushes}
         print_json({**counts, **meta, "warnings": caveats(recording)})
         return OK
-    nr_events, nr_flushes = number(recording.nr_events), number(recording.nr_flushes)
-    print(f"{meta['file']}: {nr_events} events of {len(recording.tasks)} threads on {meta['smp']} CPUs,")
-    print(f"{nr_flushes} flush records" + (f", kernel {meta['kernel']}" if meta["kernel"] else ""))
+    events, flushes = (
+        counted(recording.nr_events, "event", group=" "),
+        counted(recording.nr_flushes, "flush record", group=" "),
+    )
+    threads, cpus = counted(len(recording.tasks), "thread", group=" "), counted(int(meta["smp"]), "CPU", group=" ")
+    print(f"{meta['file']}: {events} of {threads} on {cpus},")
+    print(flushes + (f", kernel {meta['kernel']}" if meta["kernel"] else ""))
     for name, count in sorted({**meta["counts"], **meta["unknown_events"]}.items()):
         print(f"  {number(count)} x {name}")
     for line in warned(caveats(recording)):

@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple, NoReturn, Protocol, cast
 
 import tlbcore
 from tlbcore.cli import USAGE
-from tlbcore.lookup import nearest
+from tlbcore.lookup import nearest, with_nearest
 
 INTERRUPTED: Final = 130
 """Exit status after Ctrl-C: 128 + SIGINT, as a shell reports it."""
@@ -165,19 +165,12 @@ def _version() -> str:
 
 def _one_line(error: Exception) -> str:
     """Put an error on one line; an ``OSError`` without its number, the file first."""
+    if isinstance(error, FileNotFoundError):
+        error = with_nearest(error)
     if isinstance(error, OSError) and error.strerror is not None:
         text = error.strerror
         if error.filename is not None:
-            path = Path(os.fsdecode(error.filename))
-            text = f"{path}: {text}{_near(path) if isinstance(error, FileNotFoundError) else ''}"
+            text = f"{Path(os.fsdecode(error.filename))}: {text}"
     else:
         text = str(error) or type(error).__name__
     return " ".join(text.split())
-
-
-def _near(path: Path) -> str:
-    """Which file of its folder a missing one is nearest to, as the end of a message."""
-    try:
-        return nearest(path.name, sorted(file.name for file in path.parent.iterdir()), cutoff=0.85)
-    except OSError:
-        return ""

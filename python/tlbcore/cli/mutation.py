@@ -9,7 +9,7 @@ from tlbcore.cli.common import print_json
 from tlbcore.mutate import WHY, mutate
 from tlbcore.progress import Progress
 from tlbcore.report.mutation import CHANGE, grouped, reasons
-from tlbcore.report.table import is_terminal, table
+from tlbcore.report.table import counted, is_terminal, table
 
 if TYPE_CHECKING:
     import argparse
@@ -55,7 +55,7 @@ def show(report: MutationReport) -> None:
     """Print what was found."""
     bounds = ", ".join(f"{name} {value}" for name, value in report.bounds.items())
     done = len(report.mutations)
-    print(f"{report.scheme} in {report.kernel}: {done} mutants, up to {bounds}")
+    print(f"{report.scheme} in {report.kernel}: {counted(done, 'mutant')}, up to {bounds}")
     if report.partial:
         print(f"interrupted: {done} of {report.nr_mutants}")
     print(

@@ -15,7 +15,7 @@ from tlbcore.errors import InputError
 from tlbcore.progress import Progress
 from tlbcore.record import CALLERS, SOURCES, LacksError, lacks, record
 from tlbcore.record.perf import BUFFER_PAGES
-from tlbcore.report.table import number
+from tlbcore.report.table import counted
 from tlbcore.whole_file import check_ending
 
 if TYPE_CHECKING:
@@ -122,10 +122,12 @@ def _tell(done: Recorded, told: set[str], name: str) -> None:
             _say(warning)
     if done.nr_lost_events:
         more = "all counts are too low; record again with a larger --buffer-pages"
-        _say(f"{done.nr_lost_events} events were lost: {more}")
+        _say(f"{counted(done.nr_lost_events, 'event was', 'events were', group=' ')} lost: {more}")
     if done.status:
         _say(f"{name} ended {how_ended(done.status)}")
-    print(f"{done.path}: {number(done.nr_events)} events, {number(done.nr_flushes)} flush records, by {done.source}")
+    events = counted(done.nr_events, "event", group=" ")
+    flushes = counted(done.nr_flushes, "flush record", group=" ")
+    print(f"{done.path}: {events}, {flushes}, by {done.source}")
     print(f"next: tlbcore report {done.path}")
 
 

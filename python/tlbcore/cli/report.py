@@ -10,7 +10,7 @@ from tlbcore.cli.common import add_json, add_recording, print_json, read_recordi
 from tlbcore.profile import KERNELS, MACHINES, profile
 from tlbcore.progress import Progress
 from tlbcore.report.page import write_page
-from tlbcore.report.table import number
+from tlbcore.report.table import counted, warned
 from tlbcore.whole_file import check_ending, check_place
 
 if TYPE_CHECKING:
@@ -44,21 +44,22 @@ def run(args: argparse.Namespace) -> int:
         check_ending(args.output, (".html", ".htm"), but_not=args.recording)
         check_place(args.output)
     recording = read_recording(args.recording)
-    with Progress("replaying") as progress:
-        found = profile(recording, kernels=args.kernel or KERNELS, machines=args.machine or MACHINES, progress=progress)
     output = args.output
     if output is None and not args.json:
         output = Path(f"{stem(args.recording)}.html")
-    if output is not None:
-        write_page(found, output)
+    with Progress("report") as progress:
+        found = profile(recording, kernels=args.kernel or KERNELS, machines=args.machine or MACHINES, progress=progress)
+        if output is not None:
+            progress(1, 1, "writing the page")
+            write_page(found, output)
     if args.json:
         print_json(found.to_dict())
         return OK
     source = "recorded" if found.is_recorded else "of the model, none are recorded"
-    print(f"{recording.meta['file']}: {number(len(found.flushes))} flushes ({source}),")
-    nr_storms = len(found.storms)
-    print(
-        f"{number(len(found.flushes.interruptions))} interruptions, {number(nr_storms)} storm{'s' * (nr_storms != 1)}"
-    )
+    flushes, told, storms = found.flushes, found.flushes.interruptions, found.storms
+    print(f"{recording.meta['file']}: {counted(len(flushes), 'flush', group=' ')} ({source}),")
+    print(f"{counted(len(told), 'interruption', group=' ')}, {counted(len(storms), 'storm', group=' ')}")
+    for line in warned(found.warnings):
+        print(line)
     print(f"written to {output}")
     return OK

@@ -16,7 +16,7 @@ from tlbcore.cli.common import add_json, print_json
 from tlbcore.errors import InputError
 from tlbcore.lookup import nearest
 from tlbcore.progress import Progress
-from tlbcore.report.table import is_terminal, table
+from tlbcore.report.table import is_terminal, table, warned
 from tlbcore.results import columns
 from tlbcore.sweep import sweep
 from tlbcore.tables import FORMATS, check_format, write_table
@@ -62,9 +62,17 @@ def run(args: argparse.Namespace) -> int:
         names = _short_names([row[0] for row in rows])
         print(table(head, [[names[row[0]], *row[1:]] for row in rows], emphasis=is_terminal(), left=3))
         print(f"* {costs.LABEL}; ratios are to the first kernel on the same machine")
+        for line in warned([_short(line, names) for line in found.warnings]):
+            print(line)
     for message in dict.fromkeys(failure.message for failure in found.failures):
         print(f"tlbcore: error: {message}", file=sys.stderr)
     return USAGE if found.failures else OK
+
+
+def _short(warning: str, names: dict[str, str]) -> str:
+    """A warning that begins with the short name of its recording."""
+    path = next(path for path in names if warning.startswith(f"{path}: "))
+    return names[path] + warning.removeprefix(path)
 
 
 def _short_names(paths: list[str]) -> dict[str, str]:

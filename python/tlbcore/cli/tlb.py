@@ -14,7 +14,7 @@ from tlbcore.cli import OK
 from tlbcore.cli.common import add_json, print_json
 from tlbcore.errors import InputError
 from tlbcore.progress import Progress
-from tlbcore.report.table import heading, is_terminal, number, table
+from tlbcore.report.table import counted, heading, is_terminal, number, table
 
 if TYPE_CHECKING:
     import argparse
@@ -77,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
     traces = [tlb.open_trace(path, args.format) for path in args.traces]
     streams = _by_thread(traces) if args.by_thread else [trace.addresses for trace in traces]
     machine = machines.get(args.machine)
-    accesses = f"{sum(len(stream) for stream in streams):,} accesses"
+    accesses = counted(sum(len(stream) for stream in streams), "access")
     since = time.monotonic()
     with Progress("simulating for s:") as progress:
         result = tlb.simulate(
@@ -148,7 +148,7 @@ def _text(paths: list[str], traces: list[tlb.AddressTrace], machine: machines.Ma
             for count, what in ((trace.nr_instructions, "instructions"), (trace.nr_other_lines, "other lines"))
             if count
         ]
-        lines.append(f"{path}: {trace.format}, {number(len(trace.addresses))} accesses{''.join(others)}")
+        lines.append(f"{path}: {trace.format}, {counted(len(trace.addresses), 'access', group=' ')}{''.join(others)}")
     lines += [f"{machine.name}: {machine.title}", ""]
     columns = [("all", result)] if len(result.cpus) == 1 else [*enumerate(result.cpus), ("all", result)]
     head = ["CPU", *(str(name) for name, _ in columns)]

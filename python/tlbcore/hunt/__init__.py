@@ -320,7 +320,7 @@ def hunt(  # noqa: PLR0913  # what to run, on what, how far
         InputError: An operation, a kind or a number that cannot be.
 
     """
-    found = kernels.get(kernel) if isinstance(kernel, str) else kernel
+    found = kernels.get(kernel)
     for name, value, least, most in (
         ("threads", threads, 1, None),
         ("users", users, 1, _core.MAX_USERS),

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from tlbcore.errors import InputError
+from tlbcore.report.html import html_table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -107,6 +108,11 @@ class Machine:
     def __repr__(self) -> str:
         """One line."""
         return f"<Machine {self.name}: {self.title}>"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: each value, how sure it is, and where it comes from."""
+        rows = [[value.name, value.value, value.confidence, value.source] for value in self.values]
+        return html_table(f"{self.name}: {self.title}", ["name", "value", "confidence", "source"], rows)
 
     def config(self) -> dict[str, object]:
         """The plain structure (`MachineConfig` of docs/machine.md) that the core and the reference read."""

@@ -25,6 +25,22 @@ def number(value: float | None) -> str:
     return f"{value:.3f}"
 
 
+def counted(count: int, one: str, many: str | None = None, *, group: str = ",") -> str:
+    """A count with its noun, in the right number.
+
+    >>> counted(1, "flush"), counted(1234, "flush"), counted(0, "entry", "entries")
+    ('1 flush', '1,234 flushes', '0 entries')
+
+    Args:
+        count: How many.
+        one: What one of them is called.
+        many: What several are; without, it ends in -s or -es.
+        group: What stands between groups of three digits: a comma in a line for `repr`, a space in what commands print.
+    """
+    plural = many or f"{one}{'es' if one.endswith(('s', 'sh', 'ch', 'x')) else 's'}"
+    return f"{count:,}".replace(",", group) + f" {one if count == 1 else plural}"
+
+
 def heading(text: str, *, emphasis: bool) -> str:
     """A line above a table."""
     return f"{_BOLD}{text}{_END}" if emphasis else text

@@ -16,7 +16,7 @@ from tlbcore import machines, recordings
 from tlbcore.caveats import caveats
 from tlbcore.errors import InputError
 from tlbcore.lab import LabExactness
-from tlbcore.replay import Replay, replay
+from tlbcore.replay import Replay, kernel_named, replay
 from tlbcore.results import Cell, Result
 from tlbcore.validate.timeline import Timeline
 from tlbcore.validate.undecided import Undecided, undecided
@@ -172,10 +172,12 @@ def validate(  # noqa: PLR0913 - what to compare, and how
         InputError: the recording holds no flushes to compare with (a scenario), or as `tlbcore.replay.replay`.
 
     """
+    named = None if kernel is None else kernel_named(kernel)  # before a large file is read
+    config = machines.config_of(machine)
     found = recordings.opened(recording)
-    chosen = recordings.kernel_of(found) if kernel is None else kernel
+    chosen = recordings.kernel_of(found) if named is None else named
     of_lab = found.meta["source"] == "lab"
-    replayed = replay(found, chosen, machine, follow_masks=follow_masks, traced=of_lab, progress=progress)
+    replayed = replay(found, chosen, config, follow_masks=follow_masks, traced=of_lab, progress=progress)
     plain = replayed.result.validate(found, nr_disagreements)
     if of_lab:
         plain["lab"] = replayed.result.lab(found)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tlbcore.profile.storms import PER_SECOND, WINDOW_NS
 from tlbcore.report.page.html import Bar, Raw, duration, legend, number, share, table, text
+from tlbcore.report.table import counted
 
 if TYPE_CHECKING:
     from tlbcore.profile import Profile
@@ -30,19 +31,14 @@ def head(profile: Profile) -> Raw:
     begin, end = profile.span_ns
     facts = [
         str(meta["kernel"]) if meta["kernel"] else f"kernel not recorded, taken as {profile.replayed.kernel.name}",
-        f"{meta['smp']} CPUs" + (f" ({meta['cpu_model']})" if meta["cpu_model"] else ""),
+        counted(int(meta["smp"]), "CPU") + (f" ({meta['cpu_model']})" if meta["cpu_model"] else ""),
         Raw(
             f"{number(recording.nr_events)} events of {number(len(recording.tasks))} threads in {duration(end - begin)}"
         ),
     ]
     if not profile.is_recorded:
         facts.append("no flushes recorded: those shown are the model's")
-    lost = int(meta["nr_lost_events"])
-    warning = (
-        f"<p><strong>{number(lost)} events were lost while recording: all counts are too low.</strong></p>"
-        if lost
-        else ""
-    )
+    warning = "".join(f"<p><strong>Warning: {text(line)}.</strong></p>" for line in profile.warnings)
     return Raw(
         f'<p class="facts">{" · ".join(text(fact) for fact in facts)}</p>{warning}{_tiles(profile)}{_says(profile)}'
     )
