@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tlbcore.profile.storms import PER_SECOND, WINDOW_NS
 from tlbcore.report.page.html import Bar, Raw, duration, legend, number, share, table, text
+from tlbcore.report.page.patterns import NR_OPERATIONS, PLAIN
 from tlbcore.report.table import counted
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ def over_time(profile: Profile, timeline: dict[str, Any]) -> Raw:
         return Raw("<p>Nothing was flushed.</p>")
     buttons = "".join(f'<button type="button" data-do="{do}">{text(name)}</button>' for do, name in _CONTROLS)
     legends = "".join(
-        f'<p class="note">{text(lane["title"])}</p>{legend(list(enumerate(lane["series"])))}'
+        f'<p class="note">{text(lane["title"])}</p>{legend(list(zip(lane["p"], lane["series"], strict=True)))}'
         for lane in timeline["lanes"]
         if lane["form"] == "bars"
     )
@@ -144,7 +145,7 @@ def who_caused(profile: Profile) -> Raw:
     """By operation, and by thread, operation and call site."""
     sums = profile.by_operation
     most = max((row.nr_flushes for row in sums), default=1)
-    place = {name: min(at, 7) for at, name in enumerate(profile.flushes.operations)}
+    place = {name: min(at, NR_OPERATIONS - 1) for at, name in enumerate(profile.flushes.operations)}
     rows = [
         [
             row.operation,
@@ -213,7 +214,7 @@ def who_was_interrupted(profile: Profile) -> Raw:
     most = max(count for count, _ in victims.values())
     ordered = sorted(victims.items(), key=lambda item: (-item[1][0], item[0]))
     rows: list[list[object]] = [
-        [name, Bar(((count / most, 0),), f"{count} interruptions"), count, wrong]
+        [name, Bar(((count / most, PLAIN),), f"{count} interruptions"), count, wrong]
         for name, (count, wrong) in ordered[:NR_ROWS]
     ]
     if len(ordered) > NR_ROWS:
@@ -222,7 +223,7 @@ def who_was_interrupted(profile: Profile) -> Raw:
     names = ["what ran there", "", "interruptions", "of these in vain: other address space"]
     most = pairs[0].nr_told
     listed: list[list[object]] = [
-        [p.by, p.operation, p.victim, Bar(((p.nr_told / most, 0),), f"{p.nr_told} interruptions"), p.nr_told]
+        [p.by, p.operation, p.victim, Bar(((p.nr_told / most, PLAIN),), f"{p.nr_told} interruptions"), p.nr_told]
         for p in pairs[:NR_ROWS]
     ]
     if len(pairs) > NR_ROWS:
