@@ -14,7 +14,7 @@ import numpy as np
 from tlbcore import machines, recordings
 from tlbcore.errors import InputError
 from tlbcore.lookup import nearest
-from tlbcore.profile.flushes import predicted, recorded, task_name
+from tlbcore.profile.flushes import predicted, recorded, sites_of, task_name
 from tlbcore.replay import replay
 
 if TYPE_CHECKING:
@@ -95,6 +95,8 @@ def _events(recording: Recording) -> Table:
         "operation": _kinds(recording, columns.pop("kind").astype(np.int64)),
         **_named(recording, columns.pop("task")),
         **columns,
+        # What the recording has there is the number of a text, which nobody finds in a table alone.
+        "site": sites_of(recording, np.arange(recording.nr_events)),
     }
 
 
