@@ -4,7 +4,7 @@
     kernels = ["linux-6.18", "mine.py:KERNEL"]
     machines = ["zen4_genoa", "skylake_sp:invlpg_ns=80"]
 
-Paths are seen from the file's folder; `machines` may be left out.
+Paths are seen from the file's folder, those of standard input from here; `machines` may be left out.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from tlbcore.errors import InputError
 from tlbcore.lookup import nearest, split_file_spec, with_nearest
 
 __all__ = ["SweepFile", "load"]
+
+STANDARD_INPUT = Path("/dev/stdin")
 
 _KEYS = ("recordings", "kernels", "machines")
 
@@ -53,7 +55,7 @@ def load(path: Path) -> SweepFile:
     for key in ("recordings", "kernels"):
         if not texts[key]:
             raise InputError(f"{path}: found no {key}, expected a list of at least one")
-    folder = path.parent
+    folder = Path() if path == STANDARD_INPUT else path.parent
     return SweepFile(
         tuple(file for text in texts["recordings"] for file in _files(path, folder, text)),
         tuple(_kernel(folder, text) for text in texts["kernels"]),

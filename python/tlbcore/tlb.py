@@ -23,6 +23,7 @@ from tlbcore import machines, results
 from tlbcore._core import AddressTrace, simulate_tlb
 from tlbcore.errors import InputError
 from tlbcore.lookup import with_nearest
+from tlbcore.piped import as_file
 from tlbcore.report.table import counted
 
 if TYPE_CHECKING:
@@ -161,7 +162,8 @@ def open_trace(path: str | os.PathLike[str], format: str | None = None) -> Addre
         OSError: It cannot be read.
     """
     try:
-        return AddressTrace.open(path, format)
+        with as_file(path, lambda head: b"\0" in head or not head.isascii()) as file:  # what is mapped, or not of text
+            return AddressTrace.open(file, format)
     except FileNotFoundError as error:
         raise with_nearest(error) from None
 

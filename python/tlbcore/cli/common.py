@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,9 +12,20 @@ from tlbcore import recordings
 from tlbcore.progress import Progress
 
 if TYPE_CHECKING:
-    import argparse
-
     from tlbcore.recordings import Recording
+
+
+def input_path(text: str) -> str:
+    """The type of an argument that names what is read: `-` is standard input.
+
+    Raises:
+        ArgumentTypeError: Standard input is a terminal, on which nobody types a recording.
+    """
+    if text != "-":
+        return text
+    if sys.stdin is not None and sys.stdin.isatty():
+        raise argparse.ArgumentTypeError("found a terminal on standard input, expected a file or a pipe")
+    return "/dev/stdin"
 
 
 def add_recording(parser: argparse.ArgumentParser) -> None:
@@ -20,7 +33,8 @@ def add_recording(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "recording",
         metavar="R",
-        help="a recording (.tlbr), or any file that `tlbcore import` understands",
+        type=input_path,
+        help="a recording (.tlbr), or any file that `tlbcore import` understands; - is standard input",
     )
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from tlbcore.cli import OK
 from tlbcore.cli.common import add_json, add_machine, add_recording, print_json, read_recording
+from tlbcore.cli.usage_text import tell
 from tlbcore.compare import DEFAULT_KERNELS, compare
 from tlbcore.progress import Progress
 from tlbcore.report.comparison import comparison_report
@@ -17,6 +18,15 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
+    tell(
+        parser,
+        "The recorded work runs through the model once for each kernel. Printed are flushes, IPIs, CPUs told in vain and"
+        " estimated times, with ratios to the first kernel, and which operations cause the flushes.",
+        ("tlbcore compare app.tlbr", "the kernels that are compared unless told"),
+        ("tlbcore compare app.tlbr --kernel linux-5.10 --kernel linux-6.18", "two kernels; ratios are to the first"),
+        ("tlbcore compare app.tlbr --kernel linux-6.18 --kernel mine.py:KERNEL", "a kernel of one's own"),
+        ("tlbcore compare app.tlbr --machine skylake_sp:invlpg_ns=80 --json", "other sizes and costs, as JSON"),
+    )
     add_recording(parser)
     parser.add_argument(
         "--kernel",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from tlbcore.caveats import caveats
 from tlbcore.cli import OK
 from tlbcore.cli.common import add_json, add_recording, print_json, read_recording, stem
+from tlbcore.cli.usage_text import tell
 from tlbcore.errors import InputError
 from tlbcore.export import FORMATS, TABLES, export
 from tlbcore.progress import Progress
@@ -25,6 +26,14 @@ _NO_TIMELINE: Final = (".tlbr", ".html", ".txt", *(f".{form}" for form in FORMAT
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
+    tell(
+        parser,
+        "A timeline opens in ui.perfetto.dev. The tables are events, flushes and operations, with a row for each; the column"
+        " event joins them. Parquet and Arrow need pyarrow.",
+        ("tlbcore export app.tlbr --format perfetto", "writes app.perfetto-trace"),
+        ("tlbcore export app.tlbr --format parquet -o tables", "a folder with a file for each table"),
+        ("tlbcore export app.tlbr --format csv --table flushes -o flushes.csv", "one table"),
+    )
     add_recording(parser)
     parser.add_argument("--format", required=True, choices=FORMATS, help="perfetto: a timeline; the others: tables")
     parser.add_argument("--table", action="append", choices=TABLES, help="one table alone, as a file; again for more")

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from tlbcore.caveats import caveats
 from tlbcore.cli import OK
-from tlbcore.cli.common import add_json, print_json, read_recording
+from tlbcore.cli.common import add_json, input_path, print_json, read_recording
+from tlbcore.cli.usage_text import tell
 from tlbcore.progress import Progress
 from tlbcore.record import is_perf_data, load_data
 from tlbcore.report.table import counted, number, warned
@@ -19,11 +20,20 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
+    tell(
+        parser,
+        "Reads the text of perf script or strace -f, records and scenarios of the kernel lab, or what perf record wrote,"
+        " and says what is in it. What the file is, its content tells. A recording (.tlbr) is read many times faster than text.",
+        ("tlbcore import perf.txt -o app.tlbr", "a recording of what perf script printed"),
+        ("zcat perf.txt.gz | tlbcore import - -o app.tlbr", "out of a pipe"),
+        ("tlbcore import app.tlbr", "what is in a recording"),
+    )
     parser.add_argument(
         "file",
         metavar="F",
+        type=input_path,
         help="text of `perf script`, records (.jsonl) or scenarios (.scn) of the kernel lab; plain, .gz or .zst;"
-        " or what `perf record` wrote (perf.data)",
+        " or what `perf record` wrote (perf.data); - is standard input",
     )
     parser.add_argument("-o", "--output", metavar="R", type=Path, help="the recording to write (.tlbr)")
     add_json(parser)

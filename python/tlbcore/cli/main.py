@@ -15,6 +15,7 @@ from typing import Any, Final, NamedTuple, NoReturn, Protocol, cast
 
 import tlbcore
 from tlbcore.cli import USAGE
+from tlbcore.cli.usage_text import tell
 from tlbcore.lookup import nearest, with_nearest
 
 INTERRUPTED: Final = 130
@@ -132,6 +133,15 @@ def build_parser(commands: Mapping[str, Command] = COMMANDS, chosen: str | None 
         epilog="Exit status: 0 fine, 1 a negative verdict, 2 a usage or input error.",
         allow_abbrev=False,
     )
+    tell(
+        parser,
+        "Record what a program did to its memory, replay it under the kernels and machines of your choice, and see what TLB"
+        " flushing costs there; or explore every interleaving of a few operations, and see whether a batching scheme is safe.",
+        ("tlbcore record -o app.tlbr -- ./app", "record a program (tlbcore record --check: what is missing for it)"),
+        ("tlbcore report app.tlbr", "a page of what it did to its TLBs"),
+        ("tlbcore compare app.tlbr", "the same work under several kernels"),
+        ("tlbcore check linux-6.18 --op munmap --op page_mkclean", "are these two safe beside each other?"),
+    )
     parser.add_argument("--version", action="version", version=_version())
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, command in commands.items():
@@ -151,6 +161,9 @@ def _run(argv: Sequence[str], commands: Mapping[str, Command]) -> int:
     # No option before the command takes a value, so the first word is the command. Only its module is imported:
     # `tlbcore --help` should not wait for numpy.
     chosen = next((word for word in argv if not word.startswith("-")), "")
+    if not argv:  # a question, not a slip; but nothing was done, which a script should notice
+        build_parser(commands, chosen).print_help(sys.stderr)
+        return USAGE
     args = build_parser(commands, chosen).parse_args(argv)
     if chosen not in commands:
         message = f"argparse accepted the unknown command {chosen!r}"

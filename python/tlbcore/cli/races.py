@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from tlbcore.cli import NEGATIVE, OK
 from tlbcore.cli.common import add_json, print_json
+from tlbcore.cli.usage_text import tell
 from tlbcore.progress import Progress
 from tlbcore.report.table import counted, is_terminal, table
 
@@ -21,6 +22,13 @@ _WIDTH = 75
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
+    tell(
+        parser,
+        "Each race is looked for in a kernel that has it and in one that has not, in the scenario in which it was documented."
+        " Those that are not covered are named, with the reason.",
+        ("tlbcore races", "all of them"),
+        ("tlbcore races R04", "how one was documented, what is found, and what mended it"),
+    )
     parser.add_argument("race", nargs="?", metavar="RACE", help="tell the story of this one, as R04")
     add_json(parser)
 

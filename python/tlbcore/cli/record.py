@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from tlbcore.cli import NEGATIVE, OK
 from tlbcore.cli.common import print_json
 from tlbcore.cli.ending import Ended, ended_by_signals, signal_name
+from tlbcore.cli.usage_text import tell
 from tlbcore.errors import InputError
 from tlbcore.progress import Progress
 from tlbcore.record import CALLERS, SOURCES, LacksError, lacks, record
@@ -29,6 +30,19 @@ _STDERR: Final = 2
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
+    tell(
+        parser,
+        "Runs CMD under the system's perf, or under strace where there is no perf, and keeps what it did to its memory and the"
+        " TLB flushes that the kernel did for it. Without CMD everything is recorded, for N seconds or until Ctrl-C."
+        " Recording flushes takes root, or a lower kernel.perf_event_paranoid: --check says what is missing, and what to do.",
+        ("tlbcore record -o app.tlbr -- ./app --its --options", "what one program does, from its start on"),
+        (
+            "tlbcore record --callers -o app.tlbr -- ./app",
+            "the same, with who called: call sites in reports and exports",
+        ),
+        ("tlbcore record -o all.tlbr --seconds 1", "the whole system for a second"),
+        ("tlbcore record --check", "what is missing for it here"),
+    )
     parser.usage = "tlbcore record [-o F] [--seconds N | -- CMD ...]"
     parser.add_argument(
         "-o",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from tlbcore.cli import OK
 from tlbcore.cli.common import add_json, add_recording, print_json, read_recording, stem
+from tlbcore.cli.usage_text import tell
 from tlbcore.profile import KERNELS, MACHINES, profile
 from tlbcore.progress import Progress
 from tlbcore.report.page import write_page
@@ -19,6 +20,17 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
+    tell(
+        parser,
+        "The page is one HTML file that asks nothing of the network: flushes over time with storms, who caused them, who was"
+        " interrupted, what was useless and why, other kernels and machines, and how far the model agrees.",
+        ("tlbcore report app.tlbr", "writes app.html"),
+        (
+            "tlbcore report app.tlbr -o page.html --kernel mine.py:KERNEL",
+            "a kernel of one's own beside the recorded one",
+        ),
+        ("tlbcore report app.tlbr --json", "the numbers alone"),
+    )
     add_recording(parser)
     parser.add_argument(
         "-o", "--output", metavar="F", type=Path, help="the page to write (without: the name of R with .html, here)"

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from tlbcore import costs, sweep_file
 from tlbcore.cli import OK, USAGE
-from tlbcore.cli.common import add_json, print_json
+from tlbcore.cli.common import add_json, input_path, print_json
+from tlbcore.cli.usage_text import tell
 from tlbcore.errors import InputError
 from tlbcore.lookup import nearest
 from tlbcore.progress import Progress
@@ -32,7 +33,20 @@ EXECUTORS = ("threads", "processes", "serial", "dask")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
-    parser.add_argument("file", metavar="F", type=Path, help="TOML with lists of recordings, kernels and machines")
+    tell(
+        parser,
+        'F is TOML with the lists recordings, kernels and machines: recordings = ["app.tlbr"], kernels = ["linux-5.10",'
+        ' "linux-6.18"], machines = ["zen4_genoa"]. Names are seen from its folder; machines may be left out. A recording that'
+        " cannot be read does not stop the others.",
+        ("tlbcore sweep sweep.toml", "a row for each combination"),
+        ("tlbcore sweep sweep.toml --executor processes -o points.csv", "over processes, with all counters as a table"),
+    )
+    parser.add_argument(
+        "file",
+        metavar="F",
+        type=lambda text: Path(input_path(text)),
+        help="TOML with lists of recordings, kernels and machines; - is standard input",
+    )
     parser.add_argument(
         "--executor",
         default="threads",

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tlbcore.cli import OK, USAGE
-from tlbcore.cli.common import add_json, add_machine, print_json, read_recording
+from tlbcore.cli.common import add_json, add_machine, input_path, print_json, read_recording
+from tlbcore.cli.usage_text import tell
 from tlbcore.errors import InputError
 from tlbcore.progress import Progress
 from tlbcore.report import validation as report
@@ -27,11 +28,20 @@ NR_DISAGREEMENTS = 8
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
+    tell(
+        parser,
+        "Each recorded flush is compared with what the model predicts for the same operation: size, and whether other CPUs"
+        " were told. Score = matched / (matched + missed + extra). A folder, or several recordings, give a row for each.",
+        ("tlbcore validate app.tlbr", "how far to believe the model for this program"),
+        ("tlbcore validate app.tlbr --explain", "why they disagree, with an example of each cause"),
+        ("tlbcore validate recordings", "all recordings of a folder"),
+    )
     parser.add_argument(
         "recording",
         metavar="R",
         nargs="+",
-        help="a recording, or a folder: all below it that are named like one (.tlbr, .txt, .jsonl, ...)",
+        type=input_path,
+        help="a recording (- is standard input), or a folder: all below it that are named like one (.tlbr, .txt, .jsonl, ...)",
     )
     parser.add_argument(
         "--kernel",
