@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from tlbcore import _core, kernels
 from tlbcore.errors import InputError
 from tlbcore.finding import pack
-from tlbcore.given import several, wrong_kind
+from tlbcore.given import bound_seconds, several, whole_number, wrong_kind
 from tlbcore.lookup import find, nearest
 from tlbcore.report.columns import columns
 from tlbcore.report.html import html_columns
@@ -252,6 +252,15 @@ def check(  # noqa: PLR0913  # what to run, on what, how far
         InputError: A scenario that cannot be, or a step that the explorer cannot run.
 
     """
+    for name, bound, most in (
+        ("states", states, 2**64 - 1),
+        ("memory", memory_bytes, 2**64 - 1),
+        ("depth", depth, 2**32 - 1),
+    ):
+        if bound is not None:
+            whole_number(name, bound, most=most)
+    whole_number("threads", threads, least=1, most=2**32 - 1)
+    seconds = bound_seconds("seconds", seconds)
     found = kernels.get(kernel)
     text = found.to_json() if kernel_json is None else kernel_json
     specs = [{"kind": kind}] * pages if isinstance(pages, int) else [dict(page) for page in pages]

@@ -8,16 +8,18 @@ tlbcore.errors.InputError: kernel: found a list, expected a name or a Kernel: co
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from tlbcore.errors import InputError
 
-__all__ = ["described", "several", "whole_number", "wrong_kind"]
+__all__ = ["bound_seconds", "described", "several", "whole_number", "wrong_kind"]
 
 _NAMES: Final[dict[type, str]] = {list: "a list", tuple: "a tuple", dict: "a dictionary", set: "a set", bytes: "bytes"}
 _MOST_LETTERS: Final = 60
+_MANY_BITS: Final = 32
 
 
 def described(value: object) -> str:
@@ -64,7 +66,7 @@ def several(what: str, given: Any) -> Sequence[Any]:  # noqa: ANN401 - that it i
     return given
 
 
-def whole_number(what: str, value: object, most: int = 2**64 - 1) -> int:
+def whole_number(what: str, value: object, *, least: int = 0, most: int = 2**64 - 1) -> int:
     """A number of any integer type (numpy's too) as Python's own.
 
     Raises:
@@ -73,8 +75,21 @@ def whole_number(what: str, value: object, most: int = 2**64 - 1) -> int:
     try:
         found = operator.index(value)  # type: ignore[arg-type]  # what cannot be is what is asked
     except TypeError:
-        found = -1
-    if not 0 <= found <= most:
-        bound = "2**64 - 1" if most == 2**64 - 1 else str(most)
-        raise InputError(f"{what}: found {described(value)}, expected a whole number from 0 to {bound}")
+        found = least - 1
+    if not least <= found <= most:
+        bound = f"2**{most.bit_length()} - 1" if most.bit_length() >= _MANY_BITS else str(most)
+        raise InputError(f"{what}: found {described(value)}, expected a whole number from {least} to {bound}")
     return found
+
+
+def bound_seconds(what: str, value: float | None) -> float | None:
+    """A bound on time; none for an infinite one.
+
+    Raises:
+        InputError: It is no number, or below 0.
+    """
+    if value is None or value == math.inf:
+        return None
+    if not value >= 0:  # nor is what is no number
+        raise InputError(f"{what}: found {value}, expected seconds, 0 or more")
+    return value

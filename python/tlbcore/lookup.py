@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["find", "folded", "load_file", "nearest", "split_file_spec", "with_nearest"]
 
+_PART, _FEW = 3, 6
+"""A part of a name has so many letters at least, and is told of so many names at most."""
 _NEAR_FILE: Final = 0.85
 """How near the name of a file must be: folders hold many that are alike."""
 
@@ -48,12 +50,19 @@ def nearest(name: str, names: Iterable[str], cutoff: float = 0.6) -> str:
 
     >>> nearest("linux-6.81", ["linux-5.10", "linux-6.1", "linux-6.18"])
     ', did you mean linux-6.18?'
+    >>> nearest("zen", ["zen2_rome", "zen3_milan", "haswell_ep"])
+    ', did you mean zen2_rome or zen3_milan?'
     """
     by_folded = {folded(candidate): candidate for candidate in names}
     near = difflib.get_close_matches(folded(name), by_folded, n=3, cutoff=cutoff)
     # Letters in another order are the likelier slip than one that is missing.
     near.sort(key=lambda candidate: sorted(candidate) != sorted(folded(name)))
-    return f", did you mean {by_folded[near[0]]}?" if near else ""
+    if near:
+        return f", did you mean {by_folded[near[0]]}?"
+    # A part of a name is no slip of a letter, but says as much: `6.18`, `zen`.
+    part = folded(name)
+    whole = [found for candidate, found in by_folded.items() if len(part) >= _PART and part in candidate]
+    return f", did you mean {' or '.join(whole)}?" if 0 < len(whole) <= _FEW else ""
 
 
 def find(what: str, name: str, names: Iterable[str], more: str = "") -> str:
@@ -84,7 +93,10 @@ def with_nearest(error: FileNotFoundError) -> FileNotFoundError:
         return error
     path = Path(os.fsdecode(error.filename))
     try:
-        near = nearest(path.name, sorted(file.name for file in path.parent.iterdir()), cutoff=_NEAR_FILE)
+        names = sorted(
+            file.name for file in path.parent.iterdir() if file.name != path.name
+        )  # a link to nowhere is there
+        near = nearest(path.name, names, cutoff=_NEAR_FILE)
     except OSError:
         return error
     return FileNotFoundError(error.errno, f"{error.strerror}{near}", error.filename) if near else error

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tlbcore import _core, kernels, scheme_lookup
 from tlbcore.errors import InputError, TlbcoreError
-from tlbcore.lookup import find
+from tlbcore.given import whole_number
+from tlbcore.lookup import find, nearest
 from tlbcore.mutants import Mutant, mutants
 from tlbcore.mutation_trial import Finding, Trial
 from tlbcore.report.table import counted
@@ -156,6 +157,8 @@ def mutate(  # noqa: PLR0913 - what to mutate, and how far to look
         InputError: A scheme, a kernel, an operation or a step that cannot be.
 
     """
+    whole_number("threads", threads, least=1, most=2**32 - 1)
+    whole_number("states", states)
     found = scheme_lookup.get(scheme)
     if kernel is None:
         home = next((name for name in _WHERE if _serves(kernels.get(name), found)), _WHERE[0])
@@ -202,7 +205,7 @@ def _programs(
         served = OPERATIONS
     for operation in wanted or ():
         if operation not in served:
-            expected = ", ".join(served) or "none"
+            expected = f"{', '.join(served) or 'none'}{nearest(operation, served)}"
             raise InputError(f"scheme {type(scheme).__name__}: found operation {operation}, expected one of {expected}")
     for operation in served:
         if wanted is not None and operation not in wanted:
@@ -226,7 +229,7 @@ def _run(
             mutant.operation, mutant.kind, mutant.path, mutant.step, mutant.change, **_outcome(trial, mutant)
         )
 
-    pool = ThreadPoolExecutor(max_workers=max(threads, 1))
+    pool = ThreadPoolExecutor(max_workers=threads)
     try:
         for mutation in pool.map(explore, jobs):
             done.append(mutation)

@@ -60,6 +60,10 @@ def load(path: str | os.PathLike[str], *, progress: Callable[[int, int], None] |
             return strace.load(file, progress) if strace.is_strace(file) else Recording.open(file, progress)
     except FileNotFoundError as error:
         raise with_nearest(error) from None
+    except OSError as error:
+        if error.filename is None and error.errno is not None:  # reading failed, not opening
+            raise OSError(error.errno, error.strerror, os.fspath(path)) from error
+        raise
 
 
 def opened(recording: Recording | str | os.PathLike[str]) -> Recording:

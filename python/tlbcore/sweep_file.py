@@ -46,7 +46,10 @@ def load(path: Path) -> SweepFile:
         plain = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise with_nearest(error) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        found = f"a byte that is no UTF-8 at {error.start}"
+        raise InputError(f"{path}: found {found}, expected TOML with lists {', '.join(_KEYS)}") from error
+    except tomllib.TOMLDecodeError as error:
         raise InputError(f"{path}: found no TOML ({error}), expected lists {', '.join(_KEYS)}") from error
     for key in plain:
         if key not in _KEYS:

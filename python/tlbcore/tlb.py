@@ -22,6 +22,7 @@ import numpy as np
 from tlbcore import machines, results
 from tlbcore._core import AddressTrace, simulate_tlb
 from tlbcore.errors import InputError
+from tlbcore.given import whole_number
 from tlbcore.lookup import with_nearest
 from tlbcore.piped import as_file
 from tlbcore.report.table import counted
@@ -211,7 +212,10 @@ def simulate(  # noqa: PLR0913  # each has a default, and a meaning of its own
     rows = _event_rows(events, streams, places, _pcids(pcids, streams, places))
     options = {
         "page_size": _size_index(page_size),
-        "page_ranges": [(int(start), int(end), _size_index(size)) for start, end, size in page_ranges],
+        "page_ranges": [
+            (whole_number("page range", start), whole_number("page range", end), _size_index(size))
+            for start, end, size in page_ranges
+        ],
         "threads": threads,
         "plain": plain,
     }

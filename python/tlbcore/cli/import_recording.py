@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from tlbcore.caveats import caveats
 from tlbcore.cli import OK
-from tlbcore.cli.common import add_json, input_path, print_json, read_recording
+from tlbcore.cli.common import add_json, file_path, input_path, print_json, read_recording
 from tlbcore.cli.usage_text import tell
 from tlbcore.progress import Progress
 from tlbcore.record import is_perf_data, load_data
@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="text of `perf script`, records (.jsonl) or scenarios (.scn) of the kernel lab; plain, .gz or .zst;"
         " or what `perf record` wrote (perf.data); - is standard input",
     )
-    parser.add_argument("-o", "--output", metavar="R", type=Path, help="the recording to write (.tlbr)")
+    parser.add_argument("-o", "--output", metavar="R", type=file_path, help="the recording to write (.tlbr)")
     add_json(parser)
 
 

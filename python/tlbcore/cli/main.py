@@ -5,6 +5,7 @@ exception is a bug and keeps its traceback.
 """
 
 import argparse
+import io
 import os
 import re
 import sys
@@ -74,11 +75,17 @@ def main(argv: Sequence[str] | None = None, commands: Mapping[str, Command] = CO
     Raises:
         SystemExit: From argparse, after ``--help``, ``--version`` or a usage error.
     """
+    if isinstance(
+        sys.stdout, io.TextIOWrapper
+    ):  # names of files are bytes, and what a terminal cannot show is no error
+        is_utf8 = sys.stdout.encoding.lower().replace("-", "") == "utf8"
+        sys.stdout.reconfigure(errors="surrogateescape" if is_utf8 else "replace")
     try:
         try:
             return _run(sys.argv[1:] if argv is None else argv, commands)
         finally:
-            sys.stdout.flush()  # here, so that a reader who went away is noticed where we can handle it
+            if sys.stdout is not None:  # closed by whoever started us
+                sys.stdout.flush()  # here, so that a reader who went away is noticed where we can handle it
     except BrokenPipeError:
         # Nobody reads any more. What is still buffered goes nowhere, or the interpreter would complain as it exits.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -107,11 +114,21 @@ class _OneLineParser(argparse.ArgumentParser):
             self.error(f"unrecognized arguments: {' '.join(unknown)}{near}")
         return found, unknown
 
+    def parse_known_options(self, words: Sequence[str]) -> None:
+        """Refuse the first option that this parser does not know."""
+        known = self._option_string_actions
+        for word in words:
+            if word.startswith("-") and word not in known:
+                self.error(f"unrecognized arguments: {word}{nearest(word, [o for o in known if o.startswith('--')])}")
+
     def _check_value(self, action: argparse.Action, value: Any) -> None:  # noqa: ANN401 - as argparse has it
         """Say which choice is nearest."""
         if action.choices is not None and value not in action.choices:
             choices = [str(choice) for choice in action.choices]
-            message = f"found {value!r}, expected one of {', '.join(choices)}{nearest(str(value), choices)}"
+            near = nearest(str(value), choices)
+            message = f"found {value!r}, expected one of {', '.join(choices)}{near}"
+            if choices == ["show"] and not near:
+                message = f"found {value!r}, expected show: {self.prog} show {value}"
             raise argparse.ArgumentError(action, message)
 
     def error(self, message: str) -> NoReturn:
@@ -120,7 +137,7 @@ class _OneLineParser(argparse.ArgumentParser):
         self.exit(USAGE, f"tlbcore: error: {message} (see {self.prog} --help)\n")
 
 
-def build_parser(commands: Mapping[str, Command] = COMMANDS, chosen: str | None = None) -> argparse.ArgumentParser:
+def build_parser(commands: Mapping[str, Command] = COMMANDS, chosen: str | None = None) -> _OneLineParser:
     """The parser of a command line.
 
     Args:
@@ -164,7 +181,10 @@ def _run(argv: Sequence[str], commands: Mapping[str, Command]) -> int:
     if not argv:  # a question, not a slip; but nothing was done, which a script should notice
         build_parser(commands, chosen).print_help(sys.stderr)
         return USAGE
-    args = build_parser(commands, chosen).parse_args(argv)
+    parser = build_parser(commands, chosen)
+    if not chosen:  # argparse would only say that a command is missing
+        parser.parse_known_options(argv)
+    args = parser.parse_args(argv)
     if chosen not in commands:
         message = f"argparse accepted the unknown command {chosen!r}"
         raise AssertionError(message)
@@ -186,4 +206,5 @@ def _one_line(error: Exception) -> str:
             text = f"{Path(os.fsdecode(error.filename))}: {text}"
     else:
         text = str(error) or type(error).__name__
-    return " ".join(text.split())
+    # Bytes of a name that are no text are shown as a recording's name shows them.
+    return " ".join(text.encode("utf-8", "surrogateescape").decode("utf-8", "replace").split())

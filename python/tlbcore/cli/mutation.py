@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from tlbcore.cli import NEGATIVE, OK
 from tlbcore.cli.common import print_json
+from tlbcore.given import whole_number
 from tlbcore.mutate import WHY, mutate
 from tlbcore.progress import Progress
 from tlbcore.report.mutation import CHANGE, grouped, reasons
@@ -35,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Mutate and print; 1 only if the scheme itself is unsafe."""
+    whole_number("--jobs", args.jobs, least=1, most=2**32 - 1)
     with Progress("mutants") as progress:
         report = mutate(
             args.mutate,

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from tlbcore.cli import NEGATIVE, OK
-from tlbcore.cli.common import print_json
+from tlbcore.cli.common import file_path, print_json
 from tlbcore.cli.ending import Ended, ended_by_signals, signal_name
 from tlbcore.cli.usage_text import tell
 from tlbcore.errors import InputError
@@ -48,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-o",
         "--output",
         metavar="F",
-        type=Path,
+        type=file_path,
         help="the recording (.tlbr), or its text (.txt); without: CMD.tlbr, here",
     )
     parser.add_argument("--seconds", type=float, metavar="N", help="record the whole system for N seconds")

@@ -6,7 +6,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tlbcore.cli import OK
-from tlbcore.cli.common import add_json, add_recording, print_json, read_recording, stem
+from tlbcore.cli.common import (
+    add_json,
+    add_recording,
+    beside,
+    output_path,
+    print_json,
+    read_recording,
+    refuse_both,
+    stem,
+)
 from tlbcore.cli.usage_text import tell
 from tlbcore.profile import KERNELS, MACHINES, profile
 from tlbcore.progress import Progress
@@ -33,7 +42,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_recording(parser)
     parser.add_argument(
-        "-o", "--output", metavar="F", type=Path, help="the page to write (without: the name of R with .html, here)"
+        "-o",
+        "--output",
+        metavar="F",
+        type=output_path,
+        help="the page to write (without: the name of R with .html, here); - is standard output",
     )
     parser.add_argument(
         "--kernel",
@@ -52,6 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Profile, write, and say what is in it."""
+    refuse_both(args.output, json=args.json)
     if args.output is not None:
         check_ending(args.output, (".html", ".htm"), but_not=args.recording)
         check_place(args.output)
@@ -68,10 +82,11 @@ def run(args: argparse.Namespace) -> int:
         print_json(found.to_dict())
         return OK
     source = "recorded" if found.is_recorded else "of the model, none are recorded"
+    out = beside(output)
     flushes, told, storms = found.flushes, found.flushes.interruptions, found.storms
-    print(f"{recording.meta['file']}: {counted(len(flushes), 'flush', group=' ')} ({source}),")
-    print(f"{counted(len(told), 'interruption', group=' ')}, {counted(len(storms), 'storm', group=' ')}")
+    print(f"{recording.meta['file']}: {counted(len(flushes), 'flush', group=' ')} ({source}),", file=out)
+    print(f"{counted(len(told), 'interruption', group=' ')}, {counted(len(storms), 'storm', group=' ')}", file=out)
     for line in warned(found.warnings):
-        print(line)
-    print(f"written to {output}")
+        print(line, file=out)
+    print(f"written to {output}", file=out)
     return OK

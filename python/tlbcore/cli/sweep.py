@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from tlbcore import costs, sweep_file
 from tlbcore.cli import OK, USAGE
-from tlbcore.cli.common import add_json, input_path, print_json
+from tlbcore.cli.common import add_json, file_path, input_path, print_json
 from tlbcore.cli.usage_text import tell
 from tlbcore.errors import InputError
 from tlbcore.lookup import nearest
@@ -55,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--workers", type=int, metavar="N", help="so many threads or processes (as many as CPUs)")
     ends = ", .".join(FORMATS)
-    parser.add_argument("-o", dest="out", metavar="OUT", type=Path, help=f"write a row for each point: .{ends}")
+    parser.add_argument("-o", dest="out", metavar="OUT", type=file_path, help=f"write a row for each point: .{ends}")
     add_json(parser)
 
 

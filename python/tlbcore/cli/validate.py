@@ -8,7 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tlbcore.cli import OK, USAGE
-from tlbcore.cli.common import add_json, add_machine, input_path, print_json, read_recording
+from tlbcore.cli.common import (
+    add_json,
+    add_machine,
+    beside,
+    input_path,
+    output_path,
+    print_json,
+    read_recording,
+    refuse_both,
+)
 from tlbcore.cli.usage_text import tell
 from tlbcore.errors import InputError
 from tlbcore.progress import Progress
@@ -62,7 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--operations",
         metavar="OUT.csv",
-        type=Path,
+        type=output_path,
         help="write each operation with both lists of flushes (of one recording)",
     )
     add_machine(parser)
@@ -73,6 +82,7 @@ def run(args: argparse.Namespace) -> int:
     """Validate and print."""
     if len(args.recording) > 1 or Path(args.recording[0]).is_dir():
         return _run_many(args)
+    refuse_both(args.operations, json=args.json)
     if args.operations is not None:
         check_place(args.operations)
     recording = read_recording(args.recording[0])
@@ -90,7 +100,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print_json({**validation.to_dict(), "causes": [cause.to_dict() for cause in explain(validation)]})
     else:
-        print(text(validation, explain(validation) if args.explain else None))
+        print(text(validation, explain(validation) if args.explain else None), file=beside(args.operations))
     return OK
 
 

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from tlbcore import _core, kernels
 from tlbcore.check import DEFAULT_INVARIANTS, INVARIANTS, TABLE_INVARIANTS, Verdict, check
 from tlbcore.errors import InputError
+from tlbcore.given import bound_seconds, whole_number
 from tlbcore.hunt.findings import Cause, Finding, Hunt, SizeCount, grouped
 from tlbcore.hunt.plan import KINDS, Operation, Scenario, Size, groups, left_out, operations, scenarios, sizes
 from tlbcore.lookup import find, nearest
@@ -331,6 +332,10 @@ def hunt(  # noqa: PLR0913  # what to run, on what, how far
             raise InputError(f"{name}: found {value}, expected at least {least}")
         if most is not None and value > most:
             raise InputError(f"{name}: found {value}, expected at most {most}")
+    whole_number("states", states)
+    if workers is not None:
+        whole_number("workers", workers, least=1, most=2**32 - 1)
+    seconds = bound_seconds("seconds", seconds)
     for kind in kinds:
         if kind not in KINDS:
             raise InputError(f"kinds: found {kind}, expected some of {', '.join(KINDS)}{nearest(kind, KINDS)}")

@@ -15,7 +15,7 @@ from tlbcore.errors import InputError
 from tlbcore.given import wrong_kind
 from tlbcore.kernel import Kernel, KernelFamily
 from tlbcore.kernels import consolidated, linux_5_10, linux_6_1, linux_6_18
-from tlbcore.lookup import find, load_file, nearest, split_file_spec
+from tlbcore.lookup import find, folded, load_file, nearest, split_file_spec
 from tlbcore.scheme import Scheme
 
 if TYPE_CHECKING:
@@ -56,6 +56,8 @@ def get(spec: str | Kernel) -> Kernel:
     if file is not None:
         return _from_file(file[0], file[1] or "KERNEL")
     name, _, text = spec.partition(":")
+    if "," in name and all(folded(part) in map(folded, FAMILIES) for part in name.split(",")):
+        raise InputError(f"found kernel {name!r}, expected one: --kernel {' --kernel '.join(name.split(','))}")
     family = FAMILIES[find("kernel", name, FAMILIES, "FILE.py:NAME")]
     chosen: dict[str, str] = {}
     for part in filter(None, text.split(",")):

@@ -20,6 +20,7 @@ from tlbcore.replay import Replay, kernel_named, replay
 from tlbcore.results import Cell, Result
 from tlbcore.validate.timeline import Timeline
 from tlbcore.validate.undecided import Undecided, undecided
+from tlbcore.whole_file import replacing
 
 if TYPE_CHECKING:
     import os
@@ -125,21 +126,16 @@ class Validation(Result):
         """Writes each operation with both lists as a row of a CSV file, whole or not at all (`flush_text`)."""
         recording = self.replay.recording
         times, tasks = recording.column("time_ns"), recording.column("task")
-        partial = path.with_name(path.name + ".partial")
-        try:
-            with partial.open("w", newline="", encoding="utf-8") as file:
-                out = csv.writer(file)
-                out.writerow(["event", "time_ns", "tid", "kind", "predicted", "recorded", "matched", "missed", "extra"])
-                for operation in self.operations:
-                    row = operation["row"]
-                    task = int(tasks[row])
-                    tid = recording.tasks[task][0] if task < len(recording.tasks) else ""
-                    lists = [" ".join(flush_text(f) for f in operation[side]) for side in ("predicted", "recorded")]
-                    scores = [operation[key] for key in ("matched", "missed", "extra")]
-                    out.writerow([row, int(times[row]), tid, operation["kind"], *lists, *scores])
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+        with replacing(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
+            out = csv.writer(file)
+            out.writerow(["event", "time_ns", "tid", "kind", "predicted", "recorded", "matched", "missed", "extra"])
+            for operation in self.operations:
+                row = operation["row"]
+                task = int(tasks[row])
+                tid = recording.tasks[task][0] if task < len(recording.tasks) else ""
+                lists = [" ".join(flush_text(f) for f in operation[side]) for side in ("predicted", "recorded")]
+                scores = [operation[key] for key in ("matched", "missed", "extra")]
+                out.writerow([row, int(times[row]), tid, operation["kind"], *lists, *scores])
 
 
 def flush_text(flush: Mapping[str, Any]) -> str:
