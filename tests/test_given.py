@@ -21,6 +21,8 @@ from tlbcore.units import PAGE
 MICRO = RECORDINGS[3]
 # Calls that no type checker would let pass.
 CALLED: Any = tlbcore
+EXPORT: Any = export
+ONE = np.array([4096], np.uint64)
 PLOT: Any = plot
 KERNEL = kernels.get("linux-6.18")
 
@@ -56,6 +58,63 @@ KERNEL = kernels.get("linux-6.18")
         (lambda: KERNEL.derive("x", munmap=CALLED.kernel.FORMAT), "tlbcore.schemes.get finds one"),
         (lambda: Simulator(kernel=CALLED.schemes.MmuGather()), "kernel: found a MmuGather, expected"),
         (lambda: Simulator(thp="alwys"), "did you mean always?"),
+        (
+            lambda: CALLED.check("linux-6.18", ["munmap"], kind="fil"),
+            "found 'fil', expected file or anon, did you mean f",
+        ),
+        (
+            lambda: CALLED.check("linux-6.18", ["munmap"], users="2"),
+            "scenario: found the text '2', expected a whole number",
+        ),
+        (lambda: CALLED.check("linux-6.18", ["munmap"], engine={"generation": True}), ", did you mean generations?"),
+        (
+            lambda: CALLED.check("linux-6.18", ["munmap"], engine=["lazy"]),
+            "engine: found a list, expected a dictionary",
+        ),
+        (
+            lambda: CALLED.check("linux-6.18", ["munmap"], pages=["file"]),
+            "pages: found the text 'file', expected a number",
+        ),
+        (
+            lambda: CALLED.check("linux-6.18", ["munmap"], invariants="I4"),
+            "invariants: found the text 'I4', expected a list",
+        ),
+        (lambda: CALLED.check("linux-6.18", [{"operation": "munmap", "frist": 0}]), "found 'frist', expected one of"),
+        (
+            lambda: CALLED.hunt("linux-6.18", operations="munmap"),
+            "operations: found the text 'munmap', expected a list",
+        ),
+        (lambda: CALLED.hunt("linux-6.18", kinds="file"), "kinds: found the text 'file', expected a list of kinds"),
+        (
+            lambda: CALLED.mutate("per-table", operations="mremap"),
+            "operations: found the text 'mremap', expected a list",
+        ),
+        (lambda: CALLED.check_litmus(None), "litmus: found None, expected the name of a file"),
+        (
+            lambda: CALLED.sweep([MICRO], ["linux-6.18"], executor="threads"),
+            "executor: found the text 'threads', expected",
+        ),
+        (
+            lambda: CALLED.tlb.simulate("a.raw"),
+            "addresses: found the text 'a.raw', expected an array, or a list of arrays: ",
+        ),
+        (lambda: CALLED.tlb.simulate(ONE, page_size="3M"), "found page size '3M', expected one of 4K, 2M, 1G"),
+        (
+            lambda: CALLED.tlb.simulate(ONE, page_ranges=[(0, 1)]),
+            "page_ranges: found (0, 1), expected (start, end, size)",
+        ),
+        (lambda: CALLED.tlb.simulate(ONE, threads=-1), "threads: found -1, expected a whole number from 1"),
+        (lambda: CALLED.tlb.simulate(ONE, events=3), "events: found 3, expected arrays of type tlbcore.tlb.EVENT"),
+        (lambda: CALLED.tlb.open_trace(None), "trace: found None, expected the name of a file"),
+        (lambda: EXPORT.export(MICRO, "csv", "x", tables="events"), "tables: found the text 'events', expected a list"),
+        (lambda: EXPORT.export(MICRO, "csv", "x", tables=()), "tables: found none, expected at least one"),
+        (lambda: CALLED.validate(MICRO, nr_disagreements=-1), "nr_disagreements: found -1, expected a whole number"),
+        (lambda: CALLED.compare(MICRO, ["linux-6.18"]).ratio("nr_ipi", 0), "did you mean nr_ipis?"),
+        (
+            lambda: CALLED.compare(MICRO, ["linux-6.18"]).ratio("nr_ipis", 9),
+            "index: found 9, expected a whole number from 0",
+        ),
+        (lambda: CALLED.machines.get("default").with_cpus("3"), "nr_cpus: found the text '3', expected a whole number"),
         (lambda: Simulator(backend="cor"), "did you mean core?"),
         (lambda: Simulator(CALLED.schemes.MmuGather()), "machine: found a MmuGather, expected"),
     ],
@@ -94,6 +153,10 @@ def test_a_timeline_of_a_comparison_is_that_of_its_replays() -> None:
     drawn: Any = plot.plot_timeline(comparison)
     assert [text.get_text() for text in drawn.get_legend().get_texts()] == ["linux-5.10", "linux-6.18"]
     matplotlib.pyplot.close("all")
+
+
+def test_sizes_of_pages_are_found_whatever_their_case() -> None:
+    assert CALLED.tlb.simulate(ONE, page_size="2m").nr_walks == 1
 
 
 def test_objects_are_taken_as_they_are() -> None:

@@ -20,6 +20,7 @@ from tlbcore.errors import InputError
 from tlbcore.finding import pack
 from tlbcore.given import bound_seconds, several, whole_number, wrong_kind
 from tlbcore.lookup import find, nearest
+from tlbcore.plain_words import in_plain_words
 from tlbcore.report.columns import columns
 from tlbcore.report.html import html_columns
 from tlbcore.report.table import counted
@@ -263,6 +264,11 @@ def check(  # noqa: PLR0913  # what to run, on what, how far
     seconds = bound_seconds("seconds", seconds)
     found = kernels.get(kernel)
     text = found.to_json() if kernel_json is None else kernel_json
+    for page in () if isinstance(pages, int) else several("pages", pages):
+        if not isinstance(page, Mapping):
+            raise wrong_kind("pages", page, "a number, or a dictionary for each, such as {'kind': 'file'}")
+    if not isinstance(engine or {}, Mapping):
+        raise wrong_kind("engine", engine, "a dictionary, such as {'generations': True}")
     specs = [{"kind": kind}] * pages if isinstance(pages, int) else [dict(page) for page in pages]
     scenario = {
         "users": users,
@@ -277,7 +283,7 @@ def check(  # noqa: PLR0913  # what to run, on what, how far
     if invariants is None:
         invariants = (*DEFAULT_INVARIANTS, *(TABLE_INVARIANTS if whole_tables else ()))
     options = {
-        "invariants": [find("invariant", name, INVARIANTS) for name in invariants],
+        "invariants": [find("invariant", name, INVARIANTS) for name in several("invariants", invariants)],
         "reductions": list(reductions),
         "states": states,
         "seconds": seconds,
@@ -285,7 +291,8 @@ def check(  # noqa: PLR0913  # what to run, on what, how far
         "depth": depth,
         "threads": threads,
     }
-    answer = json.loads(_core.explore(text, json.dumps(scenario), json.dumps(options), is_over, progress))
+    with in_plain_words():
+        answer = json.loads(_core.explore(text, json.dumps(scenario), json.dumps(options), is_over, progress))
     trace = answer["counterexample"] or {"events": [], "path": [], "states": []}
     bounds: dict[str, object] = {"users": users, "pages": len(specs), "faulting threads": faults}
     bounds |= {

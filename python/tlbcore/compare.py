@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 from tlbcore import machines, recordings, tables
 from tlbcore.caveats import caveats
 from tlbcore.errors import InputError
-from tlbcore.given import several
+from tlbcore.given import several, whole_number
+from tlbcore.lookup import find
 from tlbcore.replay import Replay, kernel_named, replay
 from tlbcore.report.table import counted, number
 from tlbcore.results import Cell, Result, columns
@@ -72,7 +73,13 @@ class Comparison(Result):
     replays: Sequence[Replay]
 
     def ratio(self, counter: str, index: int) -> float | None:
-        """A counter of a kernel as a ratio to the first kernel's; none if that is 0."""
+        """A counter of a kernel as a ratio to the first kernel's; none if that is 0.
+
+        Raises:
+            InputError: No such counter, or no such kernel.
+        """
+        find("counter", counter, self.replays[0].counters)
+        whole_number("index", index, most=len(self.replays) - 1)
         first = self.replays[0].counters[counter]
         return self.replays[index].counters[counter] / first if first else None
 

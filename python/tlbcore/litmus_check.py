@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 from tlbcore import kernels
 from tlbcore.check import INVARIANTS, Verdict, check
 from tlbcore.errors import InputError
+from tlbcore.given import wrong_kind
 from tlbcore.litmus import Litmus, parse
 from tlbcore.lookup import find, with_nearest
 from tlbcore.results import Cell, Result
@@ -174,6 +175,8 @@ def check_litmus(litmus: Litmus | Path | str, **bounds: Any) -> LitmusVerdict:  
         OSError: It cannot be read.
 
     """
+    if not isinstance(litmus, Litmus | str | Path):
+        raise wrong_kind("litmus", litmus, "the name of a file, or what tlbcore.litmus.parse reads")
     asked = litmus if isinstance(litmus, Litmus) else load(Path(litmus))
     try:
         for name in asked.exists:

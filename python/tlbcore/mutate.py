@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tlbcore import _core, kernels, scheme_lookup
 from tlbcore.errors import InputError, TlbcoreError
-from tlbcore.given import whole_number
+from tlbcore.given import several, whole_number
 from tlbcore.lookup import find, nearest
 from tlbcore.mutants import Mutant, mutants
 from tlbcore.mutation_trial import Finding, Trial
@@ -165,6 +165,8 @@ def mutate(  # noqa: PLR0913 - what to mutate, and how far to look
         where = kernels.get(home)
     else:
         where = kernels.get(kernel)
+    if operations is not None:
+        several("operations", operations)
     for step in steps or ():
         find("step", step, _core.step_names())
     trials: list[Trial] = []

@@ -18,6 +18,7 @@ from tlbcore.flush_log import Flush, TlbEvent
 from tlbcore.given import whole_number, wrong_kind
 from tlbcore.kernel import Kernel
 from tlbcore.lookup import find
+from tlbcore.plain_words import in_plain_words
 from tlbcore.process import Process, Thread
 from tlbcore.schemes.mmu_gather import MmuGather
 
@@ -120,7 +121,8 @@ class Simulator:
         config["thp"] = find("thp", thp or config.get("thp") or "never", ("never", "madvise", "always"))
         self._kernel = _kernel(kernel)
         resolved = _resolve(self._kernel) if isinstance(self._kernel, Kernel) else self._kernel
-        self._backend = open_backend(backend, config, resolved)
+        with in_plain_words():
+            self._backend = open_backend(backend, config, resolved)
         self._nr_cpus: int = config["nr_cpus"]
         self._current: list[int | None] = [None] * self._nr_cpus
         self._cpu_of: dict[int, int] = {}
@@ -178,7 +180,8 @@ class Simulator:
 
         """
         self._labels[self._backend.nr_ops()] = _label(operation)
-        result = self._backend.apply(operation)
+        with in_plain_words():
+            result = self._backend.apply(operation)
         name = result.get("errno")
         if name is not None:
             raise kernel_error(name, _describe(operation))

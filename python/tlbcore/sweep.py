@@ -182,6 +182,8 @@ def sweep(
         _Task(str(path), kernel, kernel_json, machine, config_json)
         for path, (machine, config_json), (kernel, kernel_json) in product(paths, configs, texts)
     ]
+    if executor is not None and not hasattr(executor, "submit"):
+        raise wrong_kind("executor", executor, "a concurrent.futures.Executor, or None for here")
     results = list(_run(tasks, executor, progress))
     return Sweep(
         tuple(result for result in results if isinstance(result, Point)),

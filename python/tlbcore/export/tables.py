@@ -18,6 +18,7 @@ from tlbcore.profile.flushes import predicted, recorded, sites_of, task_name
 from tlbcore.replay import replay
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Mapping
 
     import numpy.typing as npt
@@ -49,11 +50,11 @@ def check_table(name: str) -> None:
         )
 
 
-def table(recording: Recording, name: str) -> Table:
+def table(recording: Recording | str | os.PathLike[str], name: str) -> Table:
     """A table: column -> array, all of one length. Texts are arrays of `object`.
 
     Args:
-        recording: The recording.
+        recording: From `tlbcore.recordings.load`, or its file.
         name: One of `TABLES`.
 
     Raises:
@@ -61,6 +62,7 @@ def table(recording: Recording, name: str) -> Table:
 
     """
     check_table(name)
+    recording = recordings.opened(recording)
     return {"events": _events, "flushes": _flushes, "operations": _operations}[name](recording)
 
 

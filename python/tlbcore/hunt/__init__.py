@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from tlbcore import _core, kernels
 from tlbcore.check import DEFAULT_INVARIANTS, INVARIANTS, TABLE_INVARIANTS, Verdict, check
 from tlbcore.errors import InputError
-from tlbcore.given import bound_seconds, whole_number
+from tlbcore.given import bound_seconds, several, whole_number
 from tlbcore.hunt.findings import Cause, Finding, Hunt, SizeCount, grouped
 from tlbcore.hunt.plan import KINDS, Operation, Scenario, Size, groups, left_out, operations, scenarios, sizes
 from tlbcore.lookup import find, nearest
@@ -336,7 +336,9 @@ def hunt(  # noqa: PLR0913  # what to run, on what, how far
     if workers is not None:
         whole_number("workers", workers, least=1, most=2**32 - 1)
     seconds = bound_seconds("seconds", seconds)
-    for kind in kinds:
+    if operations is not None:
+        several("operations", operations)
+    for kind in several("kinds", kinds):
         if kind not in KINDS:
             raise InputError(f"kinds: found {kind}, expected some of {', '.join(KINDS)}{nearest(kind, KINDS)}")
     if invariants is None:
@@ -347,7 +349,7 @@ def hunt(  # noqa: PLR0913  # what to run, on what, how far
         chosen=_chosen(operations, whole_tables=whole_tables),
         kinds=tuple(kinds),
         plan=sizes(users, pages, faults),
-        invariants=tuple(find("invariant", name, INVARIANTS) for name in invariants),
+        invariants=tuple(find("invariant", name, INVARIANTS) for name in several("invariants", invariants)),
         states=states,
         seconds=seconds,
         engine=engine,

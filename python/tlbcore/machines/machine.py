@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from tlbcore.errors import InputError
+from tlbcore.given import whole_number
 from tlbcore.report.html import html_table
 
 if TYPE_CHECKING:
@@ -133,6 +134,7 @@ class Machine:
 
     def with_cpus(self, nr_cpus: int) -> Machine:
         """The same machine with another number of CPUs, such as that of a recording."""
+        whole_number(f"machine {self.name}: nr_cpus", nr_cpus, least=1, most=NR_CPUS_MAX)
         return self.changed(Value("nr_cpus", str(nr_cpus), "given", "number of CPUs asked for"), nr_cpus=nr_cpus)
 
     def changed(self, value: Value, **fields: object) -> Machine:

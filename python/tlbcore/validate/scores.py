@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from tlbcore import machines, recordings
 from tlbcore.caveats import caveats
 from tlbcore.errors import InputError
+from tlbcore.given import whole_number
 from tlbcore.lab import LabExactness
 from tlbcore.replay import Replay, kernel_named, replay
 from tlbcore.results import Cell, Result
@@ -168,6 +169,7 @@ def validate(  # noqa: PLR0913 - what to compare, and how
         InputError: the recording holds no flushes to compare with (a scenario), or as `tlbcore.replay.replay`.
 
     """
+    whole_number("nr_disagreements", nr_disagreements)
     named = None if kernel is None else kernel_named(kernel)  # before a large file is read
     config = machines.config_of(machine)
     found = recordings.opened(recording)
