@@ -330,6 +330,15 @@ def test_a_kernel_of_one_s_own_that_cannot_be(
     assert message in refused([command, LAB[0], "--kernel", tmp_path / "mine.py"], capsys)
 
 
+@pytest.mark.parametrize("command", ["validate", "compare", "report"])
+@pytest.mark.parametrize(("option", "name"), [("--kernel", "linux-6.81"), ("--machine", "zen4_genoo")])
+def test_a_slip_is_told_before_a_large_file_is_read(
+    command: str, option: str, name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tlbcore.recordings.load", None)  # would not be called
+    assert ", did you mean " in refused([command, LAB[0], option, name], capsys)
+
+
 @pytest.mark.parametrize("command", ["validate", "compare"])
 def test_a_machine_that_does_not_exist(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert "did you mean default?" in refused([command, LAB[0], "--machine", "defalt"], capsys)

@@ -9,7 +9,7 @@ import pytest
 
 import tlbcore
 from given_data import RECORDINGS, ROOT
-from tlbcore import InputError, export, kernels, litmus_check, machines, plot, recordings, schemes, sweep_file
+from tlbcore import InputError, export, kernels, litmus_check, machines, plot, races, recordings, schemes, sweep_file
 from tlbcore.calls import ADVICE
 from tlbcore.cli.main import main
 from tlbcore.profile import profile
@@ -163,6 +163,10 @@ def test_objects_are_taken_as_they_are() -> None:
     assert kernels.get(KERNEL) is KERNEL
     assert machines.get(machine := machines.get("default")) is machine
     assert schemes.get(scheme := schemes.MmuGather()) is scheme
+
+
+def test_a_race_by_its_number() -> None:
+    assert races.get("4") is races.get("r04") is races.get("R04")
 
 
 def test_a_scheme_by_its_name() -> None:

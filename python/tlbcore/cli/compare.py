@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tlbcore import kernels, machines
 from tlbcore.cli import OK
 from tlbcore.cli.common import add_json, add_machine, add_recording, print_json, read_recording
 from tlbcore.cli.usage_text import tell
@@ -41,9 +42,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Compare and print."""
+    chosen = [
+        kernels.get(name) for name in args.kernel or DEFAULT_KERNELS
+    ]  # slips are told before a large file is read
+    machine = machines.get(args.machine)
     recording = read_recording(args.recording)
     with Progress("replaying") as progress:
-        comparison = compare(recording, args.kernel or DEFAULT_KERNELS, args.machine, progress=progress)
+        comparison = compare(recording, chosen, machine, progress=progress)
     if args.json:
         print_json(comparison.to_dict())
     else:

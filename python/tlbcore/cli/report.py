@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tlbcore import kernels, machines
 from tlbcore.cli import OK
 from tlbcore.cli.common import (
     add_json,
@@ -69,12 +70,15 @@ def run(args: argparse.Namespace) -> int:
     if args.output is not None:
         check_ending(args.output, (".html", ".htm"), but_not=args.recording)
         check_place(args.output)
+    chosen = [kernels.get(name) for name in args.kernel or KERNELS]  # slips are told before a large file is read
+    for name in args.machine or ():
+        machines.get(name)
     recording = read_recording(args.recording)
     output = args.output
     if output is None and not args.json:
         output = Path(f"{stem(args.recording)}.html")
     with Progress("report") as progress:
-        found = profile(recording, kernels=args.kernel or KERNELS, machines=args.machine or MACHINES, progress=progress)
+        found = profile(recording, kernels=chosen, machines=args.machine or MACHINES, progress=progress)
         if output is not None:
             progress(1, 1, "writing the page")
             write_page(found, output)

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tlbcore import kernels, machines
 from tlbcore.cli import OK, USAGE
 from tlbcore.cli.common import (
     add_json,
@@ -85,12 +86,14 @@ def run(args: argparse.Namespace) -> int:
     refuse_both(args.operations, json=args.json)
     if args.operations is not None:
         check_place(args.operations)
+    kernel = None if args.kernel is None else kernels.get(args.kernel)  # slips are told before a large file is read
+    machine = machines.get(args.machine)
     recording = read_recording(args.recording[0])
     with Progress("replaying") as progress:
         validation = validate(
             recording,
-            args.kernel,
-            args.machine,
+            kernel,
+            machine,
             follow_masks=args.follow,
             nr_disagreements=NR_DISAGREEMENTS,
             progress=progress,

@@ -157,11 +157,14 @@ def profile(
     """
     say = progress or (lambda _done, _of, _next: None)
     several("kernels", kernels)
-    configs = [all_machines.get(name) for name in several("machines", machines)]
+    found = [all_machines.get(machine) for machine in several("machines", machines)]
+    named = [
+        (spec if isinstance(spec, str) else spec.name, machine) for spec, machine in zip(machines, found, strict=True)
+    ]
     recording = recordings.opened(recording)
-    steps = 3 + len(configs)
+    steps = 3 + len(named)
     nearest = recordings.kernel_of(recording)
-    machine = configs[0].config()
+    machine = found[0].config()
     truth = recorded(recording)
     say(0, steps, nearest)
     validation = None if truth is None else validate(recording, nearest, machine)
@@ -171,7 +174,7 @@ def profile(
     names = [kernel for kernel in kernels if kernel_named(kernel).name != nearest]
     say(1, steps, "promotions")
     useless = promoted(recording, machine)
-    compared = across(recording, [nearest, *names], configs, progress=lambda done, name: say(2 + done, steps, name))
+    compared = across(recording, [nearest, *names], named, progress=lambda done, name: say(2 + done, steps, name))
 
     def explaining(done: int, of: int) -> None:
         say(steps - 1, steps, f"why {done:,} of {of:,} differ")

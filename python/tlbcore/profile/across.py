@@ -122,19 +122,21 @@ class Across:
 def across(
     recording: Recording,
     kernels: Sequence[str | Kernel],
-    machines: Sequence[Machine],
+    machines: Sequence[tuple[str, Machine]],
     *,
     progress: Callable[[int, str], None] | None = None,
 ) -> Across:
     """Replays a recording under each kernel on each machine; `progress` is told how many are done and which is next.
+
+    Machines come with what they are called: two of one preset may have other costs.
 
     Raises:
         InputError: No such kernel.
 
     """
     comparisons = []
-    for done, machine in enumerate(machines):
+    for done, (name, machine) in enumerate(machines):
         if progress is not None:
-            progress(done, machine.name)
+            progress(done, name)
         comparisons.append(compare(recording, kernels, machine))
-    return Across(tuple(machine.name for machine in machines), tuple(comparisons))
+    return Across(tuple(name for name, _ in machines), tuple(comparisons))
