@@ -1,5 +1,7 @@
 """Things of another kind than what is taken: one line with what was found, what is expected and what may be meant."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -264,3 +266,15 @@ def test_one_is_one() -> None:
     swept = tlbcore.sweep([MICRO], ["linux-6.18"])
     assert swept.headline() == "1 point: 1 recording, 1 kernel, 1 machine"
     assert tlbcore.validate_folder([MICRO]).headline().startswith("1 recording validated: ")
+
+
+def test_modules_are_there_when_they_are_asked_for() -> None:
+    script = (
+        "import sys, tlbcore; early = 'tlbcore.simulator' in sys.modules or 'tlbcore.plot' in sys.modules;"
+        "found = [getattr(tlbcore, name).__name__ for name in sorted(tlbcore._LATER)];"
+        "sys.exit(early or found != [f'tlbcore.{name}' for name in sorted(tlbcore._LATER)])"
+    )
+    pytest.importorskip("matplotlib")
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+    with pytest.raises(AttributeError, match="module 'tlbcore' has no attribute 'comprae'"):
+        _ = CALLED.comprae
