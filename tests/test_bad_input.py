@@ -352,6 +352,17 @@ def test_a_scenario_has_nothing_to_validate(tmp_path: Path, capsys: pytest.Captu
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_recording_without_flushes_has_nothing_to_validate(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    perf, strace = tmp_path / "p.txt", tmp_path / "s.txt"
+    perf.write_text("m     1/1     [000]     1.000000000:     raw_syscalls:sys_exit: NR 11 = 0\n", encoding="utf-8")
+    strace.write_text('100 1000.000001 execve("/usr/bin/m", ["m"], 0x7ffc) = 0 <0.000300>\n', encoding="utf-8")
+    found = "found no recorded flushes, expected"
+    assert refused(["validate", perf], capsys).startswith(f"p.txt: {found} some: the event tlb:tlb_flush")
+    assert refused(["validate", strace], capsys) == f"s.txt: {found} a recording by perf: strace sees no flushes"
+
+
 def test_an_output_that_cannot_be_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "folder"
     folder.mkdir()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from tlbcore import machines, recordings
 from tlbcore.caveats import caveats
@@ -31,6 +31,12 @@ if TYPE_CHECKING:
     from tlbcore._core import Recording
     from tlbcore.kernel import Kernel
     from tlbcore.machines import Machine
+
+_EXPECTED: Final = {
+    "perf": "some: the event tlb:tlb_flush, which tlbcore record has perf record",
+    "strace": "a recording by perf: strace sees no flushes",
+}
+"""What to hold the model against, by what a recording was made with."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -180,6 +186,6 @@ def validate(  # noqa: PLR0913 - what to compare, and how
     if of_lab:
         plain["lab"] = replayed.result.lab(found)
     if not plain["has_truth"]:
-        msg = f"{found.meta['file']}: found no recorded flushes, expected a recording of a real kernel"
-        raise InputError(msg)
+        expected = _EXPECTED.get(str(found.meta["source"]), "a recording of a real kernel")
+        raise InputError(f"{found.meta['file']}: found no recorded flushes, expected {expected}")
     return Validation(replayed, plain, "given" if kernel is not None else recordings.why_kernel(found))
