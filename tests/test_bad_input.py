@@ -170,6 +170,90 @@ def test_sizes_that_no_scenario_has(words: list[str], message: str, capsys: pyte
 
 
 @pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ["check", "linux-6.18", "--op", "munmap", "--states", "-1"],
+            "states: found -1, expected a whole number from 0",
+        ),
+        (
+            ["check", "linux-6.18", "--op", "munmap", "--states", "9" * 30],
+            f"states: found {'9' * 30}, expected a whole",
+        ),
+        (["check", "linux-6.18", "--op", "munmap", "--memory", "9" * 30], "memory: found "),
+        (["check", "linux-6.18", "--op", "munmap", "--depth", "-1"], "depth: found -1, expected a whole number from 0"),
+        (
+            ["check", "linux-6.18", "--op", "munmap", "--threads", "0"],
+            "threads: found 0, expected a whole number from 1",
+        ),
+        (
+            ["check", "linux-6.18", "--op", "munmap", "--seconds", "nan"],
+            "seconds: found nan, expected seconds, 0 or more",
+        ),
+        (
+            ["check", "linux-6.18", "--op", "munmap", "--seconds", "-1"],
+            "seconds: found -1.0, expected seconds, 0 or more",
+        ),
+        (["check", "linux-6.18", "--pairs", "--seconds", "nan"], "seconds: found nan, expected seconds, 0 or more"),
+        (["check", "linux-6.18", "--pairs", "--workers", "-3"], "workers: found -3, expected a whole number from 1"),
+        (["check", "--audit", "--programs", "0"], "programs: found 0, expected a whole number from 1"),
+        (["check", "--mutate", "MmuGather", "--jobs", "0"], "--jobs: found 0, expected a whole number from 1"),
+        (
+            ["check", "--mutate", "MmuGather", "--op", "munmpa"],
+            "scheme MmuGather: found operation munmpa, expected one of",
+        ),
+        (
+            ["compare", LAB[0], "--kernel", "linux-6.18,linux-5.10"],
+            "found kernel 'linux-6.18,linux-5.10', expected one: --",
+        ),
+    ],
+    ids=lambda value: " ".join(map(str, value))[:60] if isinstance(value, list) else "",
+)
+def test_numbers_and_names_that_cannot_be(
+    words: list[str | Path], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert refused(words, capsys).startswith(message)
+
+
+def test_a_part_of_a_name_gets_the_names(capsys: pytest.CaptureFixture[str]) -> None:
+    assert refused(["kernels", "show", "6.18"], capsys).endswith(", did you mean linux-6.18?")
+    assert refused(["machines", "show", "zen2_"], capsys).endswith(", did you mean zen2_rome?")
+    assert refused(["machines", "show", "zoo"], capsys).endswith("virtuoso_default")
+    many = refused(["machines", "show", "zen"], capsys)
+    assert many.endswith(", did you mean zen2_rome or zen3_milan or zen4_genoa or zen5_turin or zen5_granite_ridge?")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--versoin"], "unrecognized arguments: --versoin, did you mean --version?"),
+        (["-x"], "unrecognized arguments: -x (see"),
+        (
+            ["kernels", "linux-6.18"],
+            "argument show: found 'linux-6.18', expected show: tlbcore kernels show linux-6.18",
+        ),
+        (["kernels", "shw"], "argument show: found 'shw', expected one of show, did you mean show?"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_slips_before_anything_runs(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.startswith(f"tlbcore: error: {message}")
+
+
+def test_a_file_that_cannot_be_read_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert refused(["compare", "/proc/self/mem"], capsys) == "/proc/self/mem: Input/output error"
+
+
+def test_a_missing_name_is_not_its_own_nearest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "link.tlbr").symlink_to(tmp_path / "nowhere")
+    path = tmp_path / "link.tlbr"
+    assert refused(["compare", path], capsys) == f"{path}: No such file or directory"
+
+
+@pytest.mark.parametrize(
     ("text", "place"),
     [
         ("x = 1\ny = (", "line 2: found SyntaxError"),
@@ -246,6 +330,15 @@ def test_a_kernel_of_one_s_own_that_cannot_be(
     assert message in refused([command, LAB[0], "--kernel", tmp_path / "mine.py"], capsys)
 
 
+@pytest.mark.parametrize("command", ["validate", "compare", "report"])
+@pytest.mark.parametrize(("option", "name"), [("--kernel", "linux-6.81"), ("--machine", "zen4_genoo")])
+def test_a_slip_is_told_before_a_large_file_is_read(
+    command: str, option: str, name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tlbcore.recordings.load", None)  # would not be called
+    assert ", did you mean " in refused([command, LAB[0], option, name], capsys)
+
+
 @pytest.mark.parametrize("command", ["validate", "compare"])
 def test_a_machine_that_does_not_exist(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert "did you mean default?" in refused([command, LAB[0], "--machine", "defalt"], capsys)
@@ -257,6 +350,17 @@ def test_a_scenario_has_nothing_to_validate(tmp_path: Path, capsys: pytest.Captu
     name = SCENARIOS[0].name
     assert line == f"{name}: found no recorded flushes, expected a recording of a real kernel"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_recording_without_flushes_has_nothing_to_validate(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    perf, strace = tmp_path / "p.txt", tmp_path / "s.txt"
+    perf.write_text("m     1/1     [000]     1.000000000:     raw_syscalls:sys_exit: NR 11 = 0\n", encoding="utf-8")
+    strace.write_text('100 1000.000001 execve("/usr/bin/m", ["m"], 0x7ffc) = 0 <0.000300>\n', encoding="utf-8")
+    found = "found no recorded flushes, expected"
+    assert refused(["validate", perf], capsys).startswith(f"p.txt: {found} some: the event tlb:tlb_flush")
+    assert refused(["validate", strace], capsys) == f"s.txt: {found} a recording by perf: strace sees no flushes"
 
 
 def test_an_output_that_cannot_be_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -57,6 +57,34 @@ def test_an_export_and_a_folder_say_it_too(lossy: Path, tmp_path: Path, capsys: 
     assert f"Warning: m.txt: {LOST}\n" in capsys.readouterr().out
 
 
+def test_a_sweep_says_it_of_each_recording(lossy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    whole = written(work(begun()), tmp_path / "whole.txt")
+    asked = tmp_path / "sweep.toml"
+    asked.write_text(f'recordings = ["{lossy}", "{whole}"]\nkernels = ["linux-5.10", "linux-6.18"]\n', encoding="utf-8")
+    assert main(["sweep", str(asked)]) == 0
+    out = capsys.readouterr().out
+    assert out.count("Warning: ") == 1, "once, not for each kernel"
+    assert f"Warning: m.txt: {LOST}\n" in out
+    assert main(["sweep", str(asked), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["warnings"] == [f"{lossy}: {LOST}"]
+    assert [point["warnings"] for point in found["points"]] == [[LOST], [LOST], [], []]
+
+
+def test_a_report_says_both(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, page = written(work(PerfText()), tmp_path / "m.txt", lost=194_291), tmp_path / "m.html"
+    assert main(["report", str(path), "-o", str(page)]) == 0
+    out, html = capsys.readouterr().out, page.read_text(encoding="utf-8")
+    for line in (LOST, f"100% {OLDER}"):
+        assert f"Warning: {line}" in out
+        assert f"<strong>Warning: {line}" in html
+    assert main(["report", str(path), "--json"]) == 0
+    assert [line[:20] for line in json.loads(capsys.readouterr().out)["warnings"]] == [LOST[:20], f"100% {OLDER}"[:20]]
+    whole = written(work(begun()), tmp_path / "whole.txt")
+    assert main(["report", str(whole), "-o", str(page)]) == 0
+    assert "Warning" not in capsys.readouterr().out + page.read_text(encoding="utf-8")
+
+
 def test_nothing_is_said_of_a_whole_recording_of_a_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = written(work(begun()), tmp_path / "m.txt")
     assert caveats(recordings.load(path)) == compare(path).warnings == validate(path).warnings == []

@@ -139,7 +139,7 @@ def test_a_mend_holds_with_more_cpus(race: Race) -> None:
 
 
 def test_no_operation_is_no_question() -> None:
-    with pytest.raises(InputError, match="operations: found none, expected one or more"):
+    with pytest.raises(InputError, match="operations: found none, expected at least one"):
         tlbcore.check("linux-5.10", [])
 
 

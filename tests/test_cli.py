@@ -92,7 +92,7 @@ def test_bug_keeps_its_traceback(install: Install) -> None:
         main(["probe", "x"], FAKE)
 
 
-@pytest.mark.parametrize("argv", [[], ["nonsense"], ["--nonsense"], ["probe"], ["probe", "a", "b"], ["prob", "x"]])
+@pytest.mark.parametrize("argv", [["nonsense"], ["--nonsense"], ["probe"], ["probe", "a", "b"], ["prob", "x"]])
 def test_usage_error(install: Install, capsys: pytest.CaptureFixture[str], argv: list[str]) -> None:
     install(lambda _: OK)
     with pytest.raises(SystemExit) as exit_:
@@ -102,6 +102,18 @@ def test_usage_error(install: Install, capsys: pytest.CaptureFixture[str], argv:
     assert captured.out == ""
     assert captured.err.startswith("tlbcore: error: ")
     assert captured.err.count("\n") == 1
+
+
+def test_nothing_asked_for_is_answered_by_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    """On standard error and with status 2: it is no result, and a script that asks for nothing has a mistake."""
+    assert main([], FAKE) == USAGE
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("usage: tlbcore ")
+    assert all(f"    {name}" in err for name in FAKE)
+    with pytest.raises(SystemExit):
+        main(["--help"], FAKE)
+    assert capsys.readouterr().out == err
 
 
 def test_help_lists_commands_without_importing_them(capsys: pytest.CaptureFixture[str]) -> None:

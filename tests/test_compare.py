@@ -95,7 +95,7 @@ def test_ratios_are_to_the_first_kernel() -> None:
 
 
 def test_no_kernel_is_refused() -> None:
-    with pytest.raises(InputError, match="found no kernel, expected at least one"):
+    with pytest.raises(InputError, match="kernels: found none, expected at least one"):
         compare(load(LAB[0]), [], machine())
 
 

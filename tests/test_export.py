@@ -174,10 +174,29 @@ def test_a_flush_of_a_timeline_has_its_call_site(tmp_path: Path) -> None:
     path.write_text(text_of_perf, encoding="utf-8")
     recording = recordings.load(path)
     assert table(recording, "flushes")["site"].tolist() == ["munmap (libc.so.6) < work (m)", ""]
+    assert table(recording, "events")["site"].tolist() == ["munmap (libc.so.6) < work (m)"]
     (written,) = export(recording, "perfetto", tmp_path / "x.perfetto-trace")
     flushes = [p.track_event for p in trace_of(written).packet if p.track_event.name.startswith("TLB flush")]
     notes = [{note.name: note.string_value for note in event.debug_annotations} for event in flushes]
     assert [note.get("site") for note in notes] == ["munmap (libc.so.6) < work (m)", None]
+
+
+def test_an_event_of_a_table_has_its_call_site_as_text(tmp_path: Path) -> None:
+    fault = "m  10/10 [000] 1.00000000{}: exceptions:page_fault_user: address={} ip={} error_code=0x6\n"
+    path = tmp_path / "x.perf.txt"
+    path.write_text(fault.format(1, "0x7000", "f1 (m)") + fault.format(2, "0x9000", "0x1234"), encoding="utf-8")
+    recording = recordings.load(path)
+    assert table(recording, "events")["site"].tolist() == ["f1 (m)", "0x1234"]
+    for name in ("events", "flushes"):
+        (written,) = export(recordings.load(APACHE), "csv", tmp_path / f"{name}.csv", tables=(name,))
+        with written.open(newline="", encoding="utf-8") as file:
+            sites = {row["operation"]: row["site"] for row in csv.DictReader(file) if row["site"]}
+        assert not any(site.isdecimal() for site in sites.values())
+        assert "fault" in sites
+    found = recorded(recordings.load(APACHE))
+    assert found is not None
+    rows = table(recordings.load(APACHE), "events")["site"]
+    assert [rows[at] if at >= 0 else "" for at in found.op_event.tolist()] == found.sites
 
 
 @pytest.mark.parametrize("value", [0, 1, 127, 128, 300, 2**63, 2**64 - 1])

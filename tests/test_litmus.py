@@ -170,7 +170,7 @@ def test_bad_text_is_one_line_with_its_place(old: str, new: str, message: str) -
         ),
         ("scheme munmap", "scheme unmap", "found operation unmap"),
         ("ceiling = 33", "floor = 33", "found constant tlb_single_page_flush_floor"),
-        ("gen_zero", "zero_gen", "unknown field `zero_gen_is_old`"),
+        ("gen_zero", "zero_gen", "found 'zero_gen_is_old', expected one of"),
         ("mremap(", "remap(", "found operation remap"),
         ("I10", "I99", "found invariant 'I99'"),
     ],

@@ -145,3 +145,11 @@ def test_gains_and_losses_are_both_told() -> None:
 def test_a_kernel_that_is_not_there() -> None:
     with pytest.raises(InputError, match="linux-9"):
         profile(profile_of("micro").recording, kernels=["linux-9"])
+
+
+def test_machines_of_one_preset_keep_what_was_written() -> None:
+    names = ["skylake_sp", "skylake_sp:invlpg_ns=80"]
+    found = profile(DATA / "recordings" / "micro.perf.txt.zst", kernels=["linux-6.18"], machines=names)
+    assert list(found.across.machines) == list(found.across.times()) == names
+    one, other = found.across.times().values()
+    assert one[0]["initiator_ns"] < other[0]["initiator_ns"]

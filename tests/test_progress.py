@@ -17,8 +17,10 @@ import pytest
 import tlbcore
 from given_data import RECORDINGS
 from tlbcore.export import TABLES, export
+from tlbcore.profile import profile
 from tlbcore.progress import Progress
 from tlbcore.tlb import simulate
+from tlbcore.validate import explain
 
 STRESS = RECORDINGS[6]
 
@@ -75,6 +77,19 @@ def test_replay_and_search_report() -> None:
     assert told[0] == (0, replayed.result.nr_events)
     assert [done for done, _ in told] == sorted({done for done, _ in told})
     assert told[-1][0] > replayed.result.nr_events - 5000
+
+
+def test_explaining_reports_and_a_profile_passes_it_on() -> None:
+    validation = tlbcore.validate(STRESS)
+    told: list[tuple[int, int]] = []
+    causes = explain(validation, progress=lambda done, of: told.append((done, of)))
+    nr_operations = sum(cause.nr_operations for cause in causes)
+    assert told == [(0, nr_operations), *((done, nr_operations) for done in range(nr_operations))]
+    said: list[tuple[int, int, str]] = []
+    profile(STRESS, kernels=["linux-6.18"], machines=["default"], progress=lambda *what: said.append(what))
+    assert (3, 4, f"why {nr_operations // 2:,} of {nr_operations:,} differ") in said
+    assert said[-1] == (4, 4, "")
+    assert [done for done, _, _ in said] == sorted(done for done, _, _ in said)
 
 
 def test_a_search_reports_and_an_error_of_its_caller_ends_it() -> None:

@@ -12,7 +12,9 @@ from chromium import Chromium, find_chromium
 from tlbcore import recordings
 from tlbcore.cli.main import main
 from tlbcore.profile import profile
+from tlbcore.report.page import __file__ as page_file
 from tlbcore.report.page import page, write_page
+from tlbcore.report.page.patterns import NR_PATTERNS, REASON, patterns
 from tlbcore.report.page.timeline import MAX_POINTS, lanes
 
 DATA = Path(__file__).parent.parent / "data"
@@ -108,6 +110,45 @@ def test_many_flushes_become_sums_of_bins(monkeypatch: pytest.MonkeyPatch) -> No
     coarse = lanes(found)["lanes"][0]
     assert len(coarse["t"]) < 200
     assert sum(coarse["n"]) == sum(single.get("n", [1] * len(single["t"]))) == len(found.flushes)
+
+
+def test_a_pattern_means_one_thing_in_all_lanes_and_in_the_legends() -> None:
+    found = profile(recordings.load(APACHE), kernels=["linux-5.10"], machines=["default"])
+    drawn = lanes(found)["lanes"]
+    assert [lane["form"] for lane in drawn] == ["bars", "bars", "bars", "strips"]
+    meanings: dict[int, set[str]] = {}
+    for lane in drawn[:3]:
+        assert len(set(lane["p"])) == len(lane["p"]) == len(lane["series"])
+        for pattern, name in zip(lane["p"], lane["series"], strict=True):
+            meanings.setdefault(pattern, set()).add(name)
+    both = meanings.pop(REASON["gone"])
+    assert both == {"gone", "remote wrong CPU: had nothing to flush"}, "the model's word and the kernel's for the same"
+    assert all(len(names) == 1 for names in meanings.values()), meanings
+    assert meanings[0] == {"munmap"}
+    assert meanings[REASON["needed"]] == {"needed"}
+    shown = page(found)
+    for pattern, (name,) in meanings.items():
+        assert f'<span class="key p{pattern}"></span>{name}</li>' in shown
+    useless = shown.partition('id="useless"')[2].partition("</section>")[0]
+    assert {int(at) for at in re.findall(r'class="p(\d+)"', useless)} <= set(REASON.values())
+
+
+def test_each_pattern_has_a_colour_and_marks_of_its_own() -> None:
+    style = (Path(page_file).parent / "template" / "style.css").read_text(encoding="utf-8")
+    sets = [
+        dict(re.findall(r"--c(\d+): (#\w+);", block))
+        for block in re.findall(r":root \{(.*?)\}", style, flags=re.DOTALL)
+    ]
+    assert len(sets) == 3, "light, dark, printed"
+    for colours in sets:
+        assert {int(at) for at in colours} == set(range(NR_PATTERNS))
+        assert len(set(colours.values())) == NR_PATTERNS
+    marks = [re.sub(r"--c\d+", "--c", rule) for rule in re.findall(r"^\.p\d+ \{(.*)\}$", style, flags=re.MULTILINE)]
+    assert len(marks) == NR_PATTERNS
+    # Two are plain: that of the first operation, and that of what is of no class, which no lane has beside it.
+    assert len(set(marks)) == NR_PATTERNS - 1
+    tiles = re.findall(r'<pattern id="f\d+" (.*?)</pattern>', str(patterns()))
+    assert len({re.sub(r"--c\d+", "--c", tile) for tile in tiles}) == NR_PATTERNS - 1
 
 
 def test_nothing_half_written_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

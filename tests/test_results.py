@@ -120,6 +120,23 @@ def test_a_notebook_shows_a_counterexample_in_columns() -> None:
     assert cells.rows == 1 + len(verdict.counterexample) + len(verdict.violated)
 
 
+@pytest.mark.parametrize("what", ["kernel", "machine", "race"])
+def test_a_notebook_gets_a_table_of_what_is_no_result(what: str) -> None:
+    kernel, machine, race = tlbcore.kernels.get("consolidated"), tlbcore.machines.get("zen4_genoa"), races.get("R04")
+    parts = len(kernel.switches) + len(kernel.constants) + len(kernel.schemes)
+    cases: dict[str, tuple[Any, int, set[str]]] = {
+        "kernel": (kernel, parts, {"switches.pending", "table", "programs.munmap", "Consolidated"}),
+        "machine": (machine, len(machine.values), {"l1_4k", "72x72", "verified-dump"}),
+        "race": (race, len(race.interleaving), {race.interleaving[0], "4"}),
+    }
+    shown, rows, words = cases[what]
+    cells = Cells()
+    cells.feed(shown._repr_html_())
+    assert cells.open == []
+    assert cells.rows == rows + 1
+    assert words <= set(cells.texts)
+
+
 def test_what_a_page_shows_is_escaped() -> None:
     shown = html_table("a & b", ["<script>"], [["1 < 2"]])
     assert "<script>" not in shown

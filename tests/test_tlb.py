@@ -190,7 +190,7 @@ BAD: list[tuple[Any, str]] = [
     (lambda a: tlb.simulate(a.astype(float)), "addresses: found elements of type float64, expected integers"),
     (lambda a: tlb.simulate(-a.astype(np.int64) - 1), "addresses: found values from -4 to -1, expected 0 to "),
     (lambda a: tlb.simulate(a + np.uint64(1 << 57)), "access 0 of CPU 0: found address 0x200000000000000, expected"),
-    (lambda a: tlb.simulate(a, page_size="8K"), "page size: found '8K', expected one of 4K, 2M, 1G"),
+    (lambda a: tlb.simulate(a, page_size="8K"), "found page size '8K', expected one of 4K, 2M, 1G"),
     (lambda a: tlb.simulate(a, page_ranges=[(0, 4096, "2M")]), "page range 0x0-0x1000: found a border that is not"),
     (lambda a: tlb.simulate(a, cpus=a[:2]), "cpus: found shape (2,), expected that of addresses, (4,)"),
     (lambda a: tlb.simulate(a, pcids=a[:2]), "pcids: found shape (2,), expected that of addresses, (4,)"),

@@ -45,6 +45,7 @@ def _page(command: CommandText, top: CommandText) -> str:
         ".SH SYNOPSIS",
         *(line for form in _forms(command) for line in (".PP", f".B {_text(form)}")),
     ]
+    lines += [".SH DESCRIPTION", *(line for text in command.description for line in (".PP", _text(text)))]
     if command is top:
         lines += [".SH COMMANDS"]
         for below in command.commands:
@@ -56,6 +57,10 @@ def _page(command: CommandText, top: CommandText) -> str:
                 f'.SH "{heading}"',
                 *(line for option in (*part.arguments, *part.options) for line in _item(option)),
             ]
+    lines += [".SH EXAMPLES"]
+    for example in command.examples:
+        lines += [".PP", f"{_text(example.says[:1].upper() + example.says[1:])}:"]
+        lines += [".PP", ".RS 4", ".nf", f".B {_text(example.command)}", ".fi", ".RE"]
     lines += [".SH EXIT STATUS"]
     for status, meaning in STATUS:
         lines += [".TP", f".B {status}", meaning]

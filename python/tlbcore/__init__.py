@@ -7,6 +7,8 @@ input raises a subclass of :class:`TlbcoreError` whose message is one line.
 """
 
 import warnings
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
 
 from tlbcore import _core
 from tlbcore._core import CpuMask, CpuMaskArray, PageTable, RangeSummary, __version__, build_features, build_profile
@@ -54,6 +56,34 @@ __all__ = [
     "validate",
     "validate_folder",
 ]
+
+
+_LATER: Final = frozenset(
+    {
+        "export",
+        "finding",
+        "gather",
+        "litmus",
+        "plot",
+        "profile",
+        "program",
+        "races",
+        "record",
+        "report",
+        "simulator",
+        "tlb",
+    }
+)
+"""Modules that `import tlbcore` leaves out, since not everybody needs them; `tlbcore.tlb` loads one."""
+
+if not TYPE_CHECKING:  # which would believe every name
+
+    def __getattr__(name: str) -> Any:  # noqa: ANN401 - a module
+        """A module that is loaded when it is asked for."""
+        if name in _LATER:
+            return import_module(f"tlbcore.{name}")
+        message = f"module 'tlbcore' has no attribute {name!r}"
+        raise AttributeError(message)
 
 
 def _warn_if_unoptimised(profile: str) -> None:

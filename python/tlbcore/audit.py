@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from tlbcore import _core, kernels
 from tlbcore.check import DEFAULT_INVARIANTS, DEFAULT_REDUCTIONS
 from tlbcore.errors import InputError, TlbcoreError
+from tlbcore.given import whole_number
 from tlbcore.hunt.plan import KINDS, is_on, operations
 from tlbcore.mutants import mutants
 
@@ -85,7 +86,7 @@ def audit(  # noqa: PLR0913 - what to run, on what, how far
         InputError: A scenario that cannot be, or whose plain graph has more than `states` states.
 
     """
-    found = kernels.get(kernel) if isinstance(kernel, str) else kernel
+    found = kernels.get(kernel)
     scenario = {
         "users": users,
         "pages": [{"kind": kind}] * pages if isinstance(pages, int) else [dict(page) for page in pages],
@@ -125,7 +126,12 @@ def audit_random(
         states: Plain graphs with more states are left out, and counted.
         progress: Told how many are done, of how many.
 
+    Raises:
+        InputError: No program at all.
+
     """
+    whole_number("programs", programs, least=1, most=2**32 - 1)
+    whole_number("states", states)
     rng = random.Random(seed)  # noqa: S311 - to repeat, not to guard
     done, too_large, refused, plain, violating = 0, 0, 0, 0, 0
     dirty: list[tuple[str, str, Row]] = []

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
 from tlbcore import _core
 from tlbcore.errors import InputError, ProgramError
+from tlbcore.lookup import nearest
 from tlbcore.reference import ModelError, ReferenceMachine, StepError, UsageError
 
 if TYPE_CHECKING:
@@ -131,7 +132,7 @@ def open_backend(name: str, config: Json, kernel: Mapping[str, object]) -> Backe
 
     """
     if name not in BACKENDS:
-        raise InputError(f"backend: found {name!r}, expected one of {', '.join(BACKENDS)}")
+        raise InputError(f"backend: found {name!r}, expected one of {', '.join(BACKENDS)}{nearest(name, BACKENDS)}")
     return _Core(config, kernel) if name == "core" else _Reference(config, kernel)
 
 

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from tlbcore.errors import InputError
 from tlbcore.gather import Gather
+from tlbcore.given import described, whole_number, wrong_kind
+from tlbcore.lookup import nearest
 from tlbcore.steps import Block, flatten
 from tlbcore.units import PAGE, prot_bits
 
@@ -31,6 +33,14 @@ __all__ = ["Calls", "FaultError", "kernel_error"]
 
 #: Advice (madvise(2)) that changes neither entries nor areas in this model.
 ACCEPTED_ADVICE = frozenset(["willneed", "remove", "hwpoison", "soft_offline", "guard_install", "guard_remove"])
+#: All advice there is: what the machine has (`docs/machine.md` section 4), and what is accepted.
+ADVICE = (
+    *("dontneed", "dontneed_locked", "free", "cold", "pageout", "populate_read", "populate_write"),
+    *("normal", "random", "sequential", "hugepage", "nohugepage", "dontfork", "dofork", "mergeable", "unmergeable"),
+    *("dontdump", "dodump", "wipeonfork", "keeponfork", "other", *sorted(ACCEPTED_ADVICE)),
+)
+#: Arguments of operations that are addresses, lengths or numbers of pages.
+_NUMBERS = ("addr", "len", "old", "old_len", "new", "new_len", "pgoff", "from_page")
 
 
 class FaultError(OSError):
@@ -77,6 +87,9 @@ class Calls(ABC):
         return self.sim.mm_of(self.task)
 
     def _call(self, op: str, **arguments: object) -> Any:  # noqa: ANN401  # an address, an id or None, by operation
+        for name in _NUMBERS:
+            if name in arguments:
+                arguments[name] = whole_number(f"{op}: {name}", arguments[name])
         self.sim.run_on(self.task)
         return self.sim.apply({"op": op, "task": self.task, **arguments})
 
@@ -111,7 +124,7 @@ class Calls(ABC):
             growsdown: A stack (``MAP_GROWSDOWN``).
 
         """
-        if offset % PAGE:
+        if whole_number("mmap: offset", offset) % PAGE:
             raise InputError(f"mmap: offset is {offset}, expected a multiple of {PAGE}")
         found: int = self._call(
             "mmap",
@@ -123,7 +136,7 @@ class Calls(ABC):
             noreplace=noreplace,
             populate=populate,
             growsdown=growsdown,
-            file=None if file is None else file.id,
+            file=None if file is None else _file_id(file),
             pgoff=offset // PAGE,
         )
         return found
@@ -176,12 +189,14 @@ class Calls(ABC):
         changes nothing here.
 
         Raises:
-            InputError: no such advice.
+            InputError: No such advice; the message has the nearest.
 
         """
-        if advice in ACCEPTED_ADVICE:
-            advice = "other"
-        self._call("madvise", addr=addr, len=length, advice=advice)
+        if advice not in ADVICE:
+            names = ", ".join(name for name in ADVICE if name != "other")
+            near = nearest(str(advice), ADVICE)
+            raise InputError(f"madvise: found {described(advice)}, expected one of {names}{near}")
+        self._call("madvise", addr=addr, len=length, advice="other" if advice in ACCEPTED_ADVICE else advice)
 
     def brk(self, addr: int = 0) -> int:
         """Move the end of the heap and return it; 0 only asks."""
@@ -197,10 +212,11 @@ class Calls(ABC):
             FaultError: An access without a mapping or a right; those before it are done.
 
         """
+        first, count = whole_number("touch: addr", addr), whole_number("touch: nr_pages", nr_pages)
         self.sim.run_on(self.task)
         kind = "write" if write else "read"
-        for index in range(nr_pages):
-            access = addr + index * stride_pages * PAGE
+        for index in range(count):
+            access = first + index * stride_pages * PAGE
             self.sim.apply({"op": "access", "task": self.task, "addr": access, "kind": kind})
 
     def read(self, addr: int) -> None:
@@ -259,8 +275,8 @@ class Calls(ABC):
         self._call("collapse", addr=addr)
 
     def _pages(self, addr: int, nr_pages: int) -> list[list[int]]:
-        mm = self.mm
-        return [[mm, addr + index * PAGE] for index in range(nr_pages)]
+        mm, first = self.mm, whole_number("addr", addr)
+        return [[mm, first + index * PAGE] for index in range(whole_number("nr_pages", nr_pages))]
 
     # --- programs of one's own ---------------------------------------------------------------------------------------
 
@@ -302,3 +318,9 @@ class Calls(ABC):
     def _exit(self, tasks: Iterable[int]) -> None:
         for task in tasks:
             self.sim.apply({"op": "exit", "task": task})
+
+
+def _file_id(file: object) -> object:
+    if not hasattr(file, "id"):
+        raise wrong_kind("mmap: file", file, "a file that Simulator.file made")
+    return file.id

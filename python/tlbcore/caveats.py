@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from tlbcore.lazy import LazyModule
+from tlbcore.report.table import counted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,7 +28,8 @@ def caveats(recording: Recording) -> list[str]:
     lines = []
     lost = int(recording.meta["nr_lost_events"])
     if lost:
-        lines.append(f"{_counted(lost)} lost while recording: all numbers are too low")
+        events = counted(lost, "event was", "events were", group=" ")
+        lines.append(f"{events} lost while recording: all numbers are too low")
     share = share_of_older(recording)
     if share >= _LARGE_SHARE:
         lines.append(
@@ -35,10 +37,6 @@ def caveats(recording: Recording) -> list[str]:
             " guessed: start the program under `tlbcore record -- CMD`"
         )
     return lines
-
-
-def _counted(lost: int) -> str:
-    return f"{lost:,} events were".replace(",", " ") if lost > 1 else "1 event was"
 
 
 def share_of_older(recording: Recording) -> float:

@@ -11,20 +11,24 @@ True
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tlbcore import _core, kernels
 from tlbcore.errors import InputError
 from tlbcore.finding import pack
+from tlbcore.given import bound_seconds, several, whole_number, wrong_kind
 from tlbcore.lookup import find, nearest
+from tlbcore.plain_words import in_plain_words
 from tlbcore.report.columns import columns
 from tlbcore.report.html import html_columns
+from tlbcore.report.table import counted
 from tlbcore.results import Cell, Result
 from tlbcore.scheme import OPERATIONS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     from tlbcore.kernel import Kernel
 
@@ -163,13 +167,12 @@ class Verdict(Result):
             says = "; ".join(f"{name}: {INVARIANTS[name]}" for name in self.violated)
             if not self.counterexample:
                 return f"{self.kernel}: UNSAFE, the search for a trace stopped by {self.stopped} ({says})"
-            return f"{self.kernel}: UNSAFE after {len(self.counterexample)} steps ({says})"
-        size = f"{self.states:,} states, {self.seconds:.2f} s"
+            return f"{self.kernel}: UNSAFE after {counted(len(self.counterexample), 'step')} ({says})"
+        size = f"{counted(self.states, 'state')}, {self.seconds:.2f} s"
         bounds = ", ".join(f"{name} {value}" for name, value in self.bounds.items())
         if self.sizes:
-            size = (
-                f"{len(self.sizes)} sizes, {sum(tried.states for tried in self.sizes):,} states, {self.seconds:.2f} s"
-            )
+            states = counted(sum(tried.states for tried in self.sizes), "state")
+            size = f"{counted(len(self.sizes), 'size')}, {states}, {self.seconds:.2f} s"
         if not self.safe:
             return f"{self.kernel}: undecided, stopped by {self.stopped} after {size} ({bounds})"
         return f"{self.kernel}: safe for {' '.join(self.checked)} within {bounds} ({size})"
@@ -180,13 +183,11 @@ _KNOWN = (*OPERATIONS, "truncate", "gup_fast")
 
 
 def _threads(operations: Sequence[str | Mapping[str, object]]) -> list[dict[str, object]]:
-    if isinstance(operations, str):
-        raise InputError(f"operations: found the text {operations!r}, expected a list of operations")
-    if not operations:
-        raise InputError("operations: found none, expected one or more")
-    threads: list[dict[str, object]] = [
-        {"operation": item} if isinstance(item, str) else dict(item) for item in operations
-    ]
+    threads: list[dict[str, object]] = []
+    for item in several("operations", operations):
+        if not isinstance(item, str | Mapping):
+            raise wrong_kind("operations", item, 'a name such as "munmap" or a dictionary with one as `operation`')
+        threads.append({"operation": item} if isinstance(item, str) else dict(item))
     for thread in threads:
         name = str(thread.get("operation", ""))
         if name not in _KNOWN:
@@ -252,8 +253,22 @@ def check(  # noqa: PLR0913  # what to run, on what, how far
         InputError: A scenario that cannot be, or a step that the explorer cannot run.
 
     """
-    found = kernels.get(kernel) if isinstance(kernel, str) else kernel
+    for name, bound, most in (
+        ("states", states, 2**64 - 1),
+        ("memory", memory_bytes, 2**64 - 1),
+        ("depth", depth, 2**32 - 1),
+    ):
+        if bound is not None:
+            whole_number(name, bound, most=most)
+    whole_number("threads", threads, least=1, most=2**32 - 1)
+    seconds = bound_seconds("seconds", seconds)
+    found = kernels.get(kernel)
     text = found.to_json() if kernel_json is None else kernel_json
+    for page in () if isinstance(pages, int) else several("pages", pages):
+        if not isinstance(page, Mapping):
+            raise wrong_kind("pages", page, "a number, or a dictionary for each, such as {'kind': 'file'}")
+    if not isinstance(engine or {}, Mapping):
+        raise wrong_kind("engine", engine, "a dictionary, such as {'generations': True}")
     specs = [{"kind": kind}] * pages if isinstance(pages, int) else [dict(page) for page in pages]
     scenario = {
         "users": users,
@@ -268,7 +283,7 @@ def check(  # noqa: PLR0913  # what to run, on what, how far
     if invariants is None:
         invariants = (*DEFAULT_INVARIANTS, *(TABLE_INVARIANTS if whole_tables else ()))
     options = {
-        "invariants": [find("invariant", name, INVARIANTS) for name in invariants],
+        "invariants": [find("invariant", name, INVARIANTS) for name in several("invariants", invariants)],
         "reductions": list(reductions),
         "states": states,
         "seconds": seconds,
@@ -276,7 +291,8 @@ def check(  # noqa: PLR0913  # what to run, on what, how far
         "depth": depth,
         "threads": threads,
     }
-    answer = json.loads(_core.explore(text, json.dumps(scenario), json.dumps(options), is_over, progress))
+    with in_plain_words():
+        answer = json.loads(_core.explore(text, json.dumps(scenario), json.dumps(options), is_over, progress))
     trace = answer["counterexample"] or {"events": [], "path": [], "states": []}
     bounds: dict[str, object] = {"users": users, "pages": len(specs), "faulting threads": faults}
     bounds |= {

@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Any
 from tlbcore import machines, recordings, tables
 from tlbcore.caveats import caveats
 from tlbcore.errors import InputError
-from tlbcore.replay import Replay, replay
-from tlbcore.report.table import number
+from tlbcore.given import several, whole_number
+from tlbcore.lookup import find
+from tlbcore.replay import Replay, kernel_named, replay
+from tlbcore.report.table import counted, number
 from tlbcore.results import Cell, Result, columns
 
 if TYPE_CHECKING:
@@ -71,7 +73,13 @@ class Comparison(Result):
     replays: Sequence[Replay]
 
     def ratio(self, counter: str, index: int) -> float | None:
-        """A counter of a kernel as a ratio to the first kernel's; none if that is 0."""
+        """A counter of a kernel as a ratio to the first kernel's; none if that is 0.
+
+        Raises:
+            InputError: No such counter, or no such kernel.
+        """
+        find("counter", counter, self.replays[0].counters)
+        whole_number("index", index, most=len(self.replays) - 1)
         first = self.replays[0].counters[counter]
         return self.replays[index].counters[counter] / first if first else None
 
@@ -152,10 +160,9 @@ class Comparison(Result):
 
     def headline(self) -> str:
         """What was compared, and the flushes under each."""
-        first, *others = [f"{r.counters['nr_flush_requests']:,}" for r in self.replays]
-        names = [replayed.kernel.name for replayed in self.replays]
-        parts = [f"{first} flushes under {names[0]}"]
-        parts += [f"{nr} under {name}" for nr, name in zip(others, names[1:], strict=True)]
+        first, *others = self.replays
+        parts = [f"{counted(first.counters['nr_flush_requests'], 'flush')} under {first.kernel.name}"]
+        parts += [f"{replayed.counters['nr_flush_requests']:,} under {replayed.kernel.name}" for replayed in others]
         return f"{self.replays[0].recording.meta['file']}: {', '.join(parts)}"
 
 
@@ -178,18 +185,15 @@ def compare(
         InputError: as `tlbcore.replay.replay`; no kernel at all, or a name instead of a list.
 
     """
-    if isinstance(kernels, str):
-        raise InputError(f"kernels: found the text {kernels!r}, expected a list of kernels")
-    if not kernels:
-        msg = "found no kernel, expected at least one"
-        raise InputError(msg)
+    chosen = [kernel_named(kernel) for kernel in several("kernels", kernels)]  # before a large file is read
+    config = machines.config_of(machine)
     found = recordings.opened(recording)
     replays = []
-    for index, kernel in enumerate(kernels):
+    for index, kernel in enumerate(chosen):
 
         def tell(done: int, of: int, index: int = index) -> None:
             if progress is not None:
-                progress(index * of + done, len(kernels) * of)
+                progress(index * of + done, len(chosen) * of)
 
-        replays.append(replay(found, kernel, machine, progress=tell))
+        replays.append(replay(found, kernel, config, progress=tell))
     return Comparison(replays)

@@ -7,7 +7,9 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeAlias
 
 from tlbcore.errors import InputError
+from tlbcore.given import wrong_kind
 from tlbcore.lookup import nearest
+from tlbcore.report.html import html_table
 from tlbcore.scheme import OPERATIONS, Scheme
 from tlbcore.source import Sources, parse_sources
 
@@ -19,6 +21,9 @@ FORMAT, VERSION = "tlbcore-kernel", 1
 
 Constant: TypeAlias = int | bool | str
 ResolvedKernel: TypeAlias = dict[str, object]
+
+#: What somebody may have wanted who gave something else than a scheme.
+_HINTS: dict[type | tuple[type, ...], str] = {type: "an object of it, CLASS()", str: "tlbcore.schemes.get finds one"}
 
 
 @dataclass(frozen=True)
@@ -57,6 +62,15 @@ class Kernel:
     def __repr__(self) -> str:
         """One line."""
         return f"<Kernel {self.name}: {self.title}>"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: switches, constants, and which scheme serves which operation, each with its source."""
+        values = [(f"switches.{name}", value) for name, value in self.switches.items()]
+        values += [(f"constants.{name}", _text(value)) for name, value in self.constants.items()]
+        served = [operation for operation in OPERATIONS if operation in self.schemes]
+        values += [(f"programs.{operation}", type(self.schemes[operation]).__name__) for operation in served]
+        rows = [[path, value, "; ".join(map(str, self.sources.get(path, ())))] for path, value in values]
+        return html_table(f"{self.name}: {self.title}", ["part", "value", "source"], rows)
 
     @classmethod
     def with_sources(  # noqa: PLR0913 - what a kernel is made of
@@ -149,10 +163,12 @@ class Kernel:
             InputError: An operation, a constant or a part that no kernel has, or a source without one of its forms.
 
         """
-        for operation in schemes:
+        for operation, scheme in schemes.items():
             if operation not in OPERATIONS:
                 expected = f"{', '.join(OPERATIONS)}{nearest(operation, OPERATIONS)}"
                 raise InputError(f"kernel {name}: found operation {operation}, expected one of {expected}")
+            if not isinstance(scheme, Scheme):
+                raise wrong_kind(f"kernel {name}: {operation}", scheme, "a scheme", _HINTS)
         for constant in constants or {}:
             if constant not in self.constants:
                 expected = f"{', '.join(self.constants)}{nearest(constant, self.constants)}"

@@ -25,8 +25,9 @@ from typing import TYPE_CHECKING, Any
 from tlbcore import kernels
 from tlbcore.check import INVARIANTS, Verdict, check
 from tlbcore.errors import InputError
+from tlbcore.given import wrong_kind
 from tlbcore.litmus import Litmus, parse
-from tlbcore.lookup import find
+from tlbcore.lookup import find, with_nearest
 from tlbcore.results import Cell, Result
 from tlbcore.schemes import SCHEMES
 
@@ -102,6 +103,8 @@ def load(path: Path) -> Litmus:
     """
     try:
         text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise with_nearest(error) from None
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: found a byte that is no UTF-8 at {error.start}, expected text") from error
     return parse(text, str(path))
@@ -172,6 +175,8 @@ def check_litmus(litmus: Litmus | Path | str, **bounds: Any) -> LitmusVerdict:  
         OSError: It cannot be read.
 
     """
+    if not isinstance(litmus, Litmus | str | Path):
+        raise wrong_kind("litmus", litmus, "the name of a file, or what tlbcore.litmus.parse reads")
     asked = litmus if isinstance(litmus, Litmus) else load(Path(litmus))
     try:
         for name in asked.exists:

@@ -8,18 +8,25 @@ from __future__ import annotations
 
 import difflib
 import importlib.util
+import os
 import sys
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from tlbcore.errors import InputError
+from tlbcore.given import wrong_kind
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from types import ModuleType
 
-__all__ = ["find", "folded", "load_file", "nearest", "split_file_spec"]
+__all__ = ["find", "folded", "load_file", "nearest", "split_file_spec", "with_nearest"]
+
+_PART, _FEW = 3, 6
+"""A part of a name has so many letters at least, and is told of so many names at most."""
+_NEAR_FILE: Final = 0.85
+"""How near the name of a file must be: folders hold many that are alike."""
 
 
 def folded(name: str) -> str:
@@ -43,12 +50,19 @@ def nearest(name: str, names: Iterable[str], cutoff: float = 0.6) -> str:
 
     >>> nearest("linux-6.81", ["linux-5.10", "linux-6.1", "linux-6.18"])
     ', did you mean linux-6.18?'
+    >>> nearest("zen", ["zen2_rome", "zen3_milan", "haswell_ep"])
+    ', did you mean zen2_rome or zen3_milan?'
     """
     by_folded = {folded(candidate): candidate for candidate in names}
     near = difflib.get_close_matches(folded(name), by_folded, n=3, cutoff=cutoff)
     # Letters in another order are the likelier slip than one that is missing.
     near.sort(key=lambda candidate: sorted(candidate) != sorted(folded(name)))
-    return f", did you mean {by_folded[near[0]]}?" if near else ""
+    if near:
+        return f", did you mean {by_folded[near[0]]}?"
+    # A part of a name is no slip of a letter, but says as much: `6.18`, `zen`.
+    part = folded(name)
+    whole = [found for candidate, found in by_folded.items() if len(part) >= _PART and part in candidate]
+    return f", did you mean {' or '.join(whole)}?" if 0 < len(whole) <= _FEW else ""
 
 
 def find(what: str, name: str, names: Iterable[str], more: str = "") -> str:
@@ -64,11 +78,28 @@ def find(what: str, name: str, names: Iterable[str], more: str = "") -> str:
         InputError: None of them; the message has the nearest.
     """
     names = list(names)
+    if not isinstance(name, str):
+        raise wrong_kind(what, name, f"one of {', '.join(names)}")
     for candidate in names:
         if folded(candidate) == folded(name):
             return candidate
     expected = ", ".join(names) + (f" or {more}" if more else "")
     raise InputError(f"found {what} {name!r}, expected one of {expected}{nearest(name, names)}")
+
+
+def with_nearest(error: FileNotFoundError) -> FileNotFoundError:
+    """The error of a missing file, which says which file of its folder has the nearest name; as it is if none is near."""
+    if error.filename is None or error.strerror is None or ", did you mean " in error.strerror:
+        return error
+    path = Path(os.fsdecode(error.filename))
+    try:
+        names = sorted(
+            file.name for file in path.parent.iterdir() if file.name != path.name
+        )  # a link to nowhere is there
+        near = nearest(path.name, names, cutoff=_NEAR_FILE)
+    except OSError:
+        return error
+    return FileNotFoundError(error.errno, f"{error.strerror}{near}", error.filename) if near else error
 
 
 def split_file_spec(spec: str) -> tuple[Path, str] | None:
@@ -94,8 +125,10 @@ def load_file(path: Path) -> ModuleType:
         InputError: The file cannot be run; the message says why.
         OSError: The file cannot be read.
     """
-    with path.open("rb"):
-        pass  # so that a missing file is reported as the system reports it
+    try:
+        path.open("rb").close()  # so that a missing file is reported as the system reports it
+    except FileNotFoundError as error:
+        raise with_nearest(error) from None
     module_name = f"_tlbcore_user_{path.stem}"
     spec = importlib.util.spec_from_file_location(module_name, path)
     if spec is None or spec.loader is None:

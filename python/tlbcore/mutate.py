@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tlbcore import _core, kernels, scheme_lookup
 from tlbcore.errors import InputError, TlbcoreError
-from tlbcore.lookup import find
+from tlbcore.given import several, whole_number
+from tlbcore.lookup import find, nearest
 from tlbcore.mutants import Mutant, mutants
 from tlbcore.mutation_trial import Finding, Trial
+from tlbcore.report.table import counted
 from tlbcore.results import Cell, Result
 from tlbcore.scheme import OPERATIONS, Scheme
 
@@ -121,7 +123,7 @@ class MutationReport(Result):
     def headline(self) -> str:
         """One line: how many mutants, and what became of them."""
         return (
-            f"{self.scheme} in {self.kernel}: {len(self.mutations)} mutants, unsafe {len(self.unsafe)}, survive"
+            f"{self.scheme} in {self.kernel}: {counted(len(self.mutations), 'mutant')}, unsafe {len(self.unsafe)}, survive"
             f" {len(self.survivors)}, cannot run {len(self.refused)}, undecided {len(self.undecided)}"
         )
 
@@ -155,12 +157,16 @@ def mutate(  # noqa: PLR0913 - what to mutate, and how far to look
         InputError: A scheme, a kernel, an operation or a step that cannot be.
 
     """
-    found = scheme_lookup.get(scheme) if isinstance(scheme, str) else scheme
+    whole_number("threads", threads, least=1, most=2**32 - 1)
+    whole_number("states", states)
+    found = scheme_lookup.get(scheme)
     if kernel is None:
         home = next((name for name in _WHERE if _serves(kernels.get(name), found)), _WHERE[0])
         where = kernels.get(home)
     else:
-        where = kernels.get(kernel) if isinstance(kernel, str) else kernel
+        where = kernels.get(kernel)
+    if operations is not None:
+        several("operations", operations)
     for step in steps or ():
         find("step", step, _core.step_names())
     trials: list[Trial] = []
@@ -201,7 +207,7 @@ def _programs(
         served = OPERATIONS
     for operation in wanted or ():
         if operation not in served:
-            expected = ", ".join(served) or "none"
+            expected = f"{', '.join(served) or 'none'}{nearest(operation, served)}"
             raise InputError(f"scheme {type(scheme).__name__}: found operation {operation}, expected one of {expected}")
     for operation in served:
         if wanted is not None and operation not in wanted:
@@ -225,7 +231,7 @@ def _run(
             mutant.operation, mutant.kind, mutant.path, mutant.step, mutant.change, **_outcome(trial, mutant)
         )
 
-    pool = ThreadPoolExecutor(max_workers=max(threads, 1))
+    pool = ThreadPoolExecutor(max_workers=threads)
     try:
         for mutation in pool.map(explore, jobs):
             done.append(mutation)

@@ -9,21 +9,30 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from tlbcore._core import Recording
+from tlbcore.compare import Comparison
 from tlbcore.errors import InputError
+from tlbcore.given import several, whole_number, wrong_kind
 from tlbcore.replay import Replay
+from tlbcore.sweep import Sweep
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from matplotlib.axes import Axes
 
-    from tlbcore.compare import Comparison
-    from tlbcore.sweep import Sweep
-
 __all__ = ["COLOURS", "plot_comparison", "plot_sweep", "plot_timeline"]
 
 COLOURS: Final = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#f0e442", "#000000")
 """Colours that people without colour vision can tell apart (Okabe and Ito, 2008)."""
+
+
+#: What somebody may have wanted who gave something else.
+_HINTS: Final[dict[type | tuple[type, ...], str]] = {
+    Recording: "tlbcore.compare(RECORDING, kernels) makes some",
+    Replay: "tlbcore.compare(RECORDING, kernels) makes one, of one kernel too",
+    Sweep: "plot_sweep draws it",
+}
 
 
 def plot_comparison(comparison: Comparison, counter: str = "nr_flush_requests", axes: Axes | None = None) -> Axes:
@@ -35,8 +44,10 @@ def plot_comparison(comparison: Comparison, counter: str = "nr_flush_requests", 
         axes: Where to draw.
 
     Raises:
-        InputError: matplotlib is not installed, or no operation has that counter.
+        InputError: matplotlib is not installed, no operation has that counter, or it is no comparison.
     """
+    if not isinstance(comparison, Comparison):
+        raise wrong_kind("comparison", comparison, "a Comparison", _HINTS)
     rows = comparison.to_rows(by="operation")
     sums: dict[str, float] = {}
     for row in rows:
@@ -58,33 +69,46 @@ def plot_comparison(comparison: Comparison, counter: str = "nr_flush_requests", 
     return drawn
 
 
-def plot_timeline(replays: Replay | Sequence[Replay], nr_bins: int = 200, axes: Axes | None = None) -> Axes:
+def plot_timeline(
+    replays: Replay | Comparison | Sequence[Replay], nr_bins: int = 200, axes: Axes | None = None
+) -> Axes:
     """Flushes over the time of the recording, a line for each replay of it.
 
     Args:
-        replays: From `tlbcore.replay.replay`, all of one recording, or `Comparison.replays`.
-        nr_bins: Into so many parts the recorded time is cut.
+        replays: From `tlbcore.replay.replay`, all of one recording, or those of a `Comparison`.
+        nr_bins: Into so many parts the recorded time is cut, 1 or more.
         axes: Where to draw.
 
     Raises:
-        InputError: matplotlib is not installed, or there is no replay.
+        InputError: matplotlib is not installed, there is no replay, or something else than replays.
     """
-    several = [replays] if isinstance(replays, Replay) else list(replays)
-    if not several:
-        raise InputError("replays: found none, expected at least one")
+    shown = several("replays", _replays(replays))
+    for one in shown:
+        if not isinstance(one, Replay):
+            raise wrong_kind("replays", one, "replays", _HINTS)
+    if whole_number("nr_bins", nr_bins) == 0:
+        raise InputError("nr_bins: found 0, expected 1 or more")
     drawn = _axes(axes)
-    times_ns = several[0].recording.column("time_ns").astype(np.float64)
+    times_ns = shown[0].recording.column("time_ns").astype(np.float64)
     begin_ns, end_ns = (times_ns[0], times_ns[-1]) if len(times_ns) else (0.0, 1.0)
     edges_s = np.linspace(0.0, max(end_ns - begin_ns, 1.0) / 1e9, nr_bins + 1)
-    for index, replayed in enumerate(several):
+    for index, replayed in enumerate(shown):
         events = replayed.result.flushes()["op_event"].astype(np.int64)
         counts, _ = np.histogram((times_ns[events] - begin_ns) / 1e9, edges_s)
         drawn.stairs(counts, edges_s, label=replayed.kernel.name, color=COLOURS[index % len(COLOURS)])
     drawn.set_xlabel("time, s")
     drawn.set_ylabel(f"flushes in {edges_s[1] * 1e3:.3g} ms")
-    drawn.set_title(str(several[0].recording.meta["file"]))
+    drawn.set_title(str(shown[0].recording.meta["file"]))
     drawn.legend()
     return drawn
+
+
+def _replays(given: object) -> object:
+    if isinstance(given, Recording):
+        raise wrong_kind("replays", given, "replays", _HINTS)
+    if isinstance(given, Comparison):
+        return given.replays
+    return [given] if isinstance(given, Replay) else given
 
 
 def plot_sweep(sweep: Sweep, counter: str = "nr_flush_requests", axes: Axes | None = None) -> Axes:
@@ -96,8 +120,10 @@ def plot_sweep(sweep: Sweep, counter: str = "nr_flush_requests", axes: Axes | No
         axes: Where to draw.
 
     Raises:
-        InputError: matplotlib is not installed, or no point has that column.
+        InputError: matplotlib is not installed, no point has that column, or it is no sweep.
     """
+    if not isinstance(sweep, Sweep):
+        raise wrong_kind("sweep", sweep, "a Sweep", {Comparison: "plot_comparison draws one recording"})
     rows = sweep.to_rows()
     for row in rows:
         if not isinstance(row.get(counter), int | float):

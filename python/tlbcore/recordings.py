@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import os
+from typing import TYPE_CHECKING, Any, Final
 
 from tlbcore import strace
 from tlbcore._core import Recording
+from tlbcore.errors import InputError
+from tlbcore.given import wrong_kind
+from tlbcore.lookup import with_nearest
+from tlbcore.piped import as_file
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Callable
 
 __all__ = ["Recording", "kernel_of", "load", "machine_config", "opened", "why_kernel"]
+
+#: What somebody may have wanted who gave something else than a recording.
+_HINTS: Final[dict[type | tuple[type, ...], str]] = {
+    (list, tuple): "one at a time; tlbcore.sweep and tlbcore.validate_folder take several",
+}
+
+#: What files begin with: ours, and those of `perf record`.
+_TLBR, _PERF_DATA = b"TLBCREC\0", b"PERFILE2"
 
 #: Names of kernels by the version that a recording tells; the newest that is not newer than it is meant.
 _BY_VERSION = (((6, 14), "linux-6.18"), ((5, 19), "linux-6.1"), ((0, 0), "linux-5.10"))
@@ -22,7 +34,7 @@ def load(path: str | os.PathLike[str], *, progress: Callable[[int, int], None] |
 
     ``.tlbr`` is the format of tlbcore; the text of ``perf script``, the records of the kernel lab (``.jsonl``) and its
     scenarios (``.scn``) are imported, plain or compressed with gzip or zstd, and the text of ``strace -f``, plain. What a
-    file is, its content tells. A pipe is read as text.
+    file is, its content tells. A pipe may hold any of it too.
 
     Args:
         path: The file.
@@ -34,9 +46,24 @@ def load(path: str | os.PathLike[str], *, progress: Callable[[int, int], None] |
         OSError: it cannot be read.
 
     """
-    if strace.is_strace(path):
-        return strace.load(path, progress)
-    return Recording.open(path, progress)
+    if not isinstance(path, str | os.PathLike):
+        raise wrong_kind("recording", path, "the name of a file", _HINTS)
+
+    def needs_file(head: bytes) -> bool:
+        if head.startswith(_PERF_DATA):
+            expected = "its file, or the text: perf script | tlbcore import -"
+            raise InputError(f"{os.fspath(path)}: found what `perf record` writes, in a pipe, expected {expected}")
+        return head.startswith(_TLBR) or strace.begins_as_strace(head)
+
+    try:
+        with as_file(path, needs_file) as file:
+            return strace.load(file, progress) if strace.is_strace(file) else Recording.open(file, progress)
+    except FileNotFoundError as error:
+        raise with_nearest(error) from None
+    except OSError as error:
+        if error.filename is None and error.errno is not None:  # reading failed, not opening
+            raise OSError(error.errno, error.strerror, os.fspath(path)) from error
+        raise
 
 
 def opened(recording: Recording | str | os.PathLike[str]) -> Recording:
@@ -46,7 +73,11 @@ def opened(recording: Recording | str | os.PathLike[str]) -> Recording:
         InputError: As `load`.
         OSError: As `load`.
     """
-    return recording if isinstance(recording, Recording) else load(recording)
+    if isinstance(recording, Recording):
+        return recording
+    if not isinstance(recording, str | os.PathLike):
+        raise wrong_kind("recording", recording, "a Recording or the name of a file", _HINTS)
+    return load(recording)
 
 
 def kernel_of(recording: Recording) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tlbcore import _core, costs, kernels, machines, recordings
 from tlbcore.errors import InputError
+from tlbcore.report.table import counted
 from tlbcore.results import Cell, Result
 
 if TYPE_CHECKING:
@@ -69,8 +70,8 @@ class Replay(Result):
 
     def headline(self) -> str:
         """What ran, and the two numbers that one asks for first."""
-        flushes, ipis = self.counters["nr_flush_requests"], self.counters["nr_ipis"]
-        return f"{self.recording.meta['file']} under {self.kernel.name}: {flushes:,} flushes, {ipis:,} IPIs"
+        flushes, ipis = counted(self.counters["nr_flush_requests"], "flush"), counted(self.counters["nr_ipis"], "IPI")
+        return f"{self.recording.meta['file']} under {self.kernel.name}: {flushes}, {ipis}"
 
 
 def kernel_named(spec: str | Kernel) -> Kernel:
@@ -81,19 +82,13 @@ def kernel_named(spec: str | Kernel) -> Kernel:
 
     """
     try:
-        return kernels.get(spec) if isinstance(spec, str) else spec
+        return kernels.get(spec)
     except ValueError as error:
         raise InputError(str(error)) from error
 
 
-def kernel_for(spec: str | Kernel, recording: Recording) -> Kernel:
-    """The same with the flush ceiling of the recorded kernel where that is known.
-
-    Raises:
-        InputError: no such kernel.
-
-    """
-    kernel = kernel_named(spec)
+def kernel_for(kernel: Kernel, recording: Recording) -> Kernel:
+    """The kernel with the flush ceiling of the recorded one where that is known."""
     ceiling = recording.meta.get("ceiling_pages")
     if ceiling is None or ceiling == kernel.constants["tlb_single_page_flush_ceiling"]:
         return kernel
@@ -131,9 +126,11 @@ def replay(  # noqa: PLR0913 - what to run, on what, how
         ProgramError: a kernel with an impossible step; the message names it.
 
     """
+    named = kernel_named(kernel)  # before a large file is read
+    config = machines.config_of(machine)
     found = recordings.opened(recording)
-    chosen = kernel_for(kernel, found)
-    config = recordings.machine_config(found, machines.config_of(machine))
+    chosen = kernel_for(named, found)
+    config = recordings.machine_config(found, config)
     result = _core.replay(
         found,
         chosen.to_json(),

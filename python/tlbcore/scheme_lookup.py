@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tlbcore.errors import InputError
+from tlbcore.given import wrong_kind
 from tlbcore.lookup import find, load_file, nearest, split_file_spec
 from tlbcore.scheme import Scheme
 from tlbcore.schemes import SCHEMES
@@ -15,8 +16,10 @@ if TYPE_CHECKING:
 __all__ = ["get"]
 
 
-def get(spec: str) -> Scheme:
+def get(spec: str | Scheme) -> Scheme:
     """The scheme named `spec` with its defaults: ``MmuGather``, ``mmu_gather``, ``mmu-gather`` or ``FILE.py:CLASS``.
+
+    A `Scheme` is taken as it is.
 
     >>> get("mmu-gather").operations()[:3]
     ('mmap', 'munmap', 'mprotect')
@@ -25,6 +28,10 @@ def get(spec: str) -> Scheme:
         InputError: No such scheme, or a file that does not hold one.
         OSError: The file cannot be read.
     """
+    if isinstance(spec, Scheme):
+        return spec
+    if not isinstance(spec, str):
+        raise wrong_kind("scheme", spec, 'a name such as "MmuGather" or a Scheme', {type: "an object of it, CLASS()"})
     file = split_file_spec(spec)
     if file is None:
         return SCHEMES[find("scheme", spec, SCHEMES, "FILE.py:CLASS")]()

@@ -15,7 +15,10 @@ from tlbcore.backend import Json, open_backend
 from tlbcore.calls import kernel_error
 from tlbcore.errors import InputError
 from tlbcore.flush_log import Flush, TlbEvent
+from tlbcore.given import whole_number, wrong_kind
 from tlbcore.kernel import Kernel
+from tlbcore.lookup import find
+from tlbcore.plain_words import in_plain_words
 from tlbcore.process import Process, Thread
 from tlbcore.schemes.mmu_gather import MmuGather
 
@@ -115,10 +118,11 @@ class Simulator:
         config = _config(machine)
         if nr_cpus is not None:
             config["nr_cpus"] = nr_cpus
-        config["thp"] = thp or config.get("thp") or "never"
+        config["thp"] = find("thp", thp or config.get("thp") or "never", ("never", "madvise", "always"))
         self._kernel = _kernel(kernel)
         resolved = _resolve(self._kernel) if isinstance(self._kernel, Kernel) else self._kernel
-        self._backend = open_backend(backend, config, resolved)
+        with in_plain_words():
+            self._backend = open_backend(backend, config, resolved)
         self._nr_cpus: int = config["nr_cpus"]
         self._current: list[int | None] = [None] * self._nr_cpus
         self._cpu_of: dict[int, int] = {}
@@ -147,7 +151,8 @@ class Simulator:
 
     def file(self, nr_pages: int | None = None, *, shmem: bool = False) -> File:
         """Make a file of ``nr_pages``, or one without an end; ``shmem``: of shared memory."""
-        return File(self.apply({"op": "create_file", "shmem": shmem, "nr_pages": nr_pages}), nr_pages, shmem)
+        size = None if nr_pages is None else whole_number("file: nr_pages", nr_pages)
+        return File(self.apply({"op": "create_file", "shmem": shmem, "nr_pages": size}), size, shmem)
 
     def schedule(self, cpu: int, thread: Thread | None) -> None:
         """Let a CPU go on with a thread, or with none (`context_switch()`).
@@ -164,7 +169,7 @@ class Simulator:
 
     def advance_time(self, ns: int) -> None:
         """Let nanoseconds pass; only the trimming of `mm_cpumask` looks at the time."""
-        self.apply({"op": "advance_time", "ns": ns})
+        self.apply({"op": "advance_time", "ns": whole_number("advance_time: ns", ns)})
 
     def apply(self, operation: Mapping[str, object]) -> Any:  # noqa: ANN401  # an address, an id or None, by operation
         """Do any operation of `docs/machine.md` section 4, given as its plain structure; return its value.
@@ -175,7 +180,8 @@ class Simulator:
 
         """
         self._labels[self._backend.nr_ops()] = _label(operation)
-        result = self._backend.apply(operation)
+        with in_plain_words():
+            result = self._backend.apply(operation)
         name = result.get("errno")
         if name is not None:
             raise kernel_error(name, _describe(operation))
@@ -260,9 +266,10 @@ class Simulator:
             InputError: It has not.
 
         """
-        if not 0 <= cpu < self._nr_cpus:
+        found = whole_number("cpu", cpu)
+        if found >= self._nr_cpus:
             raise InputError(f"cpu: found {cpu}, expected 0 to {self._nr_cpus - 1}")
-        return cpu
+        return found
 
     def alive(self, threads: Sequence[Thread]) -> Thread:
         """Return the first of a process's threads.
@@ -307,11 +314,13 @@ def _config(machine: MachineSpec) -> Json:
         return dict(DEFAULT_MACHINE)
     if isinstance(machine, str):
         return dict(machines.get(machine).config())
+    if not isinstance(machine, Mapping) and not callable(getattr(machine, "config", None)):
+        raise wrong_kind("machine", machine, 'a name such as "zen4_genoa", a Machine or its configuration')
     return dict(machine) if isinstance(machine, Mapping) else dict(machine.config())
 
 
 def _kernel(kernel: KernelSpec) -> Kernel | Mapping[str, object]:
-    if not isinstance(kernel, str):
+    if isinstance(kernel, Mapping):
         return kernel
     try:
         return kernels.get(kernel)

@@ -15,28 +15,32 @@ the same files. Points come out in the order of the question, whatever ends firs
 from __future__ import annotations
 
 import json
+import os
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from itertools import product
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from tlbcore import _core, costs, machines, program
-from tlbcore.errors import InputError, TlbcoreError
+from tlbcore.caveats import caveats
+from tlbcore.errors import TlbcoreError
+from tlbcore.given import several, wrong_kind
 from tlbcore.recordings import load, machine_config
 from tlbcore.replay import kernel_named
-from tlbcore.report.table import number
+from tlbcore.report.table import counted, number
 from tlbcore.results import Cell, Result
 from tlbcore.validate import find_recordings
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Callable, Mapping, Sequence
 
     from tlbcore.kernel import Kernel
     from tlbcore.machines import Machine
 
 __all__ = ["Failure", "Point", "Sweep", "sweep"]
+
+_HINTS: Final[dict[type | tuple[type, ...], str]] = {_core.Recording: "its `save` writes one"}
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,8 @@ class Point:
     notes: dict[str, int]
     #: `tlbcore.costs.CostEstimate` with its sums, a model's opinion.
     cost_ns: dict[str, float]
+    #: What the recording says against these numbers, a line each (`tlbcore.caveats`).
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -71,9 +77,16 @@ class Sweep(Result):
     points: tuple[Point, ...]
     failures: tuple[Failure, ...] = ()
 
+    @property
+    def warnings(self) -> list[str]:
+        """Why numbers are too low or guessed, a line for each recording and reason, which begins with the recording."""
+        lines = (f"{point.recording}: {line}" for point in self.points for line in point.warnings)
+        return list(dict.fromkeys(lines))
+
     def to_dict(self) -> dict[str, Any]:
         """All of it as plain structures."""
         return {
+            "warnings": self.warnings,
             "points": [asdict(point) for point in self.points],
             "failures": [asdict(failure) for failure in self.failures],
             "cost_ns_is": costs.LABEL,
@@ -113,8 +126,10 @@ class Sweep(Result):
 
     def headline(self) -> str:
         """How many points there are, and of what."""
-        counts = [len({getattr(point, name) for point in self.points}) for name in ("recording", "kernel", "machine")]
-        text = f"{len(self.points)} points: {counts[0]} recordings, {counts[1]} kernels, {counts[2]} machines"
+        of = (
+            counted(len({getattr(p, name) for p in self.points}), name) for name in ("recording", "kernel", "machine")
+        )
+        text = f"{counted(len(self.points), 'point')}: {', '.join(of)}"
         return f"{text}; {len(self.failures)} failed" if self.failures else text
 
 
@@ -152,31 +167,28 @@ def sweep(
             that cannot be read is a `Failure`.
         ProgramError: A kernel with an impossible step.
     """
-    chosen = [kernel_named(kernel) for kernel in _several("kernels", kernels)]
+    chosen = [kernel_named(kernel) for kernel in several("kernels", kernels)]
     for kernel in chosen:
         program.validate(kernel)
     texts = [(kernel.name, kernel.to_json()) for kernel in chosen]
-    found = [machines.get(m) if isinstance(m, str) else m for m in _several("machines", machines_)]
+    found = [machines.get(machine) for machine in several("machines", machines_)]
     names = [m if isinstance(m, str) else m.name for m in machines_]
     configs = [(name, machine.to_json()) for name, machine in zip(names, found, strict=True)]
-    paths = find_recordings(_several("recordings", recordings))
+    for recording in several("recordings", recordings):
+        if not isinstance(recording, str | os.PathLike):
+            raise wrong_kind("recordings", recording, "files, which any worker can read", _HINTS)
+    paths = find_recordings(recordings)
     tasks = [
         _Task(str(path), kernel, kernel_json, machine, config_json)
         for path, (machine, config_json), (kernel, kernel_json) in product(paths, configs, texts)
     ]
+    if executor is not None and not hasattr(executor, "submit"):
+        raise wrong_kind("executor", executor, "a concurrent.futures.Executor, or None for here")
     results = list(_run(tasks, executor, progress))
     return Sweep(
         tuple(result for result in results if isinstance(result, Point)),
         tuple(result for result in results if isinstance(result, Failure)),
     )
-
-
-def _several(what: str, given: Sequence[Any]) -> Sequence[Any]:
-    if isinstance(given, str):
-        raise InputError(f"{what}: found the text {given!r}, expected a list")
-    if not given:
-        raise InputError(f"{what}: found none, expected at least one")
-    return given
 
 
 def _run(
@@ -202,15 +214,16 @@ def _run(
 
 
 @lru_cache(maxsize=2)
-def _load(path: str) -> _core.Recording:
-    """The tasks of a recording come one after the other."""
-    return load(path)
+def _load(path: str) -> tuple[_core.Recording, tuple[str, ...]]:
+    """A recording and what it says against itself; the tasks of one come one after the other."""
+    recording = load(path)
+    return recording, tuple(caveats(recording))
 
 
 def _point(task: _Task) -> Point | Failure:
     """Replay one point, wherever this runs."""
     try:
-        recording = _load(task.path)
+        recording, warnings = _load(task.path)
         config = machine_config(recording, json.loads(task.config_json))
         kernel_json = _with_ceiling(task.kernel_json, recording.meta)
         result = _core.replay(recording, kernel_json, json.dumps(config), follow_masks=False, keep_flushes=False)
@@ -229,6 +242,7 @@ def _point(task: _Task) -> Point | Failure:
         result.by_operation,
         result.notes,
         asdict(cost) | sums,
+        warnings,
     )
 
 

@@ -4,7 +4,7 @@
     kernels = ["linux-6.18", "mine.py:KERNEL"]
     machines = ["zen4_genoa", "skylake_sp:invlpg_ns=80"]
 
-Paths are seen from the file's folder; `machines` may be left out.
+Paths are seen from the file's folder, those of standard input from here; `machines` may be left out.
 """
 
 from __future__ import annotations
@@ -17,9 +17,11 @@ from typing import Any
 
 from tlbcore import machines
 from tlbcore.errors import InputError
-from tlbcore.lookup import nearest, split_file_spec
+from tlbcore.lookup import nearest, split_file_spec, with_nearest
 
 __all__ = ["SweepFile", "load"]
+
+STANDARD_INPUT = Path("/dev/stdin")
 
 _KEYS = ("recordings", "kernels", "machines")
 
@@ -42,7 +44,12 @@ def load(path: Path) -> SweepFile:
     """
     try:
         plain = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except FileNotFoundError as error:
+        raise with_nearest(error) from None
+    except UnicodeDecodeError as error:
+        found = f"a byte that is no UTF-8 at {error.start}"
+        raise InputError(f"{path}: found {found}, expected TOML with lists {', '.join(_KEYS)}") from error
+    except tomllib.TOMLDecodeError as error:
         raise InputError(f"{path}: found no TOML ({error}), expected lists {', '.join(_KEYS)}") from error
     for key in plain:
         if key not in _KEYS:
@@ -51,7 +58,7 @@ def load(path: Path) -> SweepFile:
     for key in ("recordings", "kernels"):
         if not texts[key]:
             raise InputError(f"{path}: found no {key}, expected a list of at least one")
-    folder = path.parent
+    folder = Path() if path == STANDARD_INPUT else path.parent
     return SweepFile(
         tuple(file for text in texts["recordings"] for file in _files(path, folder, text)),
         tuple(_kernel(folder, text) for text in texts["kernels"]),

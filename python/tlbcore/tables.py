@@ -68,13 +68,14 @@ def _write_csv(columns: Columns, path: Path, _metadata: Mapping[str, str] | None
 
 def _write_parquet(columns: Columns, path: Path, metadata: Mapping[str, str] | None) -> None:
     table = arrow_table(columns, metadata)
-    _pyarrow("pyarrow.parquet").write_table(table, path)
+    with path.open("wb") as file:  # pyarrow itself takes no name that is not UTF-8
+        _pyarrow("pyarrow.parquet").write_table(table, file)
 
 
 def _write_arrow(columns: Columns, path: Path, metadata: Mapping[str, str] | None) -> None:
     table = arrow_table(columns, metadata)
     with (
-        _pyarrow("pyarrow").OSFile(str(path), "wb") as sink,
+        path.open("wb") as sink,
         _pyarrow("pyarrow.ipc").new_file(sink, table.schema) as out,
     ):
         out.write_table(table)

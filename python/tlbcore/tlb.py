@@ -14,6 +14,8 @@ only, and what it evicts stays in the first; nothing is prefetched; CPUs start e
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -22,10 +24,13 @@ import numpy as np
 from tlbcore import machines, results
 from tlbcore._core import AddressTrace, simulate_tlb
 from tlbcore.errors import InputError
+from tlbcore.given import whole_number, wrong_kind
+from tlbcore.lookup import find, with_nearest
+from tlbcore.piped import as_file
+from tlbcore.report.table import counted
 
 if TYPE_CHECKING:
-    import os
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable
 
     import numpy.typing as npt
 
@@ -139,9 +144,16 @@ class Result(results.Result, Counts):
     def headline(self) -> str:
         """One line."""
         return (
-            f"{self.machine}: {self.nr_accesses} accesses, {self.nr_l1_misses} first-level misses,"
+            f"{self.machine}: {counted(self.nr_accesses, 'access', group='')}, {self.nr_l1_misses} first-level misses,"
             f" {self.nr_walks} walks, {self.nr_walk_loads} loads of walks"
         )
+
+
+#: What somebody may have wanted who gave something else than addresses.
+_HINTS: Final[dict[type | tuple[type, ...], str]] = {
+    (str, os.PathLike): "tlbcore.tlb.open_trace(PATH).addresses",
+    AddressTrace: "its addresses",
+}
 
 
 def open_trace(path: str | os.PathLike[str], format: str | None = None) -> AddressTrace:  # noqa: A002  # the usual word
@@ -158,7 +170,13 @@ def open_trace(path: str | os.PathLike[str], format: str | None = None) -> Addre
         InputError: The file is nothing of this, or damaged; the message names file, place, found and expected.
         OSError: It cannot be read.
     """
-    return AddressTrace.open(path, format)
+    if not isinstance(path, str | os.PathLike):
+        raise wrong_kind("trace", path, "the name of a file")
+    try:
+        with as_file(path, lambda head: b"\0" in head or not head.isascii()) as file:  # what is mapped, or not of text
+            return AddressTrace.open(file, format)
+    except FileNotFoundError as error:
+        raise with_nearest(error) from None
 
 
 def simulate(  # noqa: PLR0913  # each has a default, and a meaning of its own
@@ -199,12 +217,17 @@ def simulate(  # noqa: PLR0913  # each has a default, and a meaning of its own
     >>> simulate([a, a[:2]], "skylake_sp").cpus[1].nr_l1_hits
     1
     """
-    chosen = machines.get(machine) if isinstance(machine, str) else machine
+    chosen = machines.get(machine)
+    whole_number("threads", threads, least=1, most=2**32 - 1)
+    _check_kind(addresses)
     streams, places = _streams(addresses, cpus)
     rows = _event_rows(events, streams, places, _pcids(pcids, streams, places))
     options = {
         "page_size": _size_index(page_size),
-        "page_ranges": [(int(start), int(end), _size_index(size)) for start, end, size in page_ranges],
+        "page_ranges": [
+            (whole_number("page range", start), whole_number("page range", end), _size_index(size))
+            for start, end, size in map(_page_range, page_ranges)
+        ],
         "threads": threads,
         "plain": plain,
     }
@@ -284,9 +307,19 @@ def _checked(name: str, values: npt.NDArray[Any], dtype: type[np.unsignedinteger
 
 
 def _size_index(name: str) -> int:
-    if name not in PAGE_SIZES:
-        raise InputError(f"page size: found {name!r}, expected one of {', '.join(PAGE_SIZES)}")
-    return PAGE_SIZES.index(name)
+    return PAGE_SIZES.index(find("page size", name, PAGE_SIZES))
+
+
+def _check_kind(addresses: object) -> None:
+    if addresses is None or isinstance(addresses, str | os.PathLike | AddressTrace):
+        raise wrong_kind("addresses", addresses, "an array, or a list of arrays", _HINTS)
+
+
+def _page_range(given: object) -> Sequence[Any]:
+    parts = 3
+    if isinstance(given, str) or not isinstance(given, Sequence) or len(given) != parts:
+        raise InputError(f"page_ranges: found {given!r}, expected (start, end, size) for each")
+    return given
 
 
 def _one(name: str, values: npt.ArrayLike) -> Addresses:
@@ -353,6 +386,8 @@ def _event_rows(
     switches: list[Events],
 ) -> list[Events]:
     """The events of each CPU, sorted by place; at one place a switch of PCID comes last, those given keep their order."""
+    if not isinstance(events, Iterable):
+        raise wrong_kind("events", events, "arrays of type tlbcore.tlb.EVENT, such as flush_all(at=[3])")
     tables: list[Any] = [events] if isinstance(events, np.ndarray) else list(events)
     for table in tables:
         if not isinstance(table, np.ndarray) or table.dtype != EVENT:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from tlbcore.errors import InputError
+from tlbcore.given import wrong_kind
 
 __all__ = ["PAGE", "PAGE_SHIFT", "PMD", "PUD", "page_align", "prot_bits", "prot_text"]
 
@@ -46,6 +47,8 @@ def prot_bits(prot: str | int) -> int:
         if prot & ~7:
             raise InputError(f"prot: found {prot}, expected bits of 7 (1 read, 2 write, 4 execute)")
         return prot
+    if not isinstance(prot, str):
+        raise wrong_kind("prot", prot, "letters of 'rwx', or 'none'")
     letters = "" if prot == "none" else prot.replace("-", "")
     if len(set(letters)) != len(letters) or not set(letters) <= set(_BITS):
         raise InputError(f"prot: found {prot!r}, expected letters of 'rwx', each at most once, or 'none'")

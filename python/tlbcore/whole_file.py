@@ -5,22 +5,31 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import sys
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO, Final
 
 from tlbcore.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-__all__ = ["check_ending", "check_place", "replacing", "write_text"]
+__all__ = ["STANDARD_OUTPUT", "check_ending", "check_place", "is_standard_output", "replacing", "write_text"]
+
+STANDARD_OUTPUT: Final = Path("/dev/stdout")
+
+
+def is_standard_output(path: str | os.PathLike[str]) -> bool:
+    """Whether a name is that of standard output, wherever that goes."""
+    return Path(path) in {STANDARD_OUTPUT, Path("/dev/fd/1"), Path("/proc/self/fd/1")}
 
 
 def _is_special(path: Path) -> bool:
     """Whether a device, a pipe or a socket has the name: it must stay what it is, and there is nothing in it to lose."""
-    return path.exists() and not path.is_file() and not path.is_dir()
+    # A file behind standard output is somebody else's: the shell's, who may want to append to it.
+    return is_standard_output(path) or (path.exists() and not path.is_file() and not path.is_dir())
 
 
 def check_ending(
@@ -83,7 +92,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         with TemporaryDirectory() as folder:
             partial = Path(folder) / "partial"
             yield partial
-            with partial.open("rb") as source, path.open("wb") as target:
+            with partial.open("rb") as source, _stream(path) as target:
                 shutil.copyfileobj(source, target)
         return
     path = _meant(path)
@@ -93,6 +102,14 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _stream(path: Path) -> BinaryIO:
+    if not is_standard_output(path):
+        return path.open("wb")
+    if sys.stdout is not None:
+        sys.stdout.flush()  # what was printed before comes before
+    return os.fdopen(os.dup(1), "wb")
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from tlbcore import _core
 from tlbcore.check import Size, Verdict, check
 from tlbcore.errors import InputError
+from tlbcore.given import bound_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -72,6 +73,7 @@ def widen(
             raise InputError(f"{name}: found {value}, expected {first} to {last}")
     if options.get("faults", 0) < 0:
         raise InputError(f"faults: found {options['faults']}, expected 0 or more")
+    seconds = bound_seconds("seconds", seconds)
     least = _least_pages(operations)
     since = time.monotonic()
     tried: list[tuple[Size, Verdict]] = []

@@ -13,7 +13,8 @@ from tlbcore.cli import NEGATIVE, OK, check_trace, mutation
 from tlbcore.cli.check_audit import run_audit
 from tlbcore.cli.check_litmus import run_litmus
 from tlbcore.cli.check_replay import run_replay
-from tlbcore.cli.common import add_json, print_json
+from tlbcore.cli.common import add_json, input_path, print_json
+from tlbcore.cli.usage_text import tell
 from tlbcore.errors import InputError
 from tlbcore.hunt import hunt
 from tlbcore.hunt.plan import KINDS
@@ -38,13 +39,26 @@ TRIPLES_STATES = 300_000
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
+    tell(
+        parser,
+        "Kernel threads run the operations, user CPUs load and store, and hardware fills and drops TLB entries, in every order,"
+        " from small sizes to larger ones. What violates an invariant is printed as a shortest counterexample; else the bounds"
+        " are told within which there is none.\n\n"
+        "--pairs and --triples hunt through all sets of operations, --litmus answers questions in files, --mutate tells which"
+        " steps of a scheme safety hangs on, --replay executes a finding again, and --audit checks the checker.",
+        ("tlbcore check linux-6.18 --op munmap --op page_mkclean", "two operations: safe"),
+        ("tlbcore check linux-5.10 --op munmap --op page_mkclean -o race.html", "a race, and its page to step through"),
+        ("tlbcore check mine.py:KERNEL --op munmap --op fault", "a kernel of one's own"),
+        ("tlbcore check linux-6.18 --pairs --users 1 --pages 1 --seconds 5", "all pairs, as far as five seconds go"),
+        ("tlbcore check --litmus questions", "the questions of a folder"),
+    )
     parser.add_argument(
         "kernel", nargs="?", metavar="KERNEL", help="a kernel as `tlbcore kernels` lists them, or FILE.py:NAME"
     )
     parser.add_argument(
         "--litmus",
         nargs="+",
-        type=Path,
+        type=lambda text: Path(input_path(text)),
         metavar="F",
         help="litmus files, or folders of them, instead of a kernel; status 1 unless each is answered as it expects",
     )
@@ -230,7 +244,9 @@ def run_hunt(args: argparse.Namespace) -> int:
     hunts = []
     for name, kernel in settings.items():
         with Progress(f"{name or kernel}:") as progress:
-            hunts.append((name, hunt(kernel, threads, seconds=seconds, progress=partial(tell, progress), **options)))
+            hunts.append(
+                (name, hunt(kernel, threads, seconds=seconds, progress=partial(say_how_far, progress), **options))
+            )
         if hunts[-1][1].stopped == "Ctrl-C":
             break
     if args.json:
@@ -243,7 +259,7 @@ def run_hunt(args: argparse.Namespace) -> int:
     return OK if all(found.safe for _, found in hunts) else NEGATIVE
 
 
-def tell(progress: Progress, at: Hunted) -> None:
+def say_how_far(progress: Progress, at: Hunted) -> None:
     """How far a hunt is."""
     sets = SETS.get(at.threads, f"sets of {at.threads}")
     progress(at.done, at.of, f"{sets} with {at.size}, {at.states:,} states")

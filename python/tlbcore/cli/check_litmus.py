@@ -8,7 +8,7 @@ from tlbcore.cli import NEGATIVE, OK
 from tlbcore.cli.common import print_json
 from tlbcore.litmus_check import check_litmus, files
 from tlbcore.progress import Progress
-from tlbcore.report.table import is_terminal, table
+from tlbcore.report.table import counted, is_terminal, table
 
 if TYPE_CHECKING:
     import argparse
@@ -32,7 +32,7 @@ def run_litmus(args: argparse.Namespace) -> int:
     rows = []
     for answer in found:
         litmus, verdict = answer.litmus, answer.verdict
-        after = f"{len(verdict.path)} steps" if verdict.violated else f"{verdict.states} states"
+        after = counted(len(verdict.path), "step") if verdict.violated else counted(verdict.states, "state", group="")
         mark = "ok" if answer.as_expected else "NOT AS EXPECTED"
         exists = " \\/ ".join(litmus.exists)
         rows.append([litmus.name, litmus.changed_kernel, exists, litmus.result, answer.observed, after, mark])

@@ -10,6 +10,7 @@ from tlbcore.cli import NEGATIVE, OK
 from tlbcore.cli.common import print_json
 from tlbcore.finding import repeat
 from tlbcore.report.columns import columns
+from tlbcore.report.table import counted
 
 if TYPE_CHECKING:
     import argparse
@@ -23,6 +24,6 @@ def run_replay(args: argparse.Namespace) -> int:
     else:
         says = [INVARIANTS[name] for name in found.violated]
         outcome = f"UNSAFE ({'; '.join(found.violated)})" if found.violated else "nothing violated"
-        print(f"{found.kernel}: {len(found.path)} steps repeated, {outcome}\n")
+        print(f"{found.kernel}: {counted(len(found.path), 'step')} repeated, {outcome}\n")
         print(columns(found.cpus, [(event["cpu"], event["text"]) for event in found.events], says or ["no violation"]))
     return NEGATIVE if found.violated else OK

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from tlbcore.cli.common import output_path, refuse_both
 from tlbcore.errors import InputError
 from tlbcore.report.trace import FORMATS, trace_text, write_trace
-from tlbcore.whole_file import check_place
+from tlbcore.whole_file import check_place, is_standard_output
 from tlbcore.widen import settled
 
 if TYPE_CHECKING:
     import argparse
+    from pathlib import Path
 
     from tlbcore.check import Verdict
 
@@ -24,9 +25,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-o",
         "--output",
-        type=Path,
+        type=output_path,
         metavar="F",
-        help="where the counterexample goes (.txt, .md, .svg, .html tell its format)",
+        help="where the counterexample goes (.txt, .md, .svg, .html tell its format); - is standard output",
     )
 
 
@@ -48,6 +49,10 @@ def refuse(args: argparse.Namespace) -> None:
         )
     output: Path | None = args.output
     if output is None:
+        return
+    refuse_both(output, json=args.json)
+    if is_standard_output(output):
+        args.output = None  # where it goes anyway
         return
     if args.format is None and output.suffix not in _ENDS:
         raise InputError(

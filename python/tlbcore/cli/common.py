@@ -2,17 +2,63 @@
 
 from __future__ import annotations
 
+import argparse
 import json
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from tlbcore import recordings
+from tlbcore.errors import InputError
 from tlbcore.progress import Progress
+from tlbcore.whole_file import STANDARD_OUTPUT, is_standard_output
 
 if TYPE_CHECKING:
-    import argparse
-
     from tlbcore.recordings import Recording
+
+
+def input_path(text: str) -> str:
+    """The type of an argument that names what is read: `-` is standard input.
+
+    Raises:
+        ArgumentTypeError: Standard input is a terminal, on which nobody types a recording.
+    """
+    if text != "-":
+        return text
+    if sys.stdin is not None and sys.stdin.isatty():
+        raise argparse.ArgumentTypeError("found a terminal on standard input, expected a file or a pipe")
+    return "/dev/stdin"
+
+
+def output_path(text: str) -> Path:
+    """The type of an argument that names what is written: `-` is standard output."""
+    return STANDARD_OUTPUT if text == "-" else Path(text)
+
+
+def file_path(text: str) -> Path:
+    """The type of an argument that names a file to write, which no pipe can be.
+
+    Raises:
+        ArgumentTypeError: It is `-`.
+    """
+    if text == "-":
+        raise argparse.ArgumentTypeError("found -, expected the name of a file")
+    return Path(text)
+
+
+def refuse_both(output: Path | None, *, json: bool) -> None:
+    """Refuse what would mix on standard output.
+
+    Raises:
+        InputError: JSON and something else are to go there.
+    """
+    if json and output is not None and is_standard_output(output):
+        raise InputError("--json: found that another output goes to standard output too, expected one of both there")
+
+
+def beside(output: Path | None) -> TextIO:
+    """Where to say what was written: standard error if it went to standard output."""
+    return sys.stderr if output is not None and is_standard_output(output) else sys.stdout
 
 
 def add_recording(parser: argparse.ArgumentParser) -> None:
@@ -20,7 +66,8 @@ def add_recording(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "recording",
         metavar="R",
-        help="a recording (.tlbr), or any file that `tlbcore import` understands",
+        type=input_path,
+        help="a recording (.tlbr), or any file that `tlbcore import` understands; - is standard input",
     )
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tlbcore import kernels, machines
 from tlbcore.cli import OK
 from tlbcore.cli.common import add_json, add_machine, add_recording, print_json, read_recording
+from tlbcore.cli.usage_text import tell
 from tlbcore.compare import DEFAULT_KERNELS, compare
 from tlbcore.progress import Progress
 from tlbcore.report.comparison import comparison_report
@@ -17,6 +19,15 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
+    tell(
+        parser,
+        "The recorded work runs through the model once for each kernel. Printed are flushes, IPIs, CPUs told in vain and"
+        " estimated times, with ratios to the first kernel, and which operations cause the flushes.",
+        ("tlbcore compare app.tlbr", "the kernels that are compared unless told"),
+        ("tlbcore compare app.tlbr --kernel linux-5.10 --kernel linux-6.18", "two kernels; ratios are to the first"),
+        ("tlbcore compare app.tlbr --kernel linux-6.18 --kernel mine.py:KERNEL", "a kernel of one's own"),
+        ("tlbcore compare app.tlbr --machine skylake_sp:invlpg_ns=80 --json", "other sizes and costs, as JSON"),
+    )
     add_recording(parser)
     parser.add_argument(
         "--kernel",
@@ -31,9 +42,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Compare and print."""
+    chosen = [
+        kernels.get(name) for name in args.kernel or DEFAULT_KERNELS
+    ]  # slips are told before a large file is read
+    machine = machines.get(args.machine)
     recording = read_recording(args.recording)
     with Progress("replaying") as progress:
-        comparison = compare(recording, args.kernel or DEFAULT_KERNELS, args.machine, progress=progress)
+        comparison = compare(recording, chosen, machine, progress=progress)
     if args.json:
         print_json(comparison.to_dict())
     else:

@@ -8,6 +8,7 @@ from tlbcore import kernels, machines, races
 from tlbcore.check import INVARIANTS
 from tlbcore.cli import OK
 from tlbcore.cli.describe import CommandText, Option, describe
+from tlbcore.cli.usage_text import tell
 from tlbcore.scheme import OPERATIONS
 from tlbcore.schemes import SCHEMES
 
@@ -20,6 +21,13 @@ SHELLS: Final = ("bash", "zsh", "fish")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
+    tell(
+        parser,
+        "A wheel installs the completions below the prefix of its environment. Where a shell does not look there, this does"
+        " the same.",
+        ('eval "$(tlbcore completion bash)"', "for this shell; in ~/.bashrc for all (zsh: after compinit)"),
+        ("tlbcore completion fish > tlbcore.fish", "for fish, whose place is ~/.config/fish/completions"),
+    )
     parser.add_argument("shell", choices=SHELLS, help='the shell; for bash and zsh: eval "$(tlbcore completion bash)"')
 
 

@@ -6,6 +6,8 @@ import argparse
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tlbcore.cli.usage_text import Example, examples_of, paragraphs_of
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -38,7 +40,9 @@ class CommandText:
     options: tuple[Option, ...]
     arguments: tuple[Option, ...]
     commands: tuple[CommandText, ...] = ()
-    epilog: str = ""
+    #: What it does, beside the summary: a line for each paragraph.
+    description: tuple[str, ...] = ()
+    examples: tuple[Example, ...] = ()
 
     def walk(self) -> Iterator[CommandText]:
         """This command and all below it."""
@@ -66,12 +70,13 @@ def describe(parser: argparse.ArgumentParser, summary: str = "") -> CommandText:
         (options if action.option_strings else arguments).append(option)
     return CommandText(
         name=parser.prog,
-        summary=(summary or parser.description or "").rstrip("."),
+        summary=(summary or next(iter(paragraphs_of(parser)), "")).rstrip("."),
         usage=_usage(parser.prog, arguments, commands),
         options=tuple(options),
         arguments=tuple(arguments),
         commands=tuple(commands),
-        epilog=parser.epilog or "",
+        description=paragraphs_of(parser),
+        examples=examples_of(parser),
     )
 
 

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Final
 
 from tlbcore.caveats import caveats
 from tlbcore.cli import OK
-from tlbcore.cli.common import add_json, add_recording, print_json, read_recording, stem
+from tlbcore.cli.common import add_json, add_recording, output_path, print_json, read_recording, refuse_both, stem
+from tlbcore.cli.usage_text import tell
 from tlbcore.errors import InputError
 from tlbcore.export import FORMATS, TABLES, export
 from tlbcore.progress import Progress
 from tlbcore.report.table import number
-from tlbcore.whole_file import check_ending
+from tlbcore.whole_file import check_ending, is_standard_output
 
 if TYPE_CHECKING:
     import argparse
@@ -25,6 +26,14 @@ _NO_TIMELINE: Final = (".tlbr", ".html", ".txt", *(f".{form}" for form in FORMAT
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
+    tell(
+        parser,
+        "A timeline opens in ui.perfetto.dev. The tables are events, flushes and operations, with a row for each; the column"
+        " event joins them. Parquet and Arrow need pyarrow.",
+        ("tlbcore export app.tlbr --format perfetto", "writes app.perfetto-trace"),
+        ("tlbcore export app.tlbr --format parquet -o tables", "a folder with a file for each table"),
+        ("tlbcore export app.tlbr --format csv --table flushes -o flushes.csv", "one table"),
+    )
     add_recording(parser)
     parser.add_argument("--format", required=True, choices=FORMATS, help="perfetto: a timeline; the others: tables")
     parser.add_argument("--table", action="append", choices=TABLES, help="one table alone, as a file; again for more")
@@ -32,8 +41,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-o",
         "--output",
         metavar="F",
-        type=Path,
-        help="the file, or the folder for several tables (without: the name of R, here)",
+        type=output_path,
+        help="the file, or the folder for several tables (without: the name of R, here); - is standard output, for one file",
     )
     add_json(parser)
 
@@ -51,6 +60,10 @@ def run(args: argparse.Namespace) -> int:
     if args.format == "perfetto" and args.table:
         raise InputError("export: found --table and --format perfetto, expected no table: a timeline has all of them")
     output = args.output
+    to_output = output is not None and is_standard_output(output)
+    refuse_both(output, json=args.json)
+    if to_output and len(tables) > 1 and args.format != "perfetto":
+        raise InputError("export: found several tables for standard output, expected one: --table events, ...")
     if output is not None:
         check_ending(output, _endings(args.format, len(tables), output.suffix), but_not=args.recording)
     recording = read_recording(args.recording)
@@ -69,6 +82,8 @@ def run(args: argparse.Namespace) -> int:
     # The tables have no place for it.
     for line in caveats(recording):
         print(f"tlbcore: {line}", file=sys.stderr)
+    if to_output:
+        return OK
     if args.json:
         print_json([{"path": str(path), "bytes": path.stat().st_size} for path in written])
     for path in written if not args.json else ():

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 from tlbcore.caveats import caveats
 from tlbcore.cli import OK
-from tlbcore.cli.common import add_json, print_json, read_recording
+from tlbcore.cli.common import add_json, file_path, input_path, print_json, read_recording
+from tlbcore.cli.usage_text import tell
 from tlbcore.progress import Progress
 from tlbcore.record import is_perf_data, load_data
-from tlbcore.report.table import number, warned
+from tlbcore.report.table import counted, number, warned
 from tlbcore.whole_file import check_ending, check_place
 
 if TYPE_CHECKING:
@@ -19,13 +20,22 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
+    tell(
+        parser,
+        "Reads the text of perf script or strace -f, records and scenarios of the kernel lab, or what perf record wrote,"
+        " and says what is in it. What the file is, its content tells. A recording (.tlbr) is read many times faster than text.",
+        ("tlbcore import perf.txt -o app.tlbr", "a recording of what perf script printed"),
+        ("zcat perf.txt.gz | tlbcore import - -o app.tlbr", "out of a pipe"),
+        ("tlbcore import app.tlbr", "what is in a recording"),
+    )
     parser.add_argument(
         "file",
         metavar="F",
+        type=input_path,
         help="text of `perf script`, records (.jsonl) or scenarios (.scn) of the kernel lab; plain, .gz or .zst;"
-        " or what `perf record` wrote (perf.data)",
+        " or what `perf record` wrote (perf.data); - is standard input",
     )
-    parser.add_argument("-o", "--output", metavar="R", type=Path, help="the recording to write (.tlbr)")
+    parser.add_argument("-o", "--output", metavar="R", type=file_path, help="the recording to write (.tlbr)")
     add_json(parser)
 
 
@@ -46,9 +56,13 @@ def run(args: argparse.Namespace) -> int:
         counts = {"nr_events": recording.nr_events, "nr_flushes": recording.nr_flushes}
         print_json({**counts, **meta, "warnings": caveats(recording)})
         return OK
-    nr_events, nr_flushes = number(recording.nr_events), number(recording.nr_flushes)
-    print(f"{meta['file']}: {nr_events} events of {len(recording.tasks)} threads on {meta['smp']} CPUs,")
-    print(f"{nr_flushes} flush records" + (f", kernel {meta['kernel']}" if meta["kernel"] else ""))
+    events, flushes = (
+        counted(recording.nr_events, "event", group=" "),
+        counted(recording.nr_flushes, "flush record", group=" "),
+    )
+    threads, cpus = counted(len(recording.tasks), "thread", group=" "), counted(int(meta["smp"]), "CPU", group=" ")
+    print(f"{meta['file']}: {events} of {threads} on {cpus},")
+    print(flushes + (f", kernel {meta['kernel']}" if meta["kernel"] else ""))
     for name, count in sorted({**meta["counts"], **meta["unknown_events"]}.items()):
         print(f"  {number(count)} x {name}")
     for line in warned(caveats(recording)):

@@ -6,6 +6,7 @@ from typing import cast
 from tlbcore import kernels
 from tlbcore.cli import OK
 from tlbcore.cli.listing import add_list_and_show, add_operation, columns, print_json, the_operation
+from tlbcore.cli.usage_text import tell
 from tlbcore.kernel import Kernel
 from tlbcore.program import validate
 from tlbcore.report.program_text import PlainBlock, program_text
@@ -13,6 +14,16 @@ from tlbcore.report.program_text import PlainBlock, program_text
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
+    tell(
+        parser,
+        "A kernel is its constants, and which scheme serves which operation. Switches choose among its variants.",
+        ("tlbcore kernels", "all of them, with their switches"),
+        ("tlbcore kernels show linux-6.18 --sources", "one, and where in Linux each part stands"),
+        (
+            "tlbcore kernels show consolidated:pending=vma --operation mprotect",
+            "one program of a kernel with a switch set",
+        ),
+    )
     show = add_list_and_show(
         parser, "kernel", "SPEC", "a kernel (linux-6.18, consolidated:pending=vma), or FILE.py:NAME of your own"
     )

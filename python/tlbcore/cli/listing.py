@@ -15,7 +15,8 @@ _WIDTH: Final = 100
 def add_list_and_show(parser: argparse.ArgumentParser, what: str, spec: str, spec_help: str) -> argparse.ArgumentParser:
     """Add `[--json]` for the list and the subcommand `show SPEC [--json]`; return the parser of `show`."""
     parser.add_argument("--json", action="store_true", help="print JSON")
-    actions = parser.add_subparsers(dest="action", metavar="show")
+    parser.usage = f"{parser.prog} [-h] [--json] [show {spec} ...]"  # argparse would have `show` as if it were required
+    actions = parser.add_subparsers(dest="action", metavar="show", prog=parser.prog)
     show = actions.add_parser("show", help=f"print one {what}", description=f"Print one {what}.", allow_abbrev=False)
     show.add_argument("spec", metavar=spec, help=spec_help)
     # Its absence must not undo a --json that stands before `show`.

@@ -7,11 +7,19 @@ from typing import cast
 from tlbcore import machines
 from tlbcore.cli import OK
 from tlbcore.cli.listing import add_list_and_show, columns, print_json, wrapped
+from tlbcore.cli.usage_text import tell
 from tlbcore.machines import Machine
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
+    tell(
+        parser,
+        "A machine is the sizes of its TLBs and what things cost on it; each number has a source and how sure it is.",
+        ("tlbcore machines", "all of them, and the names of what can be changed"),
+        ("tlbcore machines show zen4_genoa", "one, number by number"),
+        ("tlbcore machines show skylake_sp:nr_cpus=64,invlpg_ns=80", "one with changes"),
+    )
     add_list_and_show(parser, "machine", "SPEC", "a machine (zen4_genoa), with changes (skylake_sp:nr_cpus=64)")
 
 

@@ -5,6 +5,7 @@ exception is a bug and keeps its traceback.
 """
 
 import argparse
+import io
 import os
 import re
 import sys
@@ -15,7 +16,8 @@ from typing import Any, Final, NamedTuple, NoReturn, Protocol, cast
 
 import tlbcore
 from tlbcore.cli import USAGE
-from tlbcore.lookup import nearest
+from tlbcore.cli.usage_text import tell
+from tlbcore.lookup import nearest, with_nearest
 
 INTERRUPTED: Final = 130
 """Exit status after Ctrl-C: 128 + SIGINT, as a shell reports it."""
@@ -73,11 +75,17 @@ def main(argv: Sequence[str] | None = None, commands: Mapping[str, Command] = CO
     Raises:
         SystemExit: From argparse, after ``--help``, ``--version`` or a usage error.
     """
+    if isinstance(
+        sys.stdout, io.TextIOWrapper
+    ):  # names of files are bytes, and what a terminal cannot show is no error
+        is_utf8 = sys.stdout.encoding.lower().replace("-", "") == "utf8"
+        sys.stdout.reconfigure(errors="surrogateescape" if is_utf8 else "replace")
     try:
         try:
             return _run(sys.argv[1:] if argv is None else argv, commands)
         finally:
-            sys.stdout.flush()  # here, so that a reader who went away is noticed where we can handle it
+            if sys.stdout is not None:  # closed by whoever started us
+                sys.stdout.flush()  # here, so that a reader who went away is noticed where we can handle it
     except BrokenPipeError:
         # Nobody reads any more. What is still buffered goes nowhere, or the interpreter would complain as it exits.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -106,11 +114,21 @@ class _OneLineParser(argparse.ArgumentParser):
             self.error(f"unrecognized arguments: {' '.join(unknown)}{near}")
         return found, unknown
 
+    def parse_known_options(self, words: Sequence[str]) -> None:
+        """Refuse the first option that this parser does not know."""
+        known = self._option_string_actions
+        for word in words:
+            if word.startswith("-") and word not in known:
+                self.error(f"unrecognized arguments: {word}{nearest(word, [o for o in known if o.startswith('--')])}")
+
     def _check_value(self, action: argparse.Action, value: Any) -> None:  # noqa: ANN401 - as argparse has it
         """Say which choice is nearest."""
         if action.choices is not None and value not in action.choices:
             choices = [str(choice) for choice in action.choices]
-            message = f"found {value!r}, expected one of {', '.join(choices)}{nearest(str(value), choices)}"
+            near = nearest(str(value), choices)
+            message = f"found {value!r}, expected one of {', '.join(choices)}{near}"
+            if choices == ["show"] and not near:
+                message = f"found {value!r}, expected show: {self.prog} show {value}"
             raise argparse.ArgumentError(action, message)
 
     def error(self, message: str) -> NoReturn:
@@ -119,7 +137,7 @@ class _OneLineParser(argparse.ArgumentParser):
         self.exit(USAGE, f"tlbcore: error: {message} (see {self.prog} --help)\n")
 
 
-def build_parser(commands: Mapping[str, Command] = COMMANDS, chosen: str | None = None) -> argparse.ArgumentParser:
+def build_parser(commands: Mapping[str, Command] = COMMANDS, chosen: str | None = None) -> _OneLineParser:
     """The parser of a command line.
 
     Args:
@@ -131,6 +149,15 @@ def build_parser(commands: Mapping[str, Command] = COMMANDS, chosen: str | None 
         description="Measure and check TLB-flush batching schemes of Linux before writing the kernel patch.",
         epilog="Exit status: 0 fine, 1 a negative verdict, 2 a usage or input error.",
         allow_abbrev=False,
+    )
+    tell(
+        parser,
+        "Record what a program did to its memory, replay it under the kernels and machines of your choice, and see what TLB"
+        " flushing costs there; or explore every interleaving of a few operations, and see whether a batching scheme is safe.",
+        ("tlbcore record -o app.tlbr -- ./app", "record a program (tlbcore record --check: what is missing for it)"),
+        ("tlbcore report app.tlbr", "a page of what it did to its TLBs"),
+        ("tlbcore compare app.tlbr", "the same work under several kernels"),
+        ("tlbcore check linux-6.18 --op munmap --op page_mkclean", "are these two safe beside each other?"),
     )
     parser.add_argument("--version", action="version", version=_version())
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
@@ -151,7 +178,13 @@ def _run(argv: Sequence[str], commands: Mapping[str, Command]) -> int:
     # No option before the command takes a value, so the first word is the command. Only its module is imported:
     # `tlbcore --help` should not wait for numpy.
     chosen = next((word for word in argv if not word.startswith("-")), "")
-    args = build_parser(commands, chosen).parse_args(argv)
+    if not argv:  # a question, not a slip; but nothing was done, which a script should notice
+        build_parser(commands, chosen).print_help(sys.stderr)
+        return USAGE
+    parser = build_parser(commands, chosen)
+    if not chosen:  # argparse would only say that a command is missing
+        parser.parse_known_options(argv)
+    args = parser.parse_args(argv)
     if chosen not in commands:
         message = f"argparse accepted the unknown command {chosen!r}"
         raise AssertionError(message)
@@ -165,19 +198,13 @@ def _version() -> str:
 
 def _one_line(error: Exception) -> str:
     """Put an error on one line; an ``OSError`` without its number, the file first."""
+    if isinstance(error, FileNotFoundError):
+        error = with_nearest(error)
     if isinstance(error, OSError) and error.strerror is not None:
         text = error.strerror
         if error.filename is not None:
-            path = Path(os.fsdecode(error.filename))
-            text = f"{path}: {text}{_near(path) if isinstance(error, FileNotFoundError) else ''}"
+            text = f"{Path(os.fsdecode(error.filename))}: {text}"
     else:
         text = str(error) or type(error).__name__
-    return " ".join(text.split())
-
-
-def _near(path: Path) -> str:
-    """Which file of its folder a missing one is nearest to, as the end of a message."""
-    try:
-        return nearest(path.name, sorted(file.name for file in path.parent.iterdir()), cutoff=0.85)
-    except OSError:
-        return ""
+    # Bytes of a name that are no text are shown as a recording's name shows them.
+    return " ".join(text.encode("utf-8", "surrogateescape").decode("utf-8", "replace").split())

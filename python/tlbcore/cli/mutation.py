@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING
 
 from tlbcore.cli import NEGATIVE, OK
 from tlbcore.cli.common import print_json
+from tlbcore.given import whole_number
 from tlbcore.mutate import WHY, mutate
 from tlbcore.progress import Progress
 from tlbcore.report.mutation import CHANGE, grouped, reasons
-from tlbcore.report.table import is_terminal, table
+from tlbcore.report.table import counted, is_terminal, table
 
 if TYPE_CHECKING:
     import argparse
@@ -35,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Mutate and print; 1 only if the scheme itself is unsafe."""
+    whole_number("--jobs", args.jobs, least=1, most=2**32 - 1)
     with Progress("mutants") as progress:
         report = mutate(
             args.mutate,
@@ -55,7 +57,7 @@ def show(report: MutationReport) -> None:
     """Print what was found."""
     bounds = ", ".join(f"{name} {value}" for name, value in report.bounds.items())
     done = len(report.mutations)
-    print(f"{report.scheme} in {report.kernel}: {done} mutants, up to {bounds}")
+    print(f"{report.scheme} in {report.kernel}: {counted(done, 'mutant')}, up to {bounds}")
     if report.partial:
         print(f"interrupted: {done} of {report.nr_mutants}")
     print(

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from tlbcore.cli import NEGATIVE, OK
 from tlbcore.cli.common import add_json, print_json
+from tlbcore.cli.usage_text import tell
 from tlbcore.progress import Progress
-from tlbcore.report.table import is_terminal, table
+from tlbcore.report.table import counted, is_terminal, table
 
 if TYPE_CHECKING:
     import argparse
@@ -21,6 +22,13 @@ _WIDTH = 75
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
+    tell(
+        parser,
+        "Each race is looked for in a kernel that has it and in one that has not, in the scenario in which it was documented."
+        " Those that are not covered are named, with the reason.",
+        ("tlbcore races", "all of them"),
+        ("tlbcore races R04", "how one was documented, what is found, and what mended it"),
+    )
     parser.add_argument("race", nargs="?", metavar="RACE", help="tell the story of this one, as R04")
     add_json(parser)
 
@@ -81,7 +89,7 @@ def _list() -> int:
             verdicts.append((race, race.find(), race.prove()))
     for race, found, proven in verdicts:
         as_expected &= race.invariant in found.violated and proven.safe
-        safe = f"safe ({proven.states} states)" if proven.safe else "UNSAFE"
+        safe = f"safe ({counted(proven.states, 'state', group='')})" if proven.safe else "UNSAFE"
         documented = f"{race.documented_steps} step{'s' if race.documented_steps > 1 else ''}"
         rows.append([race.id, race.commit or "-", race.scheme, race.invariant, documented, _length(found)])
         rows[-1] += [race.fixed_in, safe, race.title]
@@ -100,7 +108,11 @@ def _list() -> int:
 
 
 def _length(found: Verdict) -> str:
-    return f"{len(found.counterexample)} steps, {found.turns} turns" if found.violated else "not found"
+    return (
+        f"{counted(len(found.counterexample), 'step')}, {counted(found.turns, 'turn')}"
+        if found.violated
+        else "not found"
+    )
 
 
 def _head(race: Race | Uncovered) -> None:

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from tlbcore.cli import NEGATIVE, OK
-from tlbcore.cli.common import print_json
+from tlbcore.cli.common import file_path, print_json
 from tlbcore.cli.ending import Ended, ended_by_signals, signal_name
+from tlbcore.cli.usage_text import tell
 from tlbcore.errors import InputError
 from tlbcore.progress import Progress
 from tlbcore.record import CALLERS, SOURCES, LacksError, lacks, record
 from tlbcore.record.perf import BUFFER_PAGES
-from tlbcore.report.table import number
+from tlbcore.report.table import counted
 from tlbcore.whole_file import check_ending
 
 if TYPE_CHECKING:
@@ -29,12 +30,25 @@ _STDERR: Final = 2
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
+    tell(
+        parser,
+        "Runs CMD under the system's perf, or under strace where there is no perf, and keeps what it did to its memory and the"
+        " TLB flushes that the kernel did for it. Without CMD everything is recorded, for N seconds or until Ctrl-C."
+        " Recording flushes takes root, or a lower kernel.perf_event_paranoid: --check says what is missing, and what to do.",
+        ("tlbcore record -o app.tlbr -- ./app --its --options", "what one program does, from its start on"),
+        (
+            "tlbcore record --callers -o app.tlbr -- ./app",
+            "the same, with who called: call sites in reports and exports",
+        ),
+        ("tlbcore record -o all.tlbr --seconds 1", "the whole system for a second"),
+        ("tlbcore record --check", "what is missing for it here"),
+    )
     parser.usage = "tlbcore record [-o F] [--seconds N | -- CMD ...]"
     parser.add_argument(
         "-o",
         "--output",
         metavar="F",
-        type=Path,
+        type=file_path,
         help="the recording (.tlbr), or its text (.txt); without: CMD.tlbr, here",
     )
     parser.add_argument("--seconds", type=float, metavar="N", help="record the whole system for N seconds")
@@ -122,10 +136,12 @@ def _tell(done: Recorded, told: set[str], name: str) -> None:
             _say(warning)
     if done.nr_lost_events:
         more = "all counts are too low; record again with a larger --buffer-pages"
-        _say(f"{done.nr_lost_events} events were lost: {more}")
+        _say(f"{counted(done.nr_lost_events, 'event was', 'events were', group=' ')} lost: {more}")
     if done.status:
         _say(f"{name} ended {how_ended(done.status)}")
-    print(f"{done.path}: {number(done.nr_events)} events, {number(done.nr_flushes)} flush records, by {done.source}")
+    events = counted(done.nr_events, "event", group=" ")
+    flushes = counted(done.nr_flushes, "flush record", group=" ")
+    print(f"{done.path}: {events}, {flushes}, by {done.source}")
     print(f"next: tlbcore report {done.path}")
 
 

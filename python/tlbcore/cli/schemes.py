@@ -6,6 +6,7 @@ import dataclasses
 from tlbcore import scheme_lookup
 from tlbcore.cli import OK
 from tlbcore.cli.listing import add_list_and_show, add_operation, print_json, the_operation, wrapped
+from tlbcore.cli.usage_text import tell
 from tlbcore.report.program_text import program_text
 from tlbcore.scheme import Scheme
 from tlbcore.schemes import SCHEMES
@@ -15,6 +16,13 @@ from tlbcore.steps import flatten, for_each_pte, set_pte_at
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
+    tell(
+        parser,
+        "A scheme is how TLB flushes are batched: a program of kernel-level steps for each operation that it serves.",
+        ("tlbcore schemes", "all of them, with where Linux has each"),
+        ("tlbcore schemes show mmu-gather --operation munmap", "one program as pseudo-code in the style of the kernel"),
+        ("tlbcore schemes show mine.py:Mine", "a scheme of one's own"),
+    )
     show = add_list_and_show(
         parser, "scheme", "NAME", "a scheme by its name (MmuGather or mmu-gather), or FILE.py:CLASS of your own"
     )

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING
 
 from tlbcore import costs, sweep_file
 from tlbcore.cli import OK, USAGE
-from tlbcore.cli.common import add_json, print_json
+from tlbcore.cli.common import add_json, file_path, input_path, print_json
+from tlbcore.cli.usage_text import tell
 from tlbcore.errors import InputError
 from tlbcore.lookup import nearest
 from tlbcore.progress import Progress
-from tlbcore.report.table import is_terminal, table
+from tlbcore.report.table import is_terminal, table, warned
 from tlbcore.results import columns
 from tlbcore.sweep import sweep
 from tlbcore.tables import FORMATS, check_format, write_table
@@ -32,7 +33,20 @@ EXECUTORS = ("threads", "processes", "serial", "dask")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
-    parser.add_argument("file", metavar="F", type=Path, help="TOML with lists of recordings, kernels and machines")
+    tell(
+        parser,
+        'F is TOML with the lists recordings, kernels and machines: recordings = ["app.tlbr"], kernels = ["linux-5.10",'
+        ' "linux-6.18"], machines = ["zen4_genoa"]. Names are seen from its folder; machines may be left out. A recording that'
+        " cannot be read does not stop the others.",
+        ("tlbcore sweep sweep.toml", "a row for each combination"),
+        ("tlbcore sweep sweep.toml --executor processes -o points.csv", "over processes, with all counters as a table"),
+    )
+    parser.add_argument(
+        "file",
+        metavar="F",
+        type=lambda text: Path(input_path(text)),
+        help="TOML with lists of recordings, kernels and machines; - is standard input",
+    )
     parser.add_argument(
         "--executor",
         default="threads",
@@ -41,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--workers", type=int, metavar="N", help="so many threads or processes (as many as CPUs)")
     ends = ", .".join(FORMATS)
-    parser.add_argument("-o", dest="out", metavar="OUT", type=Path, help=f"write a row for each point: .{ends}")
+    parser.add_argument("-o", dest="out", metavar="OUT", type=file_path, help=f"write a row for each point: .{ends}")
     add_json(parser)
 
 
@@ -62,9 +76,17 @@ def run(args: argparse.Namespace) -> int:
         names = _short_names([row[0] for row in rows])
         print(table(head, [[names[row[0]], *row[1:]] for row in rows], emphasis=is_terminal(), left=3))
         print(f"* {costs.LABEL}; ratios are to the first kernel on the same machine")
+        for line in warned([_short(line, names) for line in found.warnings]):
+            print(line)
     for message in dict.fromkeys(failure.message for failure in found.failures):
         print(f"tlbcore: error: {message}", file=sys.stderr)
     return USAGE if found.failures else OK
+
+
+def _short(warning: str, names: dict[str, str]) -> str:
+    """A warning that begins with the short name of its recording."""
+    path = next(path for path in names if warning.startswith(f"{path}: "))
+    return names[path] + warning.removeprefix(path)
 
 
 def _short_names(paths: list[str]) -> dict[str, str]:

@@ -11,10 +11,11 @@ import numpy as np
 
 from tlbcore import machines, tlb
 from tlbcore.cli import OK
-from tlbcore.cli.common import add_json, print_json
+from tlbcore.cli.common import add_json, input_path, print_json
+from tlbcore.cli.usage_text import tell
 from tlbcore.errors import InputError
 from tlbcore.progress import Progress
-from tlbcore.report.table import heading, is_terminal, number, table
+from tlbcore.report.table import counted, heading, is_terminal, number, table
 
 if TYPE_CHECKING:
     import argparse
@@ -42,11 +43,20 @@ _ROWS: Final[tuple[tuple[str, Callable[[tlb.Counts], int]], ...]] = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
+    tell(
+        parser,
+        "Every access of a trace goes through the first and the second level of a machine's TLBs; what misses both is a page"
+        " walk, of which the loads are counted. Raw and .npy files are mapped, the others are read, plain or compressed.",
+        ("tlbcore tlb app.npy --machine skylake_sp", "one trace on one machine"),
+        ("tlbcore tlb cpu0.raw cpu1.raw --page-size 2M", "two CPUs, and pages of 2 MiB"),
+        ("xz -dc app.lackey.xz | tlbcore tlb -", "out of a pipe"),
+    )
     parser.add_argument(
         "traces",
         metavar="T",
         nargs="+",
-        help=f"a file with addresses; several files are several CPUs. Formats: {', '.join(tlb.FORMATS)}",
+        type=input_path,
+        help=f"a file with addresses (- is standard input); several files are several CPUs. Formats: {', '.join(tlb.FORMATS)}",
     )
     parser.add_argument(
         "--machine", default=machines.DEFAULT, metavar="M", help="a machine as `tlbcore machines` lists them"
@@ -77,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
     traces = [tlb.open_trace(path, args.format) for path in args.traces]
     streams = _by_thread(traces) if args.by_thread else [trace.addresses for trace in traces]
     machine = machines.get(args.machine)
-    accesses = f"{sum(len(stream) for stream in streams):,} accesses"
+    accesses = counted(sum(len(stream) for stream in streams), "access")
     since = time.monotonic()
     with Progress("simulating for s:") as progress:
         result = tlb.simulate(
@@ -148,7 +158,7 @@ def _text(paths: list[str], traces: list[tlb.AddressTrace], machine: machines.Ma
             for count, what in ((trace.nr_instructions, "instructions"), (trace.nr_other_lines, "other lines"))
             if count
         ]
-        lines.append(f"{path}: {trace.format}, {number(len(trace.addresses))} accesses{''.join(others)}")
+        lines.append(f"{path}: {trace.format}, {counted(len(trace.addresses), 'access', group=' ')}{''.join(others)}")
     lines += [f"{machine.name}: {machine.title}", ""]
     columns = [("all", result)] if len(result.cpus) == 1 else [*enumerate(result.cpus), ("all", result)]
     head = ["CPU", *(str(name) for name, _ in columns)]

@@ -7,8 +7,19 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tlbcore import kernels, machines
 from tlbcore.cli import OK, USAGE
-from tlbcore.cli.common import add_json, add_machine, print_json, read_recording
+from tlbcore.cli.common import (
+    add_json,
+    add_machine,
+    beside,
+    input_path,
+    output_path,
+    print_json,
+    read_recording,
+    refuse_both,
+)
+from tlbcore.cli.usage_text import tell
 from tlbcore.errors import InputError
 from tlbcore.progress import Progress
 from tlbcore.report import validation as report
@@ -27,11 +38,20 @@ NR_DISAGREEMENTS = 8
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
+    tell(
+        parser,
+        "Each recorded flush is compared with what the model predicts for the same operation: size, and whether other CPUs"
+        " were told. Score = matched / (matched + missed + extra). A folder, or several recordings, give a row for each.",
+        ("tlbcore validate app.tlbr", "how far to believe the model for this program"),
+        ("tlbcore validate app.tlbr --explain", "why they disagree, with an example of each cause"),
+        ("tlbcore validate recordings", "all recordings of a folder"),
+    )
     parser.add_argument(
         "recording",
         metavar="R",
         nargs="+",
-        help="a recording, or a folder: all below it that are named like one (.tlbr, .txt, .jsonl, ...)",
+        type=input_path,
+        help="a recording (- is standard input), or a folder: all below it that are named like one (.tlbr, .txt, .jsonl, ...)",
     )
     parser.add_argument(
         "--kernel",
@@ -52,7 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--operations",
         metavar="OUT.csv",
-        type=Path,
+        type=output_path,
         help="write each operation with both lists of flushes (of one recording)",
     )
     add_machine(parser)
@@ -63,14 +83,17 @@ def run(args: argparse.Namespace) -> int:
     """Validate and print."""
     if len(args.recording) > 1 or Path(args.recording[0]).is_dir():
         return _run_many(args)
+    refuse_both(args.operations, json=args.json)
     if args.operations is not None:
         check_place(args.operations)
+    kernel = None if args.kernel is None else kernels.get(args.kernel)  # slips are told before a large file is read
+    machine = machines.get(args.machine)
     recording = read_recording(args.recording[0])
     with Progress("replaying") as progress:
         validation = validate(
             recording,
-            args.kernel,
-            args.machine,
+            kernel,
+            machine,
             follow_masks=args.follow,
             nr_disagreements=NR_DISAGREEMENTS,
             progress=progress,
@@ -80,7 +103,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print_json({**validation.to_dict(), "causes": [cause.to_dict() for cause in explain(validation)]})
     else:
-        print(text(validation, explain(validation) if args.explain else None))
+        print(text(validation, explain(validation) if args.explain else None), file=beside(args.operations))
     return OK
 
 

@@ -16,6 +16,7 @@ from tlbcore import tables as files
 from tlbcore.errors import InputError
 from tlbcore.export.perfetto import write_perfetto
 from tlbcore.export.tables import TABLES, check_table, table
+from tlbcore.given import several
 from tlbcore.lookup import nearest
 from tlbcore.recordings import opened
 from tlbcore.whole_file import replacing
@@ -74,7 +75,7 @@ def export(
         raise InputError(
             f"export: found the format {form!r}, expected one of {', '.join(FORMATS)}{nearest(form, FORMATS)}"
         )
-    for name in tables:
+    for name in several("tables", tables):
         check_table(name)
     recording = opened(recording)
     if form == "perfetto":

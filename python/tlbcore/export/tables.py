@@ -14,10 +14,11 @@ import numpy as np
 from tlbcore import machines, recordings
 from tlbcore.errors import InputError
 from tlbcore.lookup import nearest
-from tlbcore.profile.flushes import predicted, recorded, task_name
+from tlbcore.profile.flushes import predicted, recorded, sites_of, task_name
 from tlbcore.replay import replay
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Mapping
 
     import numpy.typing as npt
@@ -49,11 +50,11 @@ def check_table(name: str) -> None:
         )
 
 
-def table(recording: Recording, name: str) -> Table:
+def table(recording: Recording | str | os.PathLike[str], name: str) -> Table:
     """A table: column -> array, all of one length. Texts are arrays of `object`.
 
     Args:
-        recording: The recording.
+        recording: From `tlbcore.recordings.load`, or its file.
         name: One of `TABLES`.
 
     Raises:
@@ -61,6 +62,7 @@ def table(recording: Recording, name: str) -> Table:
 
     """
     check_table(name)
+    recording = recordings.opened(recording)
     return {"events": _events, "flushes": _flushes, "operations": _operations}[name](recording)
 
 
@@ -95,6 +97,8 @@ def _events(recording: Recording) -> Table:
         "operation": _kinds(recording, columns.pop("kind").astype(np.int64)),
         **_named(recording, columns.pop("task")),
         **columns,
+        # What the recording has there is the number of a text, which nobody finds in a table alone.
+        "site": sites_of(recording, np.arange(recording.nr_events)),
     }
 
 

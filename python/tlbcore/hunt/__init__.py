@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from tlbcore import _core, kernels
 from tlbcore.check import DEFAULT_INVARIANTS, INVARIANTS, TABLE_INVARIANTS, Verdict, check
 from tlbcore.errors import InputError
+from tlbcore.given import bound_seconds, several, whole_number
 from tlbcore.hunt.findings import Cause, Finding, Hunt, SizeCount, grouped
 from tlbcore.hunt.plan import KINDS, Operation, Scenario, Size, groups, left_out, operations, scenarios, sizes
 from tlbcore.lookup import find, nearest
@@ -320,7 +321,7 @@ def hunt(  # noqa: PLR0913  # what to run, on what, how far
         InputError: An operation, a kind or a number that cannot be.
 
     """
-    found = kernels.get(kernel) if isinstance(kernel, str) else kernel
+    found = kernels.get(kernel)
     for name, value, least, most in (
         ("threads", threads, 1, None),
         ("users", users, 1, _core.MAX_USERS),
@@ -331,7 +332,13 @@ def hunt(  # noqa: PLR0913  # what to run, on what, how far
             raise InputError(f"{name}: found {value}, expected at least {least}")
         if most is not None and value > most:
             raise InputError(f"{name}: found {value}, expected at most {most}")
-    for kind in kinds:
+    whole_number("states", states)
+    if workers is not None:
+        whole_number("workers", workers, least=1, most=2**32 - 1)
+    seconds = bound_seconds("seconds", seconds)
+    if operations is not None:
+        several("operations", operations)
+    for kind in several("kinds", kinds):
         if kind not in KINDS:
             raise InputError(f"kinds: found {kind}, expected some of {', '.join(KINDS)}{nearest(kind, KINDS)}")
     if invariants is None:
@@ -342,7 +349,7 @@ def hunt(  # noqa: PLR0913  # what to run, on what, how far
         chosen=_chosen(operations, whole_tables=whole_tables),
         kinds=tuple(kinds),
         plan=sizes(users, pages, faults),
-        invariants=tuple(find("invariant", name, INVARIANTS) for name in invariants),
+        invariants=tuple(find("invariant", name, INVARIANTS) for name in several("invariants", invariants)),
         states=states,
         seconds=seconds,
         engine=engine,

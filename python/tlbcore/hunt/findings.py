@@ -6,6 +6,7 @@ import re
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from tlbcore.report.table import counted
 from tlbcore.results import Cell, Result
 
 if TYPE_CHECKING:
@@ -40,7 +41,11 @@ class Finding:
     def __str__(self) -> str:
         """One line."""
         where = f"{self.kind}, {self.relation}, {self.size}"
-        steps = f"{len(self.verdict.counterexample)} steps" if self.verdict.counterexample else "no trace within bounds"
+        steps = (
+            counted(len(self.verdict.counterexample), "step")
+            if self.verdict.counterexample
+            else "no trace within bounds"
+        )
         return f"{' x '.join(self.operations)} ({where}; {steps})"
 
 

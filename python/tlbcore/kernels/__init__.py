@@ -9,12 +9,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from tlbcore.errors import InputError
+from tlbcore.given import wrong_kind
 from tlbcore.kernel import Kernel, KernelFamily
 from tlbcore.kernels import consolidated, linux_5_10, linux_6_1, linux_6_18
-from tlbcore.lookup import find, load_file, nearest, split_file_spec
+from tlbcore.lookup import find, folded, load_file, nearest, split_file_spec
 from tlbcore.scheme import Scheme
 
 if TYPE_CHECKING:
@@ -28,8 +29,16 @@ FAMILIES: dict[str, KernelFamily] = {
 }
 
 
-def get(spec: str) -> Kernel:
-    """A kernel by what a user writes.
+#: What somebody may have wanted who gave something else than a kernel.
+_HINTS: Final[dict[type | tuple[type, ...], str]] = {
+    (list, tuple): "tlbcore.compare takes several",
+    Scheme: 'tlbcore.kernels.get("linux-6.18").derive("mine", munmap=SCHEME) is a kernel with a scheme',
+    type: 'tlbcore.kernels.get("linux-6.18").derive("mine", munmap=SCHEME()) is a kernel with a scheme',
+}
+
+
+def get(spec: str | Kernel) -> Kernel:
+    """A kernel by what a user writes; a `Kernel` as it is.
 
     ``linux-6.18`` is a kernel as it is; ``consolidated:pending=vma,light_gather=off`` sets switches, and ``none`` among
     them turns every switch off that is not named after it; ``my_kernel.py:NAME`` is an object of a Python file of one's
@@ -39,10 +48,16 @@ def get(spec: str) -> Kernel:
         InputError: No such kernel, switch or value, or a file that does not hold one.
         OSError: The file cannot be read.
     """
+    if isinstance(spec, Kernel):
+        return spec
+    if not isinstance(spec, str):
+        raise wrong_kind("kernel", spec, 'a name such as "linux-6.18" or a Kernel', _HINTS)
     file = split_file_spec(spec)
     if file is not None:
         return _from_file(file[0], file[1] or "KERNEL")
     name, _, text = spec.partition(":")
+    if "," in name and all(folded(part) in map(folded, FAMILIES) for part in name.split(",")):
+        raise InputError(f"found kernel {name!r}, expected one: --kernel {' --kernel '.join(name.split(','))}")
     family = FAMILIES[find("kernel", name, FAMILIES, "FILE.py:NAME")]
     chosen: dict[str, str] = {}
     for part in filter(None, text.split(",")):

@@ -9,16 +9,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any, Final
 
+from tlbcore.given import wrong_kind
 from tlbcore.lookup import find
 from tlbcore.machines.machine import CONFIDENCES, COSTS, NR_CPUS_MAX, Machine, Value
 from tlbcore.machines.overrides import OVERRIDES, override
 from tlbcore.machines.presets import DEFAULT, preset, preset_names
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
+_EXPECTED: Final = 'a name such as "zen4_genoa", a Machine or its configuration'
 __all__ = [
     "CONFIDENCES",
     "COSTS",
@@ -33,12 +33,16 @@ __all__ = [
 ]
 
 
-def get(spec: str) -> Machine:
-    """A machine by what a user writes: a preset, or ``PRESET:NAME=VALUE,...`` with some of `OVERRIDES`.
+def get(spec: str | Machine) -> Machine:
+    """A machine by what a user writes: a preset, or ``PRESET:NAME=VALUE,...`` with some of `OVERRIDES`; one as it is.
 
     Raises:
         InputError: No such preset or override, or a value that cannot be.
     """
+    if isinstance(spec, Machine):
+        return spec
+    if not isinstance(spec, str):
+        raise wrong_kind("machine", spec, 'a name such as "zen4_genoa" or a Machine')
     name, _, text = spec.partition(":")
     machine = preset(find("machine", name, preset_names()))
     for part in filter(None, text.split(",")):
@@ -53,5 +57,8 @@ def config_of(machine: str | Machine | Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         InputError: As `get`.
     """
-    found = get(machine) if isinstance(machine, str) else machine
-    return found.config() if isinstance(found, Machine) else dict(found)
+    if isinstance(machine, Mapping):
+        return dict(machine)
+    if not isinstance(machine, str | Machine):
+        raise wrong_kind("machine", machine, _EXPECTED)
+    return get(machine).config()

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from tlbcore.errors import InputError
+from tlbcore.given import whole_number
+from tlbcore.report.html import html_table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -108,6 +110,11 @@ class Machine:
         """One line."""
         return f"<Machine {self.name}: {self.title}>"
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows: each value, how sure it is, and where it comes from."""
+        rows = [[value.name, value.value, value.confidence, value.source] for value in self.values]
+        return html_table(f"{self.name}: {self.title}", ["name", "value", "confidence", "source"], rows)
+
     def config(self) -> dict[str, object]:
         """The plain structure (`MachineConfig` of docs/machine.md) that the core and the reference read."""
         plain: dict[str, object] = {
@@ -127,6 +134,7 @@ class Machine:
 
     def with_cpus(self, nr_cpus: int) -> Machine:
         """The same machine with another number of CPUs, such as that of a recording."""
+        whole_number(f"machine {self.name}: nr_cpus", nr_cpus, least=1, most=NR_CPUS_MAX)
         return self.changed(Value("nr_cpus", str(nr_cpus), "given", "number of CPUs asked for"), nr_cpus=nr_cpus)
 
     def changed(self, value: Value, **fields: object) -> Machine:

@@ -14,12 +14,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tlbcore import machines as all_machines
 from tlbcore import recordings
+from tlbcore.caveats import caveats
+from tlbcore.given import several
 from tlbcore.profile.across import Across, across
 from tlbcore.profile.causes import Cause, Interrupted, OperationSums, by_operation, causes, interrupted
 from tlbcore.profile.flushes import Flushes, predicted, recorded
 from tlbcore.profile.storms import Storm, storms
 from tlbcore.profile.useless import InVain, Promoted, in_vain, promoted
 from tlbcore.replay import kernel_named, replay
+from tlbcore.report.table import counted
 from tlbcore.results import Result
 from tlbcore.validate import explain, validate
 
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
 
     from tlbcore._core import Recording
     from tlbcore.kernel import Kernel
+    from tlbcore.machines import Machine
     from tlbcore.replay import Replay
     from tlbcore.results import Cell
     from tlbcore.validate import Cause as Difference
@@ -77,6 +81,11 @@ class Profile(Result):
         return int(times.min()), int(max(times.max(), self.recording.column("end_ns").max()))
 
     @property
+    def warnings(self) -> list[str]:
+        """Why the numbers are too low or guessed: events lost, processes older than the recording; a line each."""
+        return caveats(self.recording)
+
+    @property
     def causes(self) -> list[Cause]:
         """Who caused the flushes, those that interrupted most first."""
         return causes(self.flushes)
@@ -98,14 +107,15 @@ class Profile(Result):
     def headline(self) -> str:
         """What was flushed, who was interrupted."""
         name, source = self.recording.meta["file"], self.flushes.source
-        told, nr_storms = len(self.flushes.interruptions), len(self.storms)
-        return f"{name}: {len(self.flushes)} flushes ({source}), {told} interruptions, {nr_storms} storms"
+        flushes, told = counted(len(self.flushes), "flush"), counted(len(self.flushes.interruptions), "interruption")
+        return f"{name}: {flushes} ({source}), {told}, {counted(len(self.storms), 'storm')}"
 
     def to_dict(self) -> dict[str, Any]:
         """The plain structure, without the single flushes."""
         begin, end = self.span_ns
         return {
             "recording": dict(self.recording.meta),
+            "warnings": self.warnings,
             "flushes": self.flushes.source,
             "nr_flushes": len(self.flushes),
             "nr_told": len(self.flushes.interruptions),
@@ -130,7 +140,7 @@ def profile(
     recording: Recording | str | os.PathLike[str],
     *,
     kernels: Sequence[str | Kernel] = KERNELS,
-    machines: Sequence[str] = MACHINES,
+    machines: Sequence[str | Machine] = MACHINES,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> Profile:
     """What a program did to its TLBs.
@@ -139,17 +149,22 @@ def profile(
         recording: A recording, or the name of a file with one.
         kernels: What is compared; the kernel nearest to the recorded one comes first, given or not.
         machines: On what; counts are those of the first.
-        progress: Told how many replays of how many are done, and what is next.
+        progress: Told how many parts of how many are done, and what is next.
 
     Raises:
         InputError: No such kernel or machine.
 
     """
     say = progress or (lambda _done, _of, _next: None)
-    steps = 2 + len(machines)
+    several("kernels", kernels)
+    found = [all_machines.get(machine) for machine in several("machines", machines)]
+    named = [
+        (spec if isinstance(spec, str) else spec.name, machine) for spec, machine in zip(machines, found, strict=True)
+    ]
     recording = recordings.opened(recording)
+    steps = 3 + len(named)
     nearest = recordings.kernel_of(recording)
-    machine = all_machines.get(machines[0]).config()
+    machine = found[0].config()
     truth = recorded(recording)
     say(0, steps, nearest)
     validation = None if truth is None else validate(recording, nearest, machine)
@@ -159,7 +174,13 @@ def profile(
     names = [kernel for kernel in kernels if kernel_named(kernel).name != nearest]
     say(1, steps, "promotions")
     useless = promoted(recording, machine)
-    compared = across(recording, [nearest, *names], machines, progress=lambda done, name: say(2 + done, steps, name))
+    compared = across(recording, [nearest, *names], named, progress=lambda done, name: say(2 + done, steps, name))
+
+    def explaining(done: int, of: int) -> None:
+        say(steps - 1, steps, f"why {done:,} of {of:,} differ")
+
+    differences = [] if validation is None else explain(validation, progress=explaining)
+    say(steps, steps, "")
     return Profile(
         recording=recording,
         replayed=replayed,
@@ -170,5 +191,5 @@ def profile(
         storms=storms(flushes),
         across=compared,
         validation=validation,
-        differences=[] if validation is None else explain(validation),
+        differences=differences,
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from tlbcore import machines as all_machines
 from tlbcore.compare import METRICS, Comparison, compare
 
 if TYPE_CHECKING:
@@ -13,6 +12,7 @@ if TYPE_CHECKING:
 
     from tlbcore._core import Recording
     from tlbcore.kernel import Kernel
+    from tlbcore.machines import Machine
 
 __all__ = ["LESS_IS_BETTER", "Across", "Change", "across"]
 
@@ -122,19 +122,21 @@ class Across:
 def across(
     recording: Recording,
     kernels: Sequence[str | Kernel],
-    machines: Sequence[str],
+    machines: Sequence[tuple[str, Machine]],
     *,
     progress: Callable[[int, str], None] | None = None,
 ) -> Across:
     """Replays a recording under each kernel on each machine; `progress` is told how many are done and which is next.
 
+    Machines come with what they are called: two of one preset may have other costs.
+
     Raises:
-        InputError: No such kernel or machine.
+        InputError: No such kernel.
 
     """
     comparisons = []
-    for done, name in enumerate(machines):
+    for done, (name, machine) in enumerate(machines):
         if progress is not None:
             progress(done, name)
-        comparisons.append(compare(recording, kernels, all_machines.get(name).config()))
-    return Across(tuple(machines), tuple(comparisons))
+        comparisons.append(compare(recording, kernels, machine))
+    return Across(tuple(name for name, _ in machines), tuple(comparisons))

@@ -121,26 +121,36 @@ class Flushes:
 
     @cached_property
     def sites(self) -> list[str]:
-        """Where in the program each flush was caused, as far as it is recorded; empty text where not.
-
-        Callers, innermost first; of a fault without them the instruction that faulted.
-        """
-        recording, names = self.recording, self.recording.names
-        if not recording.nr_events:
-            return [""] * len(self)
-        rows = np.maximum(self.op_event, 0)
-        is_fault = recording.column("kind")[rows] == {name: n for n, name in recording.event_kinds()}["fault"]
-        ips, symbols = recording.column("a2")[rows], recording.column("a3")[rows].astype(np.int64)
-        callers = recording.column("site")[rows].astype(np.int64)
-        found = []
-        for row, fault, ip, symbol, chain in zip(self.op_event, is_fault, ips, symbols, callers, strict=True):
-            if row >= 0 and chain < len(names):
-                found.append(names[chain])
-            elif row < 0 or not fault:
-                found.append("")
-            else:
-                found.append(names[symbol] if 0 <= symbol < len(names) else f"0x{int(ip):x}" if ip else "")
+        """Where in the program each flush was caused (`sites_of`)."""
+        found: list[str] = sites_of(self.recording, self.op_event).tolist()
         return found
+
+
+def sites_of(recording: Recording, rows: npt.NDArray[np.integer[Any]]) -> npt.NDArray[Any]:
+    """Where in the program events were caused, as far as it is recorded: an array of texts, empty where it is not.
+
+    Callers, innermost first; of a fault without them the instruction that faulted.
+
+    Args:
+        recording: The recording.
+        rows: Of its events; below 0 for no event.
+    """
+    found = np.full(len(rows), "", dtype=object)
+    known = np.flatnonzero(rows >= 0)
+    if not len(known):
+        return found
+    at = rows[known].astype(np.int64)
+    names = np.array([*recording.names, ""], dtype=object)
+    callers = recording.column("site")[at].astype(np.int64)
+    found[known] = names[np.minimum(callers, len(names) - 1)]
+    is_fault = recording.column("kind")[at] == {name: n for n, name in recording.event_kinds()}["fault"]
+    without = is_fault & (callers >= len(names) - 1)
+    ips, symbols = recording.column("a2")[at[without]], recording.column("a3")[at[without]].astype(np.int64)
+    texts = names[np.where((symbols >= 0) & (symbols < len(names)), symbols, len(names) - 1)]
+    for place in np.flatnonzero((texts == "") & (ips != 0)).tolist():
+        texts[place] = f"0x{int(ips[place]):x}"
+    found[known[without]] = texts
+    return found
 
 
 def task_name(recording: Recording, task: int) -> str:

@@ -15,6 +15,7 @@ from importlib import import_module
 from pkgutil import iter_modules
 
 from tlbcore.errors import InputError
+from tlbcore.given import wrong_kind
 from tlbcore.lookup import nearest
 from tlbcore.races.race import Race
 from tlbcore.races.uncovered import UNCOVERED, Uncovered
@@ -69,9 +70,11 @@ def matching(name: str) -> list[Race | Uncovered]:
 
 
 def _short(name: str) -> str:
-    """A short name as it is written here: `r4` is R04."""
-    found = re.fullmatch(r"([RM])0*(\d+)([a-e]?)", name.strip(), re.IGNORECASE)
+    """A short name as it is written here: `r4` and `4` are R04."""
+    if not isinstance(name, str):
+        raise wrong_kind("race", name, "a short name such as R04")
+    found = re.fullmatch(r"([RM]?)0*(\d+)([a-e]?)", name.strip(), re.IGNORECASE)
     if not found:
         return name
-    letter, digits = found[1].upper(), found[2]
+    letter, digits = found[1].upper() or "R", found[2]
     return f"{letter}{digits.zfill(2) if letter == 'R' else digits}{found[3].lower()}"

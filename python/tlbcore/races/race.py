@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tlbcore.check import DEFAULT_INVARIANTS, TABLE_INVARIANTS, Verdict, check
+from tlbcore.report.html import html_table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -48,6 +49,11 @@ class Race:
     def __repr__(self) -> str:
         """One line."""
         return f"<Race {self.id}: {self.title}>"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the documented interleaving, step by step."""
+        rows = [[str(step), text] for step, text in enumerate(self.interleaving, 1)]
+        return html_table(f"{self.id}: {self.title}. {self.story}", ["step", "as documented"], rows)
 
     @property
     def documented_steps(self) -> int:

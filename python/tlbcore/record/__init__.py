@@ -32,6 +32,7 @@ from tlbcore.record.perf import (
     with_perf,
 )
 from tlbcore.record.strace import UNKNOWN, StraceError, with_strace
+from tlbcore.report.table import counted
 from tlbcore.results import Result
 from tlbcore.whole_file import check_place, replacing
 
@@ -98,7 +99,7 @@ class Recorded(Result):
 
     def headline(self) -> str:
         """What there is."""
-        return f"{self.path}: {self.nr_events:,} events, {self.nr_flushes:,} flush records by {self.source}"
+        return f"{self.path}: {counted(self.nr_events, 'event')}, {counted(self.nr_flushes, 'flush record')} by {self.source}"
 
 
 def record(  # noqa: PLR0913  # what to record and how

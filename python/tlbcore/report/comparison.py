@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tlbcore import costs
-from tlbcore.report.table import assumptions, heading, number, table, warned
+from tlbcore.report.table import assumptions, counted, heading, number, table, warned
 
 if TYPE_CHECKING:
     from tlbcore.compare import Comparison
@@ -18,9 +18,13 @@ def comparison_report(comparison: Comparison, *, emphasis: bool = False) -> str:
     replays = comparison.replays
     config = replays[0].config
     head, rows = comparison.table()
+    events, cpus = (
+        counted(replays[0].result.nr_events, "event", group=" "),
+        counted(config["nr_cpus"], "CPU", group=" "),
+    )
     lines = [
         heading(
-            f"{replays[0].recording.meta['file']}: {number(replays[0].result.nr_events)} events, {config['nr_cpus']} CPUs,"
+            f"{replays[0].recording.meta['file']}: {events}, {cpus},"
             f" {config['levels']} levels, {'with' if config['pcid'] else 'without'} PCID",
             emphasis=emphasis,
         ),

@@ -13,7 +13,7 @@ _BOLD, _DIM, _END = "\x1b[1m", "\x1b[2m", "\x1b[0m"
 
 def is_terminal() -> bool:
     """Whether standard output is a terminal."""
-    return sys.stdout.isatty()
+    return sys.stdout is not None and sys.stdout.isatty()
 
 
 def number(value: float | None) -> str:
@@ -23,6 +23,22 @@ def number(value: float | None) -> str:
     if isinstance(value, int):
         return f"{value:,}".replace(",", " ")
     return f"{value:.3f}"
+
+
+def counted(count: int, one: str, many: str | None = None, *, group: str = ",") -> str:
+    """A count with its noun, in the right number.
+
+    >>> counted(1, "flush"), counted(1234, "flush"), counted(0, "entry", "entries")
+    ('1 flush', '1,234 flushes', '0 entries')
+
+    Args:
+        count: How many.
+        one: What one of them is called.
+        many: What several are; without, it ends in -s or -es.
+        group: What stands between groups of three digits: a comma in a line for `repr`, a space in what commands print.
+    """
+    plural = many or f"{one}{'es' if one.endswith(('s', 'sh', 'ch', 'x')) else 's'}"
+    return f"{count:,}".replace(",", group) + f" {one if count == 1 else plural}"
 
 
 def heading(text: str, *, emphasis: bool) -> str:

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tlbcore._core import Recording
-from tlbcore.strace.text import as_perf_text, is_strace
+from tlbcore.strace.text import as_perf_text, begins_as_strace, is_strace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from typing import Final
 
-__all__ = ["MAX_CPUS", "is_strace", "load"]
+__all__ = ["MAX_CPUS", "begins_as_strace", "is_strace", "load"]
 
 MAX_CPUS: Final = 64
 """CPUs that the threads of a text are spread over; it does not say how many its machine had."""

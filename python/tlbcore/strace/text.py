@@ -57,7 +57,12 @@ def is_strace(path: str | os.PathLike[str]) -> bool:
     if Path(path).is_fifo():
         return False
     with open(path, "rb") as file:  # noqa: PTH123  # whatever a path may be
-        begin = file.read(_PEEK).decode("utf-8", "replace")
+        return begins_as_strace(file.read(_PEEK))
+
+
+def begins_as_strace(head: bytes) -> bool:
+    """Whether what begins with these bytes is a text of strace."""
+    begin = head[:_PEEK].decode("utf-8", "replace")
     first = next((line for line in begin.splitlines() if line.strip()), "")
     found = _LINE.match(first)
     return found is not None and any(

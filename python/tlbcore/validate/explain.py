@@ -12,7 +12,7 @@ from tlbcore.validate.rules import Rule, rule_of
 from tlbcore.validate.timeline import Timeline
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from tlbcore.validate.scores import Validation
 
@@ -53,25 +53,32 @@ class Cause:
         }
 
 
-def explain(validation: Validation) -> list[Cause]:
+def explain(validation: Validation, *, progress: Callable[[int, int], object] | None = None) -> list[Cause]:
     """The causes of all disagreements, the largest first.
 
     In a recording of the lab, entries that differ in another column than their flushes are explained too.
 
     The example of a cause is the first operation of those that differ in the way that is most frequent in it.
+
+    Args:
+        validation: From `tlbcore.validate.validate`.
+        progress: Called now and then with the differing operations that have a cause, and all of them.
     """
     recording = validation.replay.recording
     entries = {int(entry["event"]): entry for entry in validation.plain.get("lab", {}).get("differences", ())}
     operations = [*validation.differing, *_only_in_columns(validation, entries)]
     if not operations:
         return []
+    tell = progress or (lambda _done, _of: None)
+    tell(0, len(operations))
     timeline = Timeline(recording)
     by_process: dict[int, list[tuple[int, str]]] = defaultdict(list)
     for row, name in sorted(validation.replay.result.noted):
         by_process[int(timeline.pid[row])].append((row, name))
     noted = {pid: Noted(timeline, rows) for pid, rows in by_process.items()}
     cases: dict[Rule, list[Case]] = defaultdict(list)
-    for operation in operations:
+    for done, operation in enumerate(operations):
+        tell(done, len(operations))
         case = Case(timeline, operation, noted, entries.get(int(operation["row"])))
         cases[rule_of(case)].append(case)
     flushes = validation.replay.result.flushes()

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tlbcore import machines
 from tlbcore.errors import InputError, TlbcoreError
+from tlbcore.given import several
 from tlbcore.replay import kernel_named
+from tlbcore.report.table import counted
 from tlbcore.results import Cell, Result
 from tlbcore.validate.explain import Cause, explain, merge
 from tlbcore.validate.scores import Validation, validate
@@ -139,7 +141,7 @@ class Summary(Result):
         failed = f", {len(self.failures)} could not be" if self.failures else ""
         if not self.rows:
             return f"no recording validated{failed}"
-        return f"{len(self.rows)} recordings validated{failed}: score {self.total['score']:.4f}"
+        return f"{counted(len(self.rows), 'recording')} validated{failed}: score {self.total['score']:.4f}"
 
 
 def find_recordings(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
@@ -194,11 +196,11 @@ def validate_folder(  # noqa: PLR0913 - what to compare, and how
 
     """
     chosen = None if kernel is None else kernel_named(kernel)
-    several = [paths] if isinstance(paths, str | os.PathLike) else paths
+    asked = [paths] if isinstance(paths, str | os.PathLike) else several("recordings", paths)
     rows: list[Row] = []
     failures: list[Failure] = []
     config = machines.config_of(machine)
-    found_paths = find_recordings(several)
+    found_paths = find_recordings(asked)
     for number, path in enumerate(found_paths):
         if progress is not None:
             progress(number, len(found_paths), path.name)

@@ -10,16 +10,18 @@ from __future__ import annotations
 import csv
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from tlbcore import machines, recordings
 from tlbcore.caveats import caveats
 from tlbcore.errors import InputError
+from tlbcore.given import whole_number
 from tlbcore.lab import LabExactness
-from tlbcore.replay import Replay, replay
+from tlbcore.replay import Replay, kernel_named, replay
 from tlbcore.results import Cell, Result
 from tlbcore.validate.timeline import Timeline
 from tlbcore.validate.undecided import Undecided, undecided
+from tlbcore.whole_file import replacing
 
 if TYPE_CHECKING:
     import os
@@ -29,6 +31,12 @@ if TYPE_CHECKING:
     from tlbcore._core import Recording
     from tlbcore.kernel import Kernel
     from tlbcore.machines import Machine
+
+_EXPECTED: Final = {
+    "perf": "some: the event tlb:tlb_flush, which tlbcore record has perf record",
+    "strace": "a recording by perf: strace sees no flushes",
+}
+"""What to hold the model against, by what a recording was made with."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -125,21 +133,16 @@ class Validation(Result):
         """Writes each operation with both lists as a row of a CSV file, whole or not at all (`flush_text`)."""
         recording = self.replay.recording
         times, tasks = recording.column("time_ns"), recording.column("task")
-        partial = path.with_name(path.name + ".partial")
-        try:
-            with partial.open("w", newline="", encoding="utf-8") as file:
-                out = csv.writer(file)
-                out.writerow(["event", "time_ns", "tid", "kind", "predicted", "recorded", "matched", "missed", "extra"])
-                for operation in self.operations:
-                    row = operation["row"]
-                    task = int(tasks[row])
-                    tid = recording.tasks[task][0] if task < len(recording.tasks) else ""
-                    lists = [" ".join(flush_text(f) for f in operation[side]) for side in ("predicted", "recorded")]
-                    scores = [operation[key] for key in ("matched", "missed", "extra")]
-                    out.writerow([row, int(times[row]), tid, operation["kind"], *lists, *scores])
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+        with replacing(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
+            out = csv.writer(file)
+            out.writerow(["event", "time_ns", "tid", "kind", "predicted", "recorded", "matched", "missed", "extra"])
+            for operation in self.operations:
+                row = operation["row"]
+                task = int(tasks[row])
+                tid = recording.tasks[task][0] if task < len(recording.tasks) else ""
+                lists = [" ".join(flush_text(f) for f in operation[side]) for side in ("predicted", "recorded")]
+                scores = [operation[key] for key in ("matched", "missed", "extra")]
+                out.writerow([row, int(times[row]), tid, operation["kind"], *lists, *scores])
 
 
 def flush_text(flush: Mapping[str, Any]) -> str:
@@ -172,14 +175,17 @@ def validate(  # noqa: PLR0913 - what to compare, and how
         InputError: the recording holds no flushes to compare with (a scenario), or as `tlbcore.replay.replay`.
 
     """
+    whole_number("nr_disagreements", nr_disagreements)
+    named = None if kernel is None else kernel_named(kernel)  # before a large file is read
+    config = machines.config_of(machine)
     found = recordings.opened(recording)
-    chosen = recordings.kernel_of(found) if kernel is None else kernel
+    chosen = recordings.kernel_of(found) if named is None else named
     of_lab = found.meta["source"] == "lab"
-    replayed = replay(found, chosen, machine, follow_masks=follow_masks, traced=of_lab, progress=progress)
+    replayed = replay(found, chosen, config, follow_masks=follow_masks, traced=of_lab, progress=progress)
     plain = replayed.result.validate(found, nr_disagreements)
     if of_lab:
         plain["lab"] = replayed.result.lab(found)
     if not plain["has_truth"]:
-        msg = f"{found.meta['file']}: found no recorded flushes, expected a recording of a real kernel"
-        raise InputError(msg)
+        expected = _EXPECTED.get(str(found.meta["source"]), "a recording of a real kernel")
+        raise InputError(f"{found.meta['file']}: found no recorded flushes, expected {expected}")
     return Validation(replayed, plain, "given" if kernel is not None else recordings.why_kernel(found))

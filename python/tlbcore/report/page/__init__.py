@@ -10,10 +10,13 @@ from __future__ import annotations
 
 import json
 from importlib.resources import files
+from os import PathLike
 from string import Template
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from tlbcore import _core
+from tlbcore.given import wrong_kind
+from tlbcore.profile import Profile
 from tlbcore.report.page import agreement, flushing, others, useless
 from tlbcore.report.page.html import Raw, text
 from tlbcore.report.page.patterns import patterns
@@ -23,13 +26,23 @@ from tlbcore.whole_file import write_text
 if TYPE_CHECKING:
     import os
 
-    from tlbcore.profile import Profile
-
 __all__ = ["page", "write_page"]
 
 
+#: What somebody may have wanted who gave something else than a profile.
+_HINTS: Final[dict[type | tuple[type, ...], str]] = {
+    (_core.Recording, str, PathLike): "tlbcore.profile.profile(RECORDING) makes one",
+}
+
+
 def page(profile: Profile) -> str:
-    """The page."""
+    """The page.
+
+    Raises:
+        InputError: It is no profile.
+    """
+    if not isinstance(profile, Profile):
+        raise wrong_kind("profile", profile, "a Profile", _HINTS)
     timeline = lanes(profile)
     sections = (
         ("time", "Over time", flushing.over_time(profile, timeline)),
@@ -85,6 +98,7 @@ def write_page(profile: Profile, path: str | os.PathLike[str]) -> None:
     """Writes the page, whole or not at all.
 
     Raises:
+        InputError: It is no profile.
         OSError: It cannot be written there.
 
     """

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tlbcore.profile.storms import PER_SECOND, WINDOW_NS
 from tlbcore.report.page.html import Bar, Raw, duration, legend, number, share, table, text
+from tlbcore.report.page.patterns import NR_OPERATIONS, PLAIN
+from tlbcore.report.table import counted
 
 if TYPE_CHECKING:
     from tlbcore.profile import Profile
@@ -30,19 +32,14 @@ def head(profile: Profile) -> Raw:
     begin, end = profile.span_ns
     facts = [
         str(meta["kernel"]) if meta["kernel"] else f"kernel not recorded, taken as {profile.replayed.kernel.name}",
-        f"{meta['smp']} CPUs" + (f" ({meta['cpu_model']})" if meta["cpu_model"] else ""),
+        counted(int(meta["smp"]), "CPU") + (f" ({meta['cpu_model']})" if meta["cpu_model"] else ""),
         Raw(
             f"{number(recording.nr_events)} events of {number(len(recording.tasks))} threads in {duration(end - begin)}"
         ),
     ]
     if not profile.is_recorded:
         facts.append("no flushes recorded: those shown are the model's")
-    lost = int(meta["nr_lost_events"])
-    warning = (
-        f"<p><strong>{number(lost)} events were lost while recording: all counts are too low.</strong></p>"
-        if lost
-        else ""
-    )
+    warning = "".join(f"<p><strong>Warning: {text(line)}.</strong></p>" for line in profile.warnings)
     return Raw(
         f'<p class="facts">{" · ".join(text(fact) for fact in facts)}</p>{warning}{_tiles(profile)}{_says(profile)}'
     )
@@ -106,7 +103,7 @@ def over_time(profile: Profile, timeline: dict[str, Any]) -> Raw:
         return Raw("<p>Nothing was flushed.</p>")
     buttons = "".join(f'<button type="button" data-do="{do}">{text(name)}</button>' for do, name in _CONTROLS)
     legends = "".join(
-        f'<p class="note">{text(lane["title"])}</p>{legend(list(enumerate(lane["series"])))}'
+        f'<p class="note">{text(lane["title"])}</p>{legend(list(zip(lane["p"], lane["series"], strict=True)))}'
         for lane in timeline["lanes"]
         if lane["form"] == "bars"
     )
@@ -148,7 +145,7 @@ def who_caused(profile: Profile) -> Raw:
     """By operation, and by thread, operation and call site."""
     sums = profile.by_operation
     most = max((row.nr_flushes for row in sums), default=1)
-    place = {name: min(at, 7) for at, name in enumerate(profile.flushes.operations)}
+    place = {name: min(at, NR_OPERATIONS - 1) for at, name in enumerate(profile.flushes.operations)}
     rows = [
         [
             row.operation,
@@ -217,7 +214,7 @@ def who_was_interrupted(profile: Profile) -> Raw:
     most = max(count for count, _ in victims.values())
     ordered = sorted(victims.items(), key=lambda item: (-item[1][0], item[0]))
     rows: list[list[object]] = [
-        [name, Bar(((count / most, 0),), f"{count} interruptions"), count, wrong]
+        [name, Bar(((count / most, PLAIN),), f"{count} interruptions"), count, wrong]
         for name, (count, wrong) in ordered[:NR_ROWS]
     ]
     if len(ordered) > NR_ROWS:
@@ -226,7 +223,7 @@ def who_was_interrupted(profile: Profile) -> Raw:
     names = ["what ran there", "", "interruptions", "of these in vain: other address space"]
     most = pairs[0].nr_told
     listed: list[list[object]] = [
-        [p.by, p.operation, p.victim, Bar(((p.nr_told / most, 0),), f"{p.nr_told} interruptions"), p.nr_told]
+        [p.by, p.operation, p.victim, Bar(((p.nr_told / most, PLAIN),), f"{p.nr_told} interruptions"), p.nr_told]
         for p in pairs[:NR_ROWS]
     ]
     if len(pairs) > NR_ROWS:

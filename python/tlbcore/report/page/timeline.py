@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from tlbcore.profile.useless import SHORT, WHY, classes
+from tlbcore.report.page.patterns import NR_OPERATIONS, PLAIN, REASON
 from tlbcore.validate.timeline import REASONS, WRONG_CPU
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ __all__ = ["MAX_POINTS", "MAX_SERIES", "lanes"]
 MAX_POINTS: Final = 40_000
 """Above so many points a lane holds sums of bins instead; the page stays below a few megabytes whatever was recorded."""
 
-MAX_SERIES: Final = 7
+MAX_SERIES: Final = NR_OPERATIONS - 1
 """Operations that are told apart; the others share one pattern."""
 
 MAX_CPUS: Final = 32
@@ -29,19 +30,23 @@ MAX_CPUS: Final = 32
 def lanes(profile: Profile) -> dict[str, Any]:
     """The lanes below each other, times in microseconds since the recording began.
 
-    Each lane has `title`, `form` (bars or strips), `series` (names), and its points: `t` (differences of one time to
+    Each lane has `title`, `form` (bars or strips), `series` (names), `p` (the pattern of each: one means the same in all
+    lanes), and its points: `t` (differences of one time to
     the one before), `s` (series), `n` (how many; left out if each is one).
     """
     begin, end = profile.span_ns
     flushes, told = profile.flushes, profile.flushes.interruptions
     names = [*flushes.operations[:MAX_SERIES]]
+    ranks = list(range(NR_OPERATIONS))
     if len(flushes.operations) > MAX_SERIES:
         names.append("others")
     series = np.minimum(flushes.operation, MAX_SERIES)
-    found = [_lane("Flushes, by operation", "bars", names, flushes.time_ns, series, None, begin, end)]
+    shown = list(zip(names, ranks, strict=False))
+    found = [_lane("Flushes, by operation", "bars", shown, flushes.time_ns, series, None, begin, end)]
     if profile.is_recorded and len(told):
         by = np.where(told.wrong_cpu, len(names), series[told.flush])
-        shown = [*names, f"{REASONS[WRONG_CPU]}: had nothing to flush"] if told.wrong_cpu.any() else names
+        if told.wrong_cpu.any():  # what the model calls gone
+            shown.append((f"{REASONS[WRONG_CPU]}: had nothing to flush", REASON["gone"]))
         found.append(
             _lane("CPUs interrupted, by operation (recorded)", "bars", shown, told.time_ns, by, None, begin, end)
         )
@@ -50,7 +55,7 @@ def lanes(profile: Profile) -> dict[str, Any]:
     if cpus:
         place = np.searchsorted(cpus, told.cpu)
         chosen = told.cpu <= cpus[-1]
-        strips = [f"CPU {cpu}" for cpu in cpus]
+        strips = [(f"CPU {cpu}", PLAIN) for cpu in cpus]
         found.append(
             _lane("Interrupted, CPU by CPU", "strips", strips, told.time_ns[chosen], place[chosen], None, begin, end)
         )
@@ -68,14 +73,14 @@ def _model_lane(profile: Profile, begin: int, end: int) -> dict[str, Any]:
     which = [np.full(len(found), at) for at, found in enumerate(times)]
     weights = [counts[name][counts[name] > 0] for name in WHY]
     at, series, weight = (np.concatenate(column).astype(np.int64) for column in (times, which, weights))
-    names = [SHORT[name] for name in WHY]
-    return _lane("CPUs told, and what for (the model)", "bars", names, at, series, weight, begin, end)
+    shown = [(SHORT[name], REASON[name]) for name in WHY]
+    return _lane("CPUs told, and what for (the model)", "bars", shown, at, series, weight, begin, end)
 
 
 def _lane(  # noqa: PLR0913, PLR0917  # what a lane is
     title: str,
     form: str,
-    series: list[str],
+    series: list[tuple[str, int]],
     times_ns: npt.NDArray[np.int64],
     which: npt.NDArray[np.int64],
     weights: npt.NDArray[np.int64] | None,
@@ -92,7 +97,14 @@ def _lane(  # noqa: PLR0913, PLR0917  # what a lane is
     points, of_point = np.unique(keys, return_inverse=True)
     count = np.bincount(of_point, weights=weights, minlength=len(points)).astype(np.int64)
     t, s = points // max(len(series), 1), points % max(len(series), 1)
-    lane = {"title": title, "form": form, "series": series, "t": np.diff(t, prepend=0).tolist(), "s": s.tolist()}
+    lane = {
+        "title": title,
+        "form": form,
+        "series": [name for name, _ in series],
+        "p": [pattern for _, pattern in series],
+        "t": np.diff(t, prepend=0).tolist(),
+        "s": s.tolist(),
+    }
     if (count != 1).any():
         lane["n"] = count.tolist()
     return lane

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from tlbcore.profile.useless import SHORT, WHY
 from tlbcore.report.page.html import Bar, Raw, legend, number, share, table, text
+from tlbcore.report.page.patterns import REASON
 
 if TYPE_CHECKING:
     from tlbcore.profile import Profile
@@ -29,12 +30,12 @@ def _told(profile: Profile) -> Raw:
     for row in rows:
         counts = [getattr(row, name) for name in WHY]
         says = ", ".join(f"{count} {SHORT[name]}" for name, count in zip(WHY, counts, strict=True))
-        parts = tuple((count / most, at) for at, count in enumerate(counts))
+        parts = tuple((count / most, REASON[name]) for name, count in zip(WHY, counts, strict=True))
         listed.append([row.operation, Bar(parts, says), row.nr_told, *counts])
     if len(rows) > 1:
         listed.append(["all", "", told, *(sum(getattr(row, name) for row in rows) for name in WHY)])
     names = ["operation", "", "CPUs told", *(SHORT[name] for name in WHY)]
-    meaning = legend([(at, says) for at, says in enumerate(WHY.values())])
+    meaning = legend([(REASON[name], says) for name, says in WHY.items()])
     return Raw(
         f"<p>Of {number(told)} CPUs that the model of {text(kernel)} tells, {number(vain)} ({share(vain, told)}) had nothing to"
         " flush. <em>Nothing cached</em> is an upper bound: TLBs are filled by the recorded page faults only, and"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tlbcore.report.table import counted
 from tlbcore.report.trace.state import INVARIANTS, changes, states
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ def markdown(verdict: Verdict) -> str:
     found = states(verdict)
     violated = "; ".join(f"{name}, {_cell(INVARIANTS[name])}" for name in verdict.violated)
     lines = [
-        f"**{_cell(verdict.kernel)}: unsafe** after {len(verdict.counterexample)} steps: {violated}.",
+        f"**{_cell(verdict.kernel)}: unsafe** after {counted(len(verdict.counterexample), 'step')}: {violated}.",
         "",
         f"Locks relied on: {', '.join(_cell(lock) for lock in verdict.locks)}.",
         "",

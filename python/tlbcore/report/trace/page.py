@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from tlbcore.report.page import fill
 from tlbcore.report.page.html import Raw, text
+from tlbcore.report.table import counted
 from tlbcore.report.trace.state import GROUPS, INVARIANTS, changes, states
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ def page(verdict: Verdict) -> str:
     says = "; ".join(f"<b>{text(name)}</b>: {text(INVARIANTS[name])}" for name in verdict.violated)
     buttons = "".join(f'<button type="button" data-step="{name}">{label}</button>' for name, label in _CONTROLS)
     body = Raw(
-        f"<header><h1>{text(title)} after {len(verdict.counterexample)} steps</h1><p>{says}</p>"
+        f"<header><h1>{text(title)} after {counted(len(verdict.counterexample), 'step')}</h1><p>{says}</p>"
         f'<p class="facts">Locks relied on: {text(", ".join(verdict.locks))}. Hardware may do what stands in brackets at any'
         " moment.</p></header><main>"
         f'<div class="stepper"><div class="controls" role="group" aria-label="Steps">{buttons}'

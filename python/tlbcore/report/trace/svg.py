@@ -6,6 +6,7 @@ import textwrap
 from html import escape
 from typing import TYPE_CHECKING, Final
 
+from tlbcore.report.table import counted
 from tlbcore.report.trace.state import INVARIANTS
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def svg(verdict: Verdict) -> str:
         top += height + 8
     width, height = 40 + len(used) * (_LANE + _GAP), top + 8
     heads = "".join(_head(cpu, verdict.cpus[cpu], left[cpu] + _LANE // 2, height) for cpu in used)
-    title = f"{verdict.kernel}: unsafe after {len(verdict.counterexample)} steps"
+    title = f"{verdict.kernel}: unsafe after {counted(len(verdict.counterexample), 'step')}"
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img">'
         f"<title>{escape(title)}</title><desc>{escape(verdict.diagram())}</desc><style>{_STYLE}</style>"

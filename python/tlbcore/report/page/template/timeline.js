@@ -71,7 +71,7 @@
         base[bin] += n;
         path += `M${(LEFT + bin * step).toFixed(1)},${y.toFixed(1)}h${(step - 0.4).toFixed(1)}v${height.toFixed(1)}h${(0.4 - step).toFixed(1)}z`;
       });
-      if (path) make("path", { d: path, fill: `url(#f${series})`, class: "mark" }, svg);
+      if (path) make("path", { d: path, fill: `url(#f${lane.p[series]})`, class: "mark" }, svg);
     });
   }
   function strips(lane, top, svg) {
@@ -87,7 +87,7 @@
         const level = Math.min(3, Math.floor((4 * n) / most)), height = ((level + 1) / 4) * (STRIP - 3);
         levels[level] += `M${(LEFT + bin * step).toFixed(1)},${(y + STRIP - 1 - height).toFixed(1)}h${step.toFixed(1)}v${height.toFixed(1)}h${(-step).toFixed(1)}z`;
       });
-      levels.forEach((path) => { if (path) make("path", { d: path, fill: "var(--c0)", class: "mark" }, svg); });
+      levels.forEach((path) => { if (path) make("path", { d: path, fill: `url(#f${lane.p[series]})`, class: "mark" }, svg); });
     });
   }
 
