@@ -82,8 +82,6 @@ impl Unroller<'_> {
             Asked::PageExclusive if self.tells_exclusive() => {
                 Test::Not(Box::new(self.page_var(at, Var::NotExclusive, 0)?))
             }
-            // Where nobody asks, all that is mapped once is taken for it.
-            Asked::PageExclusive => Test::Const(true),
             Asked::PageHeld => self.page_held(at)?,
             Asked::PageSwapShared => self.swap_shared(),
             Asked::PageInSwapCache => self.page_var(at, Var::Cached, 0)?,
@@ -93,8 +91,8 @@ impl Unroller<'_> {
             }
             Asked::VmaWritable => self.vma_write(at),
             Asked::ProtChanged if operation == ProgramName::Mprotect => self.prot_changed(at),
-            // The pages of a scenario were made long ago.
-            Asked::PageLru => Test::Const(true),
+            // Where it is no bit of its own, all have it; and the pages of a scenario were made long ago.
+            Asked::PageExclusive | Asked::PageLru => Test::Const(true),
             // A scenario's munmap finds VMAs, its mremap moves.
             Asked::HaveVmas => Test::Const(!at.range.is_empty()),
             Asked::Moves => Test::Const(operation == ProgramName::Mremap),

@@ -4,7 +4,7 @@
 use crate::error::Result;
 use crate::program::{FlushScope, Instr, Leaf, Pc, Program, RangeArg};
 
-use super::at::{At, Held, LoopKindKey};
+use super::at::{At, LoopKindKey};
 use super::leaf_flush::Mapping;
 use super::op::{Class, Freed, Kind, OpIndex, PageRef, Scope, Test};
 use super::pte;
@@ -59,55 +59,15 @@ impl Unroller<'_> {
             Leaf::SelectRangeAt { .. } => {
                 return Err(self.error("select_range_at: a scenario chooses its ranges itself"));
             }
-            Leaf::AllocAnonPage | Leaf::SwapIn | Leaf::MigrateCopy => {
-                let mut after = at.clone();
-                after.allocated = true;
-                if leaf == Leaf::SwapIn {
-                    after.r.frame = PageRef::New;
-                }
-                let next = self.emit(program, pc + 1, after)?;
-                return Ok(match leaf {
-                    Leaf::SwapIn => self.swap_in(&at, next)?,
-                    Leaf::MigrateCopy => self.migrate_copy(&at, next),
-                    _ => {
-                        let spare = self.spare_of(&[self.page(&at)?]);
-                        self.op(Kind::Alloc(spare), Class::Visible, next, 0, "alloc_page()".to_owned())
-                    }
-                });
-            }
+            Leaf::AllocAnonPage | Leaf::SwapIn | Leaf::MigrateCopy => return self.new_page(here, leaf, &at),
             Leaf::TlbRemovePage if self.world.engine.batches_fill && !self.is_pfn(&at) => {
                 let next = self.emit(program, pc + 1, at.clone())?;
                 let next = self.may_be_full(here, &at, next)?;
                 return self.plain(leaf, &at, next);
             }
-            Leaf::FindGetPage => {
-                let mut after = at.clone();
-                let page = self.page(&at)?;
-                let frame = self.world.pages[usize::from(page)].frames[0];
-                after.r.frame = PageRef::Fixed(frame);
-                let next = self.emit(program, pc + 1, after)?;
-                self.vars.write(Var::Refs(frame));
-                let text = format!("filemap_get_folio({})", self.page_text(page));
-                let kind = Kind::FindPage(frame);
-                if !self.file_pages_can_go() {
-                    return Ok(next);
-                }
-                self.vars.read(Var::Cached(frame));
-                return Ok(self.op(kind, Class::Visible, next, 0, text));
-            }
-            Leaf::FolioGet if !self.is_pfn(&at) => {
-                let mut after = at;
-                after.held.push(Held::Reference);
-                let next = self.emit(program, pc + 1, after)?;
-                return Ok(self.reference(1, leaf.name(), next));
-            }
-            Leaf::FolioPut => {
-                let mut after = at;
-                let held = after.held.iter().rposition(|held| *held == Held::Reference);
-                let held = held.map(|index| after.held.remove(index));
-                let next = self.emit(program, pc + 1, after)?;
-                return Ok(held.map_or(next, |held| self.release_held(held, next)));
-            }
+            Leaf::FindGetPage => return self.find_page(here, at),
+            Leaf::FolioGet if !self.is_pfn(&at) => return self.folio_get(here, at),
+            Leaf::FolioPut => return self.folio_put(here, at),
             Leaf::VmsGatherMunmapVmas => {
                 let mut after = at.clone();
                 after.detached = true;
@@ -513,15 +473,6 @@ impl Unroller<'_> {
         frames.filter(|f| self.world.frames[usize::from(**f)].is_spare).fold(0, |mask, f| mask | 1 << f)
     }
 
-    /// Whether a page of a file can leave the page cache.
-    fn file_pages_can_go(&self) -> bool {
-        use crate::program::ProgramName as P;
-        let takes = |thread: &crate::explore::scenario::Thread| {
-            thread.truncates || matches!(thread.program, P::ShrinkFolioList | P::MadvisePageout)
-        };
-        self.world.threads.iter().any(takes)
-    }
-
     pub(super) fn is_mkclean(&self) -> bool {
         self.spec().program == crate::program::ProgramName::PageMkclean
     }
@@ -540,32 +491,6 @@ impl Unroller<'_> {
     pub(super) fn pages_of_mm(&self, mm: u8) -> u32 {
         let pages = self.world.pages.iter().enumerate();
         pages.filter(|(_, page)| page.mm == mm).fold(0, |mask, (index, _)| mask | 1 << index)
-    }
-
-    /// What tells whether an anonymous page may be written in place.
-    fn mapcounts_of_exclusive(&mut self) -> Vec<VarId> {
-        if self.tells_exclusive() {
-            self.by_frame(Var::NotExclusive, true);
-        }
-        self.by_frame(Var::Mapcount, true)
-    }
-
-    fn share_anon_rmap(&mut self, at: &At, next: OpIndex) -> Result<OpIndex> {
-        let vars = self.by_frame(Var::NotExclusive, false);
-        let kind = Kind::SetFrame { vars, frame: self.frame(at)?, value: 1 };
-        let text = format!("folio_try_share_anon_rmap({})", self.frame_name(at));
-        Ok(self.op(kind, Class::Visible, next, 0, text))
-    }
-
-    /// A reference of the page of `pte`, taken or dropped by a fault that copies it.
-    pub(super) fn reference(&mut self, by: i8, name: &str, next: OpIndex) -> OpIndex {
-        let (refs, copied) = (self.by_frame(Var::Refs, false), self.by_frame(Var::Copied, false));
-        self.read_local(Local::Pte);
-        let text = match self.fault {
-            Some((page, _)) => format!("{name}({})", self.page_text(page)),
-            None => name.to_owned(),
-        };
-        self.op(Kind::Reference { refs, copied, by }, Class::Visible, next, 0, text)
     }
 
     pub(super) fn set_local(&mut self, local: Local, value: u64, next: OpIndex) -> OpIndex {

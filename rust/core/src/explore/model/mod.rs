@@ -17,6 +17,7 @@ mod invariant;
 mod judge;
 mod leaf;
 mod leaf_deferred;
+mod leaf_fault;
 mod leaf_flush;
 mod leaf_lock;
 mod listing;

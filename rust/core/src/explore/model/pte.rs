@@ -75,7 +75,7 @@ pub const fn maps(pte: u64) -> bool {
 
 /// It refers to a frame in any way.
 pub const fn refers(pte: u64) -> bool {
-    !is_none(pte) && !(is_swap(pte) && pte & ON_DISK != 0)
+    !(is_none(pte) || is_swap(pte) && pte & ON_DISK != 0)
 }
 
 /// The entry as another kind that is not present; the flags stay.
