@@ -37,14 +37,24 @@ def records_of(where: tuple[Path, int]) -> tuple[list[Record], list[Record]]:
     return records[:first], records[first : last + 1]
 
 
-def differs(path: Path, where: tuple[Path, int], records: list[Record]) -> list[str]:
-    """In which columns the step does if it had these records, times as they stand; and why."""
+def differences(path: Path, where: tuple[Path, int], records: list[Record]) -> list[Record]:
+    """How the step differs if it had these records, times as they stand."""
     before, real = records_of(where)
     end = {**real[-1], "t": records[-1]["t"] + 100}
     lines = [json.dumps(record) + "\n" for record in [*before, *records, end, {**end, "t": end["t"] + 1, "k": "END"}]]
     path.write_text("".join(lines), encoding="utf-8")
-    found = [entry for entry in validate(path).plain["lab"]["differences"] if entry["step"] == where[1]]
-    return [column for entry in found for column in entry["columns"]]
+    found: list[Record] = validate(path).plain["lab"]["differences"]
+    return [entry for entry in found if entry["step"] == where[1]]
+
+
+def differs(path: Path, where: tuple[Path, int], records: list[Record]) -> list[str]:
+    """In which columns it does."""
+    return [column for entry in differences(path, where, records) for column in entry["columns"]]
+
+
+def causes(path: Path, where: tuple[Path, int], records: list[Record]) -> list[str]:
+    """Why it does."""
+    return [reason["cause"] for entry in differences(path, where, records) for reason in entry["reasons"]]
 
 
 def index(records: list[Record], kind: str, **wanted: object) -> int:
@@ -83,18 +93,27 @@ def _reread(dirty: list[Record]) -> list[Record]:
     # CPU 2 had to wait for the page.
     woken = index(real[len(dirty) :], "sw", next="T2") + len(dirty)
     t = real[woken]["t"] + 50
-    own = {"c": 0, "a": "T0"}
+    return [*real[: woken + 1], *visit_of(t, BOARD), {"t": t + 20, **OWN, "k": "unmap_flush"}, *flush_at(t + 21)]
+
+
+OWN: Record = {"c": 0, "a": "T0"}
+
+
+def visit_of(t: int, addr: str) -> list[Record]:
+    """A page is taken that is dirty in memory."""
+    visit = {"t": t, **OWN, "k": "unmap_one", "mm": "mm0", "addr": addr, "n": 1}
+    return [visit, {"t": t + 10, **OWN, "k": "unmap_flush_dirty"}]
+
+
+def flush_at(t: int) -> list[Record]:
+    """A deferred flush, which all three CPUs execute."""
     flush = {"start": "0x0", "end": "0xffffffffffffffff", "gen": 0, "icpu": 0, "stride": 0, "freed": 0, "pages": -1}
     return [
-        *real[: woken + 1],
-        {"t": t, **own, "k": "unmap_one", "mm": "mm0", "addr": BOARD, "n": 1},
-        {"t": t + 10, **own, "k": "unmap_flush_dirty"},
-        {"t": t + 20, **own, "k": "unmap_flush"},
-        {"t": t + 21, **own, "k": "batch_flush", "mask": [0, 1, 2]},
-        {"t": t + 22, **own, "k": "multi", "mask": [0, 1, 2], **flush},
-        {"t": t + 23, **own, "k": "func", **flush, "reason": 2},
-        {"t": t + 24, "c": 1, "a": "T1", "k": "func", **flush, "reason": 1},
-        {"t": t + 25, "c": 2, "a": "T2", "k": "func", **flush, "reason": 1},
+        {"t": t, **OWN, "k": "batch_flush", "mask": [0, 1, 2]},
+        {"t": t + 1, **OWN, "k": "multi", "mask": [0, 1, 2], **flush},
+        {"t": t + 2, **OWN, "k": "func", **flush, "reason": 2},
+        {"t": t + 3, "c": 1, "a": "T1", "k": "func", **flush, "reason": 1},
+        {"t": t + 4, "c": 2, "a": "T2", "k": "func", **flush, "reason": 1},
     ]
 
 
@@ -130,3 +149,41 @@ def test_a_switch_between_two_visits_to_areas_of_one_page(tmp_path: Path, order:
     assert len({real[at]["addr"] for at in visits[:4]}) == 1
     page = real[: index(real, "unmap_flush") + 1]
     check(tmp_path / "a.jsonl", FORKED, page, (2, visits[0]), order)
+
+
+@pytest.mark.parametrize("flushed", [True, False], ids=["flushed", "did not flush"])
+def test_a_switch_that_flushed_late_is_the_cause_of_nothing_left(
+    tmp_path: Path, dirty: list[Record], *, flushed: bool
+) -> None:
+    records = with_switch(dirty, 1, index(dirty, "unmap_one"), before=True, nothing_left=True)
+    if flushed:
+        records[index(records, "sw", next="T1")]["flush"] = -1
+    expected = ["a CPU switched tasks between the records of a request"] if flushed else []
+    assert causes(tmp_path / "a.jsonl", SPINNING, records) == expected
+
+
+@pytest.mark.parametrize("is_read", [True, False], ids=["read back", "not read back"])
+def test_a_write_without_a_fault_is_the_cause_of_a_dirty_page(
+    tmp_path: Path, reread: list[Record], *, is_read: bool
+) -> None:
+    """The first page is flushed at once, although the model has it clean and puts it off to the next one."""
+    visit = len(reread) - 8
+    t = reread[visit]["t"]
+    second = visit_of(t + 100, "0x7fd000")
+    end = {"t": t + 200, **OWN, "k": "unmap_flush"}
+    records = [*reread[: visit + 2], *flush_at(t + 20), *second, *flush_at(t + 120), end]
+    if not is_read:
+        records = [record for record in records if record["k"] != "fault"]
+    found = differences(tmp_path / "a.jsonl", SPINNING, records)
+    reasons = [reason["cause"] for entry in found for reason in entry["reasons"]]
+    assert reasons == (["a page that was only read back from swap was written, without a fault"] if is_read else [])
+
+
+def test_a_page_in_the_lru_batch_of_another_cpu_is_the_cause_of_a_copy() -> None:
+    """Process P4 made them on CPU 0 and copies them on CPU 2, though its child has copied them before."""
+    path = DATA / "lab-6.18" / "6.18-c4_random_huge_222.jsonl.gz"
+    (entry,) = validate(path).plain["lab"]["differences"]
+    assert (entry["step"], entry["recorded"]["ptep_clear_flush"]) == (67, "5")
+    assert [reason["cause"] for reason in entry["reasons"]] == [
+        "a page is copied that another CPU made and may still have in its LRU batch"
+    ]
