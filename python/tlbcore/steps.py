@@ -228,7 +228,10 @@ def pte_mkwrite(only_if: str) -> Step:
 
 
 def flush_tlb_range(name: str) -> Step:
-    """Flush at once: the ``vma`` range, the ``table``, the ``extent``, the ``pmd`` or the ``page``."""
+    """Flush at once: the ``vma`` range, the ``table``, the ``extent``, the ``pmd``, the ``page``.
+
+    An ``entry`` is the same page, as a range of one.
+    """
     return Step("flush_tlb_range", {"range": name})
 
 

@@ -104,7 +104,10 @@ def schemes() -> dict[str, Scheme]:
         "collapse_huge_page": Synchronous(),
         "ksm_merge": Synchronous(),
         "mremap": PerTable(unmapping=gather),
-        **dict.fromkeys(("shrink_folio_list", "madvise_pageout", "migrate_pages"), DeferredUnmap(madvise_per_vma=True)),
+        **dict.fromkeys(
+            ("shrink_folio_list", "madvise_pageout", "migrate_pages"),
+            DeferredUnmap(madvise_per_vma=True, unmap_flushes_range=True),
+        ),
     }
 
 

@@ -61,11 +61,11 @@ class LazyUnmapFlush(DeferredUnmap):
     #: Others are told that a flush is outstanding.
     tells: bool = True
 
-    def clear_entry(self, *, defer: bool = True) -> Block:  # type: ignore[override]  # it is no static method here
+    def clear_entry(self, *, defer: bool = True, as_range: bool = False) -> Block:  # type: ignore[override]  # not static
         """Flush as usual what can be written; only tell of the rest."""
         flushes = write | mm_tlb_flush_pending if self.asks_pending else write
         untold = [ptep_get_and_clear(), *([set_tlb_ubc_flush_pending()] if self.tells else [])]
-        return [when(flushes, DeferredUnmap.clear_entry(defer=defer), otherwise=untold)]
+        return [when(flushes, DeferredUnmap.clear_entry(defer=defer, as_range=as_range), otherwise=untold)]
 
     def reclaim_pages(self) -> Block:
         """The same with a full flush before the pages may be used for something else."""

@@ -153,9 +153,9 @@ class PresentOnlyUnmap(DeferredUnmap):
     """Migration as before v3.13: an entry that is protnone counts as not accessible, whoever still has to flush it."""
 
     @staticmethod
-    def clear_entry(*, defer: bool = True) -> Block:
+    def clear_entry(*, defer: bool = True, as_range: bool = False) -> Block:
         """Flush only what the hardware takes for present now."""
-        del defer
+        del defer, as_range
         return [
             when(
                 protnone,

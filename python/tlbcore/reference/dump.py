@@ -72,4 +72,5 @@ def _page(page: Page) -> Json:
 
 def _file(file: File) -> Json:
     pages = [[index, file.pages[index].pfn] for index in sorted(file.pages)]
-    return {"id": file.id, "shmem": file.shmem, "nr_pages": file.nr_pages, "pages": pages}
+    own = {"id": file.id, "shmem": file.shmem, "nr_pages": file.nr_pages}
+    return own | {"pages": pages, "swapped": sorted(file.swapped)}

@@ -482,6 +482,7 @@ def _truncate(m: ReferenceMachine, a: Args) -> None:
         m.memory.lru_drain(task.cpu)
     for page in gone:
         m.memory.drop_from_page_cache(page)
+    file.swapped -= {n for n in file.swapped if args["from_page"] <= n < last}
     if file.nr_pages is not None and not file.shmem:
         first = args["from_page"]
         file.absent.update(range(first, min(last, file.nr_pages, first + MAX_ABSENT)))

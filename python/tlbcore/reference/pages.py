@@ -65,6 +65,8 @@ class File:
     pages: dict[int, Page] = field(default_factory=dict)
     #: Pages below the end that are not in the page cache until they are looked for: of holes, and added at the end.
     absent: set[int] = field(default_factory=set)
+    #: Pages of shared memory that were written to swap, and not read back since.
+    swapped: set[int] = field(default_factory=set)
 
     def is_resident(self, index: int) -> bool:
         """Whether fault-around finds the page in the page cache."""
@@ -211,6 +213,8 @@ class Memory:
             page = self.alloc("shmem" if file.shmem else "file", file=file.id, index=index)
             file.pages[index] = page
             file.read_around(index)
+            page.dirty = index in file.swapped  # read back, it has no other copy (`shmem_swapin_folio()`)
+            file.swapped.discard(index)
             page.in_page_cache = True
             page.refcount = 1
         return page

@@ -64,6 +64,8 @@ def _flush_tlb_range(f: Frame, step: Plain) -> None:
         f.machine.engine.flush_tlb_page(f.by, f.mm, f.addr & ~(PAGE_SIZE - 1))
     elif name == "pmd":
         f.flush_tlb_range(f.pmd_start, f.pmd_start + PMD_SIZE)
+    elif name == "entry":
+        f.flush_tlb_range(f.addr & ~(PAGE_SIZE - 1), (f.addr & ~(PAGE_SIZE - 1)) + PAGE_SIZE)
     elif name == "vma":
         f.flush_tlb_range(*f.vma_range)
     else:  # table, extent

@@ -363,8 +363,11 @@ def _collapsed(f: Frame) -> Table:
 
 def _pageout(f: Frame, _step: Plain) -> None:
     """Write the page out; anonymous and shared memory has nowhere to go without swap."""
-    if f.machine.config.swap or f.the_page.kind == "file":
-        f.the_page.dirty = False
+    page = f.the_page
+    if f.machine.config.swap or page.kind == "file":
+        page.dirty = False
+        if page.kind == "shmem" and page.in_page_cache and page.file is not None and page.index is not None:
+            f.machine.memory.files[page.file].swapped.add(page.index)
 
 
 PTE_HANDLERS: dict[str, Handler] = {

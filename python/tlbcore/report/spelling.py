@@ -111,6 +111,7 @@ CHOICES: Final[dict[tuple[str, str], dict[str, tuple[str, ...]]]] = {
         "extent": ("flush_tlb_range(vma, old_addr, old_addr + extent);",),
         "pmd": ("flush_pmd_tlb_range(vma, addr, addr + HPAGE_PMD_SIZE);",),
         "page": ("flush_tlb_page(vma, addr);",),
+        "entry": ("flush_tlb_range(vma, addr, addr + PAGE_SIZE);",),
     },
 }
 """Steps whose one argument chooses the text: step, argument, value."""

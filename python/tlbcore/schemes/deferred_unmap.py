@@ -13,6 +13,7 @@ from tlbcore.steps import (
     anon,
     dirty,
     flush_tlb_batched_pending,
+    flush_tlb_range,
     for_each_mapping,
     for_each_page,
     for_each_pte,
@@ -85,19 +86,25 @@ class DeferredUnmap(Scheme):
     pageout_clears_young: bool = False
     #: It passes over pages that are not on the LRU yet before that, not after it (in v6.0).
     ages_lru_only: bool = True
+    #: Reclaim that does not defer flushes a range, of one page (since v6.15).
+    unmap_flushes_range: bool = False
     sources: ClassVar[Mapping[str, str]] = {
         "batch_migration": "commit 7e12beb8ca2a (v6.3)",
         "madvise_per_vma": "mm/madvise.c:madvise_pageout (v6.18.2)",
         "pageout_clears_young": "mm/madvise.c:madvise_cold_or_pageout_pte_range (v5.10.7): until v6.8",
+        "unmap_flushes_range": "commit 354dffd29575 (v6.15); mm/rmap.c:try_to_unmap_one (v6.18.2)",
         "ages_lru_only": "commit 58d426a7ba92 (v6.0): PageLRU is looked at first",
     }
     where: ClassVar[str] = "try_to_unmap_one() for shrink_folio_list() and migrate_pages_batch() (mm/rmap.c)"
 
     @staticmethod
-    def clear_entry(*, defer: bool = True) -> Block:
+    def clear_entry(*, defer: bool = True, as_range: bool = False) -> Block:
         """Take the entry out; flush its page, or note that it is to be flushed."""
         if not defer:
             return [ptep_clear_flush()]
+        if as_range:
+            noted = when(should_defer_flush, set_tlb_ubc_flush_pending(), otherwise=[flush_tlb_range("entry")])
+            return [ptep_get_and_clear(), noted]
         return [
             when(
                 should_defer_flush,
@@ -113,7 +120,7 @@ class DeferredUnmap(Scheme):
             lock("rmap_lock", "read"),
             for_each_mapping(
                 pte_offset_map_lock(),
-                self.clear_entry(),
+                self.clear_entry(as_range=self.unmap_flushes_range),
                 when(dirty, set_page_dirty()),
                 when(
                     anon & page_lazyfree & page_dirty,

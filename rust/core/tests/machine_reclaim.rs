@@ -153,3 +153,33 @@ fn the_older_of_two_areas_of_the_same_pages_is_visited_first() {
         }
     }
 }
+
+#[test]
+fn shared_memory_that_is_read_back_from_swap_is_dirty() {
+    for (name, kernel) in KERNELS {
+        for (writes, punches, is_dirty) in [(true, false, true), (true, true, false), (false, false, false)] {
+            let mut machine = machine(kernel);
+            let Outcome::Value(file) =
+                machine.apply(&Operation::CreateFile { shmem: true, nr_pages: Some(8) }).unwrap()
+            else {
+                panic!("{name}: no file");
+            };
+            let file = u32::try_from(file).unwrap();
+            machine.apply(&mmap(BASE, Some(file))).unwrap();
+            let first = if writes { AccessKind::Write } else { AccessKind::Read };
+            machine.apply(&access(0, BASE, first)).unwrap();
+            machine.apply(&reclaim(vec![(1, BASE)], false)).unwrap();
+            assert!(!machine.leaf(MmId(1), VirtAddr(BASE)).is_some_and(|(pte, _)| pte.is_present()), "{name}: taken");
+            if punches {
+                let hole = Operation::Truncate { task: 0, file, from_page: 0, nr_pages: Some(1) };
+                machine.apply(&hole).unwrap();
+            }
+            machine.apply(&access(0, BASE, AccessKind::Read)).unwrap();
+            machine.check_consistency().unwrap();
+            let (pte, _) = machine.leaf(MmId(1), VirtAddr(BASE)).unwrap();
+            assert_eq!(machine.page(pte.pfn()).unwrap().dirty, is_dirty, "{name}: {writes} {punches}");
+            // Whoever reads a dirty page may write it without a fault since v6.16, and the entry is dirty already.
+            assert_eq!(pte.dirty(), is_dirty && name == "linux-6.18", "{name}: {writes} {punches}");
+        }
+    }
+}

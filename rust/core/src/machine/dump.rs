@@ -119,7 +119,14 @@ impl Machine {
         files
             .map(|(id, file)| {
                 let pages: Vec<(u64, u64)> = file.pages.iter().map(|(index, pfn)| (*index, pfn.0)).collect();
-                json!({ "id": id.0, "shmem": file.shmem, "nr_pages": file.nr_pages, "pages": pages })
+                let swapped: Vec<u64> = file.swapped.iter().copied().collect();
+                json!({
+                    "id": id.0,
+                    "shmem": file.shmem,
+                    "nr_pages": file.nr_pages,
+                    "pages": pages,
+                    "swapped": swapped,
+                })
             })
             .collect()
     }

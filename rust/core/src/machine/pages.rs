@@ -118,6 +118,8 @@ pub struct File {
     pub pages: BTreeMap<u64, Pfn>,
     /// Pages below the end that are not in the page cache until they are looked for: of holes and of what was added at the end.
     pub absent: BTreeSet<u64>,
+    /// Pages of shared memory that were written to swap, and not read back since.
+    pub swapped: BTreeSet<u64>,
 }
 
 /// A swap slot in use.
@@ -430,7 +432,13 @@ impl Pages {
 
     /// Makes a file.
     pub fn create_file(&mut self, shmem: bool, nr_pages: Option<u64>) -> FileId {
-        self.files.push(File { shmem, nr_pages, pages: BTreeMap::new(), absent: BTreeSet::new() });
+        self.files.push(File {
+            shmem,
+            nr_pages,
+            pages: BTreeMap::new(),
+            absent: BTreeSet::new(),
+            swapped: BTreeSet::new(),
+        });
         FileId(self.files.len() as u32)
     }
 
@@ -456,9 +464,12 @@ impl Pages {
         }
         let kind = if self.files[number].shmem { PageKind::Shmem } else { PageKind::File };
         let pfn = self.alloc(kind, false)?;
+        // What is read back has no other copy (mm/shmem.c:`shmem_swapin_folio`).
+        let was_swapped = self.files[number].swapped.remove(&index);
         if let Some(page) = self.slot_mut(pfn) {
             page.place = Some((id, index));
             page.in_page_cache = true;
+            page.dirty = was_swapped;
         }
         self.files[number].pages.insert(index, pfn);
         self.read_around(id, index);
@@ -504,6 +515,22 @@ impl Pages {
                 file.nr_pages.is_none_or(|nr_pages| index < nr_pages) && !file.absent.contains(&index)
             }
         })
+    }
+
+    /// A page is written, anonymous and shared memory to swap; without swap those stay as they are (`pageout`).
+    pub fn page_out(&mut self, pfn: Pfn, has_swap: bool) {
+        let Some(page) = self.slot_mut(pfn).filter(|page| has_swap || page.kind == PageKind::File) else { return };
+        page.dirty = false;
+        if let (PageKind::Shmem, true, Some((file, index))) = (page.kind, page.in_page_cache, page.place) {
+            self.files[file.0 as usize - 1].swapped.insert(index);
+        }
+    }
+
+    /// What shared memory has on swap of a part is gone.
+    pub fn forget_swapped(&mut self, id: FileId, from: u64, to: u64) {
+        if let Some(file) = self.files.get_mut((id.0 as usize).wrapping_sub(1)) {
+            file.swapped.retain(|index| !(from..to).contains(index));
+        }
     }
 
     /// Takes a page out of its page cache and drops that reference.

@@ -9,7 +9,6 @@ use crate::error::Result;
 use crate::program::{Condition, Instr, Leaf, Program, Test};
 
 use super::frame::{Frame, StepStatus};
-use super::pages::PageKind;
 use super::{Machine, loops};
 
 impl Machine {
@@ -238,8 +237,8 @@ impl Machine {
             Leaf::SetPageDirty => self.with_page(frame, |page| page.dirty = true),
             Leaf::ClearPageDirty => self.with_page(frame, |page| page.dirty = false),
             Leaf::Pageout => {
-                let has_swap = self.has_swap;
-                self.with_page(frame, |page| page.dirty &= !has_swap && page.kind != PageKind::File)
+                self.pages.page_out(frame.page()?, self.has_swap);
+                Ok(())
             }
             Leaf::MarkLazyfree => self.with_page(frame, |page| {
                 page.lazyfree = true;

@@ -95,6 +95,7 @@ impl Machine {
             FlushScope::Table => frame.r.table_range,
             FlushScope::Extent => frame.extent,
             FlushScope::Pmd => frame.pmd_range(),
+            FlushScope::Entry => VaRange::new(frame.r.addr, VirtAddr(frame.r.addr.0 + PAGE_SIZE)),
             FlushScope::Page => {
                 self.flush_page(frame);
                 return;

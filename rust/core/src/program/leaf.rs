@@ -65,6 +65,8 @@ named_enum! {
         Pmd = "pmd",
         /// The page at the address (`flush_tlb_page`).
         Page = "page",
+        /// The same page, as a range of one.
+        Entry = "entry",
     }
 }
 
@@ -208,7 +210,7 @@ macro_rules! leaves {
                     Self::FlushTlbRange { range } => match range {
                         FlushScope::Vma => Needs::Vma,
                         FlushScope::Table | FlushScope::Extent => Needs::TableLock,
-                        FlushScope::Pmd | FlushScope::Page => Needs::EntryUnlocked,
+                        FlushScope::Pmd | FlushScope::Page | FlushScope::Entry => Needs::EntryUnlocked,
                     },
                 }
             }

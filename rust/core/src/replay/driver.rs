@@ -15,7 +15,7 @@ use super::mask_evidence::MaskEvidence;
 use super::nesting::Nesting;
 use super::overlap::Overlap;
 use super::parallel_step::{ParallelOutcome, ParallelSteps};
-use super::reclaimed::ReclaimRun;
+use super::reclaim::ReclaimList;
 use super::tasks::Tasks;
 use super::traced::Traced;
 use crate::error::{Error, Result};
@@ -181,21 +181,6 @@ pub(super) fn check_cpus(recording: &Recording, config: &MachineConfig) -> Resul
     };
     check("event", &recording.events.cpu)?;
     check("flush", &recording.flushes.cpu)
-}
-
-/// Pages that reclaim took in a row.
-#[derive(Clone)]
-pub(super) struct ReclaimList {
-    /// Who reclaimed.
-    pub(super) task: u32,
-    /// Row of the first.
-    pub(super) row: usize,
-    /// When it ended, in ns, if the recording tells.
-    pub(super) end_ns: Option<u64>,
-    /// What reclaim visited and is not done yet, in order.
-    pub(super) runs: Vec<ReclaimRun>,
-    /// Rows of faults of others that met a page of the list when it was gone already.
-    pub(super) faults: Vec<usize>,
 }
 
 /// A machine in the middle of a recording.
@@ -382,7 +367,7 @@ impl<'a> Driver<'a> {
         self.run_deferred(event.time_ns)?;
         self.set_now(event.time_ns);
         self.rseq_due(row, event.time_ns)?;
-        self.advance_reclaim(&event)?;
+        self.advance_reclaim(row, &event)?;
         if !matches!(event.kind(), EventKind::Switch | EventKind::MigrateTask) {
             self.finish_exec(&event)?;
         }
@@ -485,6 +470,10 @@ impl<'a> Driver<'a> {
         {
             collected.push(operation.clone());
             return Ok(Outcome::None);
+        }
+        if !matches!(operation, Operation::Schedule { .. }) {
+            // Only a switch comes in the middle of a page that is reclaimed.
+            self.finish_walk()?;
         }
         self.machine.apply(operation)
     }

@@ -23,6 +23,7 @@ mod nesting;
 mod overlap;
 mod parallel;
 mod parallel_step;
+mod reclaim;
 mod reclaimed;
 mod scenario;
 mod search;

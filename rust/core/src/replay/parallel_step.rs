@@ -325,12 +325,14 @@ impl Driver<'_> {
         for (row, _) in late {
             self.lead_to_event(&mut interleaving, row)?;
         }
+        let running = self.running();
         for task in interleaving.tasks() {
             interleaving.finish(&mut self.machine, task)?;
         }
         self.led_since = None;
         self.put_back(booked);
         self.book_interleaved(&interleaving);
+        self.run_again(&running)?;
         self.cause = (last, self.recording.events.task[last]);
         if step.alone.is_some() {
             self.note("entry during which a CPU switched: their order taken from the records");
@@ -338,6 +340,23 @@ impl Driver<'_> {
             self.parallel_outcomes.push(ParallelOutcome { row: first, nr_entries, nr_exact, nr_schedules });
         }
         (first..=last).try_for_each(|row| self.follow_idle(row))
+    }
+
+    /// What runs on each CPU.
+    fn running(&self) -> Vec<Option<u32>> {
+        (0..).map_while(|cpu| self.machine.cpu(CpuId(cpu))).map(|cpu| cpu.curr).collect()
+    }
+
+    /// A task that had something left after its last switch came back for it to where it ran: what was switched to in the
+    /// records runs there again.
+    fn run_again(&mut self, running: &[Option<u32>]) -> Result<()> {
+        for (cpu, (before, now)) in (0..).zip(running.iter().zip(self.running())) {
+            if *before != now && before.is_none_or(|task| self.machine.task(task).is_ok()) {
+                self.run(&Operation::Schedule { cpu, task: *before })?;
+                self.discard_log();
+            }
+        }
+        Ok(())
     }
 
     fn lead_to_event(&mut self, interleaving: &mut Interleaving, row: usize) -> Result<()> {

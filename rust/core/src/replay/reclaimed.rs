@@ -11,32 +11,47 @@ use crate::addr::{PAGE_SIZE, Pfn, VirtAddr};
 use crate::error::Result;
 use crate::flush::MmId;
 use crate::machine::{PageKind, Pages, RmapVisit};
+use crate::trace::Recording;
 use crate::trace::lab::OWN_RUNNER;
-
-/// A record of calls in a row.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct ReclaimRun {
-    /// Row of the record.
-    pub(super) row: usize,
-    /// The first call's address space.
-    pub(super) mm: MmId,
-    /// The first call's page.
-    pub(super) addr: VirtAddr,
-    /// How many calls.
-    pub(super) nr_calls: u64,
-    /// When what the visit led to was done, in ns.
-    pub(super) done_ns: u64,
-}
-
-impl ReclaimRun {
-    /// Whether a page could be one of the record's.
-    pub(super) const fn covers(&self, page: u64) -> bool {
-        page.wrapping_sub(self.addr.0) / PAGE_SIZE < self.nr_calls
-    }
-}
 
 /// Where a call's page could be; none if the record does not say.
 type Seen = Option<(MmId, VirtAddr)>;
+
+/// One call of `try_to_unmap_one`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ReclaimVisit {
+    /// Row of its record.
+    pub(super) row: usize,
+    /// When what it led to was done, in ns.
+    pub(super) done_ns: u64,
+    seen: Seen,
+    /// The pages that its record may be about: the first, and how many.
+    pages: (VirtAddr, u64),
+}
+
+impl ReclaimVisit {
+    /// The calls that a record stands for, the first one at a place.
+    pub(super) fn of_record(
+        recording: &Recording,
+        row: usize,
+        (mm, addr): (MmId, VirtAddr),
+        nr_calls: u64,
+        done_ns: u64,
+    ) -> Vec<Self> {
+        let in_a_row = recording.meta.counts.contains_key(OWN_RUNNER);
+        let visit = |nr: u64| {
+            let seen =
+                (nr == 0 || in_a_row).then_some((mm, VirtAddr(addr.0.saturating_add(nr.saturating_mul(PAGE_SIZE)))));
+            Self { row, done_ns, seen, pages: (addr, nr_calls) }
+        };
+        (0..nr_calls).map(visit).collect()
+    }
+
+    /// Whether a page could be one of its record's.
+    pub(super) const fn covers(&self, page: u64) -> bool {
+        page.wrapping_sub(self.pages.0.0) / PAGE_SIZE < self.pages.1
+    }
+}
 
 /// The LRU list that a page stands on: one list of reclaim comes from one (mm/vmscan.c:`shrink_list`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -57,45 +72,39 @@ struct Candidate {
 
 /// What was found of a list.
 #[derive(Default)]
-struct Found {
+pub(super) struct Found {
     pages: Vec<Pfn>,
     /// One place of each page where it is mapped.
-    places: Vec<(u32, u64)>,
+    pub(super) places: Vec<(u32, u64)>,
+    /// The latest page's walk.
+    walk: Vec<RmapVisit>,
+    /// Where the page of a visit is most likely that no record places.
+    guess: Option<(MmId, VirtAddr)>,
     list: Option<LruList>,
 }
 
-impl Driver<'_> {
-    /// The pages that a list's records are about: one place of each where it is mapped.
-    pub(super) fn reclaimed_pages(&mut self, runs: &[ReclaimRun]) -> Result<Vec<(u32, u64)>> {
-        let seen = self.visits_seen(runs);
-        let mut found = Found::default();
-        let mut guess = None;
-        let mut next = 0;
-        while next < seen.len() {
-            let nr_explained = match seen[next] {
-                Some(place) => {
-                    let nr_explained = self.page_visited(place, &seen[next..], &mut found)?;
-                    guess = Some((place.0, VirtAddr(place.1.0 + PAGE_SIZE)));
-                    nr_explained
-                }
-                None => self.page_guessed(&mut guess, &seen[next..], &mut found)?,
-            };
-            next += nr_explained.max(1);
-        }
-        Ok(found.places)
+impl Found {
+    /// Whether a visit of the latest page's walk found it mapped.
+    pub(super) fn is_mapped_at(&self, visit: &ReclaimVisit) -> bool {
+        let is_here =
+            |place: (MmId, VirtAddr)| self.walk.iter().any(|visit| (visit.mm, visit.addr) == place && visit.is_mapped);
+        visit.seen.is_none_or(is_here)
     }
+}
 
-    /// One visit per call, as far as the records tell where.
-    fn visits_seen(&self, runs: &[ReclaimRun]) -> Vec<Seen> {
-        let in_a_row = self.recording.meta.counts.contains_key(OWN_RUNNER);
-        let of_run = |run: &ReclaimRun| {
-            let run = *run;
-            let seen = move |nr: u64| {
-                (nr == 0 || in_a_row).then_some((run.mm, VirtAddr(run.addr.0.saturating_add(nr * PAGE_SIZE))))
-            };
-            (0..run.nr_calls).map(seen)
+impl Driver<'_> {
+    /// Finds the page that the first of these visits is about; tells how many are.
+    pub(super) fn reclaimed_page(&mut self, visits: &[ReclaimVisit], found: &mut Found) -> Result<usize> {
+        let seen: Vec<Seen> = visits.iter().map(|visit| visit.seen).collect();
+        let nr_explained = match seen.first().copied().flatten() {
+            Some(place) => {
+                let nr_explained = self.page_visited(place, &seen, found)?;
+                found.guess = Some((place.0, VirtAddr(place.1.0 + PAGE_SIZE)));
+                nr_explained
+            }
+            None => self.page_guessed(&seen, found)?,
         };
-        runs.iter().flat_map(of_run).collect()
+        Ok(nr_explained.max(1))
     }
 
     /// Finds the page that the first visit is about, and how many visits are.
@@ -118,20 +127,15 @@ impl Driver<'_> {
     }
 
     /// A visit of which no place is known: most likely to the next page by address, which stands next on the LRU list.
-    fn page_guessed(
-        &mut self,
-        guess: &mut Option<(MmId, VirtAddr)>,
-        seen: &[Seen],
-        found: &mut Found,
-    ) -> Result<usize> {
+    fn page_guessed(&mut self, seen: &[Seen], found: &mut Found) -> Result<usize> {
         let told = seen.iter().find_map(|place| *place);
-        while let Some((mm, from)) = *guess {
+        while let Some((mm, from)) = found.guess {
             // Areas can be as large as an address space, and are mostly empty then.
             let Some(addr) = self.machine.next_like(mm, from) else {
-                *guess = None;
+                found.guess = None;
                 break;
             };
-            *guess = Some((mm, VirtAddr(addr.0 + PAGE_SIZE)));
+            found.guess = Some((mm, VirtAddr(addr.0 + PAGE_SIZE)));
             if told == Some((mm, addr)) {
                 continue;
             }
@@ -145,6 +149,7 @@ impl Driver<'_> {
 
     fn take(&self, candidate: &Candidate, found: &mut Found) -> usize {
         found.pages.push(candidate.pfn);
+        found.walk = self.machine.rmap_walk(candidate.pfn);
         let mapping = self.machine.page(candidate.pfn).and_then(|page| page.rmap.as_slice().first());
         found.places.extend(mapping.map(|mapping| (mapping.mm.0, mapping.addr.0)));
         found.list = found.list.or_else(|| self.lru_list(candidate.pfn));

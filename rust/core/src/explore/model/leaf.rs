@@ -242,7 +242,7 @@ impl Unroller<'_> {
                     wide.r.table = None;
                 }
                 let pages = match range {
-                    FlushScope::Page => vec![self.page(at)?],
+                    FlushScope::Page | FlushScope::Entry => vec![self.page(at)?],
                     FlushScope::Vma | FlushScope::Table | FlushScope::Extent => self.pages_here(&wide),
                     FlushScope::Pmd => return Err(self.error("flush_tlb_range of a PMD: huge entries are not modelled")),
                 };

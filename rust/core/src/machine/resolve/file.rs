@@ -113,6 +113,7 @@ impl Machine {
             self.pages.leave_page_cache(pfn);
         }
         self.pages.forget_content(file, from, to);
+        self.pages.forget_swapped(file, from, to);
         if !again {
             return Ok(Stage::Done(Outcome::None));
         }

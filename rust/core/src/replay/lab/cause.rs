@@ -10,7 +10,9 @@ use rustc_hash::FxHashSet;
 use super::columns::Columns;
 use super::entries::{Entries, Entry};
 use super::parts::Sides;
-use crate::addr::PAGE_SIZE;
+use super::runner::is_since;
+use crate::addr::{PAGE_SHIFT, PAGE_SIZE};
+use crate::machine::Probe;
 use crate::replay::Traced;
 use crate::trace::kinds::{TASK_IDLE, TASK_KTHREAD, TASK_OTHER};
 use crate::trace::{EventKind, FlushKind, Recording};
@@ -24,6 +26,11 @@ pub enum Cause {
     NoAddressSpace,
     /// A page from before the recording was copied although nobody else maps it: somebody held a reference.
     HeldPage,
+    /// A page that the caller made on another CPU was copied although nobody else maps it any more: until enough others
+    /// followed, that CPU's batch on its way to the LRU has a reference. How full it was when the recording began is not known.
+    LruBatch,
+    /// A kernel thread wrote pages of a file back, before the entry or while it ran.
+    Writeback,
     /// A walk was interrupted: the caller was switched out within its call although it could run, and the records show a table
     /// looked at twice, or flushed in parts.
     Interrupted,
@@ -37,6 +44,8 @@ pub enum Cause {
     Late,
     /// A CPU that ran the address space was told, and the record of what it did is missing.
     NoRecord,
+    /// A page that was read back from swap was written in user mode, without a fault: its entry allowed that.
+    UnseenWrite,
     /// Entries that ran at the same time differed before it, and left another state.
     RaceBefore,
 }
@@ -50,9 +59,12 @@ impl Cause {
             Self::Interrupted => "a reschedule was due in the middle of a walk",
             Self::NoAddressSpace => "the recording has no flush records of its address space",
             Self::HeldPage => "a page from before the recording is copied, though only its owner maps it",
+            Self::LruBatch => "a page is copied that another CPU made and may still have in its LRU batch",
+            Self::Writeback => "a kernel thread wrote pages back",
             Self::UnseenSwitch => "an idle CPU loaded another address space, which is not recorded",
             Self::Late => "a CPU obeyed a request only after the next one was made",
             Self::NoRecord => "a CPU that was told has no record of what it did",
+            Self::UnseenWrite => "a page that was only read back from swap was written, without a fault",
             Self::RaceBefore => "a race before it ended otherwise",
         }
     }
@@ -68,6 +80,9 @@ pub struct Reason {
     /// Rows of flush records.
     pub flushes: Vec<usize>,
 }
+
+/// In an x86 error code: the fault was a write.
+const FAULT_WRITE: u64 = 2;
 
 /// The tracepoint's reason on a CPU that had another address space loaded (`TLB_REMOTE_WRONG_CPU`).
 const WRONG_CPU: u8 = 5;
@@ -146,6 +161,8 @@ impl<'r> Causes<'r> {
         let sides = Sides::of(self.recording, self.entries, traced, index, sides);
         let mut question = Question { index, entry, sides, reasons: Vec::new() };
         self.take_foreign_pages(&mut question);
+        self.take_unseen_writes(&mut question, traced);
+        self.take_written_back(&mut question);
         self.take_held_pages(&mut question);
         self.take_interrupted_walk(&mut question);
         self.take_second_looks(&mut question);
@@ -172,6 +189,118 @@ impl<'r> Causes<'r> {
         let masks = &self.recording.flushes.mask;
         self.take_flushes(question, |row| masks[row] & self.known_cpus == 0, true);
         self.take_flushes(question, |row| masks[row] & !self.known_cpus != 0, true);
+    }
+
+    /// Requests of the model for one page that the entry would have cleaned, and that a kernel thread cleaned before: the latest
+    /// record about it is that.
+    fn take_written_back(&self, question: &mut Question) {
+        let flushes = &self.recording.flushes;
+        let (begin, _) = self.spans[question.index];
+        let mut at = 0;
+        while question.sides.model.requests.len() > question.sides.recorded.requests.len()
+            && let Some(request) = question.sides.model.requests.get(at)
+        {
+            let page = match request.flush_list[..] {
+                [asked] => asked.range.filter(|(_, nr_strides)| *nr_strides == 1).map(|(start, _)| start),
+                _ => None,
+            };
+            let before = flushes.time_ns.partition_point(|time| *time < begin);
+            let about_page = |row: &usize| {
+                flushes.kind[*row] == FlushKind::PtepClearFlush.number()
+                    && Some(flushes.start[*row] & !(PAGE_SIZE - 1)) == page
+            };
+            let latest = (0..before).rev().find(about_page).filter(|row| self.is_of_kernel(flushes.task[*row]));
+            let Some(latest) = latest else {
+                at += 1;
+                continue;
+            };
+            question.sides.model.requests.remove(at);
+            let count = &mut question.sides.model.rest.ptep_clear_flush;
+            *count = count.saturating_sub(1);
+            question.because(Cause::Writeback, &[], &[latest]);
+        }
+    }
+
+    /// Whether a task is none of the recording.
+    fn is_of_kernel(&self, task: u32) -> bool {
+        task as usize >= self.recording.tasks.len()
+    }
+
+    /// A kernel thread made a request between the caller's request before this one and the CPU's executing this one: whose
+    /// generation the CPU finds when it executes either is not known.
+    fn beside_writeback(&self, question: &Question, at: usize, cpu: u16) -> Option<(Cause, Vec<usize>, Vec<usize>)> {
+        let flushes = &self.recording.flushes;
+        let rows = &question.sides.rows[at];
+        let first = at.checked_sub(1).map_or(rows[0], |before| question.sides.rows[before][0]);
+        let last = rows.iter().copied().filter(|&row| flushes.cpu[row] == cpu).max()?;
+        let asks =
+            |row: &usize| flushes.kind[*row] == FlushKind::MmRange.number() && self.is_of_kernel(flushes.task[*row]);
+        (first..last).find(asks).map(|asked| (Cause::Writeback, Vec::new(), vec![rows[0], asked, last]))
+    }
+
+    /// Flushes of a dirty page before the next one was visited, while there are more than the model has, which puts them off. The
+    /// latest fault at the page since it was taken before was a read: nothing but a write without a fault makes such an entry dirty.
+    fn take_unseen_writes(&self, question: &mut Question, traced: &[Traced]) {
+        let mut at = 0;
+        while question.sides.recorded.requests.len() > question.sides.model.requests.len()
+            && let Some(rows) = question.sides.rows.get(at)
+        {
+            let flush = rows[0];
+            let found = self.written_since_read(question.entry.task, flush);
+            if let Some((fault, visit)) = found.filter(|(_, visit)| self.is_put_off(question, traced, *visit)) {
+                question.sides.take_request(at);
+                question.because(Cause::UnseenWrite, &[fault, visit], &[flush]);
+            } else {
+                at += 1;
+            }
+        }
+    }
+
+    /// Whether the model flushed nothing between a visit of an entry and its next one.
+    fn is_put_off(&self, question: &Question, traced: &[Traced], visit: usize) -> bool {
+        let events = &self.recording.events;
+        let page = |addr: u64| addr & !(PAGE_SIZE - 1);
+        let same = |row: &usize| {
+            events.kind[*row] == EventKind::ReclaimPage.number()
+                && events.task[*row] == question.entry.task
+                && page(events.a0[*row]) == page(events.a0[visit])
+        };
+        let nth = (question.entry.row..visit).filter(same).count();
+        let is_own = |part: &&Traced| {
+            self.entries.of_event(part.row) == Some(question.index) && part.task == question.entry.task
+        };
+        let hits = traced.iter().filter(is_own).flat_map(|part| &part.probes);
+        let visits: Vec<(u64, u64)> = hits
+            .filter_map(|hit| match hit.probe {
+                Probe::UnmapOne { addr } => Some((page(addr.0), hit.nr_requests)),
+                _ => None,
+            })
+            .collect();
+        let of_page = visits.iter().enumerate().filter(|(_, (addr, _))| *addr == page(events.a0[visit]));
+        let Some((at, (_, before))) = of_page.into_iter().nth(nth) else { return false };
+        visits.get(at + 1).is_some_and(|(_, after)| after == before)
+    }
+
+    /// The read fault after which the page was written that a deferred flush is about, and the visit that took it.
+    fn written_since_read(&self, task: u32, flush: usize) -> Option<(usize, usize)> {
+        let (events, flushes) = (&self.recording.events, &self.recording.flushes);
+        let pid = |task: u32| self.recording.tasks.get(task as usize).map(|task| task.pid);
+        let page = |row: usize| events.a0[row] & !(PAGE_SIZE - 1);
+        let before =
+            (0..flush).rev().find(|&row| flushes.task[row] == task && flushes.kind[row] != FlushKind::Func.number())?;
+        // What is flushed there, as it is dirty, is not the whole list.
+        let is_own = flushes.kind[flush] == FlushKind::BatchFlush.number()
+            && flushes.kind[before] == FlushKind::UnmapFlushDirty.number();
+        let upto = events.time_ns.partition_point(|time| *time <= flushes.time_ns[before]);
+        let is_visit = |row: &usize| events.kind[*row] == EventKind::ReclaimPage.number();
+        let visit = (0..upto).rev().find(|row| events.task[*row] == task && is_visit(row)).filter(|_| is_own)?;
+        let same_page = (0..visit).rev().filter(|&row| page(row) == page(visit));
+        let latest = same_page.into_iter().find(|row| {
+            let is_fault = events.kind[*row] == EventKind::Fault.number() && pid(events.task[*row]) == pid(task);
+            is_fault || is_visit(row)
+        })?;
+        let is_read = events.kind[latest] == EventKind::Fault.number() && events.a1[latest] & FAULT_WRITE == 0;
+        is_read.then_some((latest, visit))
     }
 
     fn take_flushes(&self, question: &mut Question, is_foreign: impl Fn(usize) -> bool, only_surplus: bool) {
@@ -232,16 +361,44 @@ impl<'r> Causes<'r> {
                     .into_iter()
                     .find(|&row| copies(row) && page(row) == page(own) && flushes.mm[row] != flushes.mm[own])
             });
-            match (own, of_child) {
-                (Some(own), Some(of_child)) if self.is_from_before(question.entry, page(own)) => {
-                    question.sides.take_request(at);
-                    let count = &mut question.sides.recorded.rest.ptep_clear_flush;
-                    *count = count.saturating_sub(1);
-                    question.because(Cause::HeldPage, &[], &[of_child, own]);
-                }
-                _ => at += 1,
+            let Some((own, of_child)) = own.zip(of_child) else {
+                at += 1;
+                continue;
+            };
+            let made = self.made_elsewhere(own, begin);
+            if made.is_none() && !self.is_from_before(question.entry, page(own)) {
+                at += 1;
+                continue;
+            }
+            question.sides.take_request(at);
+            let count = &mut question.sides.recorded.rest.ptep_clear_flush;
+            *count = count.saturating_sub(1);
+            match made {
+                Some(made) => question.because(Cause::LruBatch, &[], &[made, of_child, own]),
+                None => question.because(Cause::HeldPage, &[], &[of_child, own]),
             }
         }
+    }
+
+    /// The record of the copy that made a page before a time, which is copied again: on another CPU, on which fewer pages were
+    /// written first since than a batch of the LRU takes (31 since v6.9, 15 before).
+    fn made_elsewhere(&self, copy: usize, before_ns: u64) -> Option<usize> {
+        let (events, flushes) = (&self.recording.events, &self.recording.flushes);
+        let same_page = |row: &usize| {
+            flushes.kind[*row] == FlushKind::PtepClearFlush.number()
+                && flushes.mm[*row] == flushes.mm[copy]
+                && flushes.start[*row] >> PAGE_SHIFT == flushes.start[copy] >> PAGE_SHIFT
+        };
+        let made = (0..copy).rev().filter(|&row| flushes.time_ns[row] < before_ns).find(same_page)?;
+        let first = events.time_ns.partition_point(|time| *time <= flushes.time_ns[made]);
+        let adds = |row: &usize| {
+            events.cpu[*row] == flushes.cpu[made]
+                && events.kind[*row] == EventKind::Fault.number()
+                && events.a1[*row] & FAULT_WRITE != 0
+        };
+        let nr_added = (first..events.len()).take_while(|&row| events.time_ns[row] < before_ns).filter(adds).count();
+        let batch = if is_since(self.recording.meta.kernel.as_deref().unwrap_or_default(), (6, 9)) { 31 } else { 15 };
+        (flushes.cpu[made] != flushes.cpu[copy] && nr_added < batch).then_some(made)
     }
 
     /// Whether no record before an entry shows that its process made a page.
@@ -348,7 +505,9 @@ impl<'r> Causes<'r> {
         let found = self.is_foreign(question, at, cpu).or_else(|| self.left_unseen(question, at, cpu));
         let found = found.or_else(|| self.left_in_exit(question, at, cpu));
         let found = found.or_else(|| self.switched(question, at, cpu));
+        let found = found.or_else(|| self.switched_late(question, at, cpu));
         let found = found.or_else(|| self.is_late(question, at, cpu));
+        let found = found.or_else(|| self.beside_writeback(question, at, cpu));
         let found = found.or_else(|| self.has_no_record(question, at, cpu));
         if let Some((cause, events, flushes)) = found {
             question.sides.take_cpu(at, cpu);
@@ -416,6 +575,26 @@ impl<'r> Causes<'r> {
         let of_cpu = rows[1..].iter().copied().filter(|&row| flushes.cpu[row] == cpu);
         let shown: Vec<usize> = [rows[0]].into_iter().chain(of_cpu).collect();
         (!switches.is_empty()).then_some((Cause::Switch, switches, shown))
+    }
+
+    /// The CPU found nothing left to do, and nothing flushed there since a switch that flushed: that took effect only after the
+    /// entries were taken out (`sched_switch` is traced before `switch_mm`).
+    fn switched_late(&self, question: &Question, at: usize, cpu: u16) -> Option<(Cause, Vec<usize>, Vec<usize>)> {
+        let (events, flushes) = (&self.recording.events, &self.recording.flushes);
+        let rows = &question.sides.rows[at];
+        let recorded = &question.sides.recorded.requests[at];
+        let did_nothing = recorded.tlb_flush_list.iter().any(|flush| flush.cpu == cpu && flush.pages == 0);
+        let func = rows[1..].iter().copied().find(|&row| flushes.cpu[row] == cpu).filter(|_| did_nothing)?;
+        let changes_tlb = |row: &usize| {
+            let kind = FlushKind::from_number(flushes.kind[*row]);
+            flushes.cpu[*row] == cpu && matches!(kind, Some(FlushKind::Func | FlushKind::TlbFlushEvent))
+        };
+        let last = (0..func).rev().find(changes_tlb)?;
+        let switch = usize::try_from(flushes.op_event[last]).ok()?;
+        let is_switch = flushes.kind[last] == FlushKind::TlbFlushEvent.number()
+            && events.kind[switch] == EventKind::Switch.number()
+            && events.cpu[switch] == cpu;
+        is_switch.then(|| (Cause::Switch, vec![switch], vec![rows[0], func]))
     }
 
     /// The CPU did all that was due where the model does one request's pages, and another task had made the next request of

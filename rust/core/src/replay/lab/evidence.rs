@@ -57,6 +57,8 @@ enum VisitStep {
     Dirty,
     /// It was flushed.
     Flush,
+    /// The list is done; what is flushed next is the whole list's.
+    ListEnd,
 }
 
 /// What the lab's records say of the whole recording, found before it is replayed.
@@ -73,6 +75,8 @@ pub(in crate::replay) struct LabEvidence {
     list_ends: FxHashMap<u32, Vec<u64>>,
     /// Per task, what reclaim did, and when in ns, in order.
     visit_steps: BTreeMap<u32, Vec<(u64, VisitStep)>>,
+    /// Switches that flushed.
+    flushed_switches: FxHashSet<usize>,
     /// Switches that only their flushes show.
     pub(super) unseen: Unseen,
 }
@@ -125,6 +129,7 @@ impl LabEvidence {
             let step = match FlushKind::from_number(flushes.kind[row]) {
                 Some(FlushKind::UnmapFlushDirty) => VisitStep::Dirty,
                 Some(FlushKind::BatchFlush) => VisitStep::Flush,
+                Some(FlushKind::UnmapFlush) => VisitStep::ListEnd,
                 _ => continue,
             };
             if let Some(steps) = visit_steps.get_mut(&flushes.task[row]) {
@@ -134,7 +139,33 @@ impl LabEvidence {
         for steps in visit_steps.values_mut() {
             steps.sort_by_key(|(time, _)| *time);
         }
-        Self { pids_of_mm, unnamed_pids, alone, list_ends, visit_steps, unseen: Unseen::of(recording) }
+        let flushed_switches = (0..flushes.len())
+            .filter(|&row| flushes.kind[row] == FlushKind::TlbFlushEvent.number())
+            .filter_map(|row| usize::try_from(flushes.op_event[row]).ok())
+            .filter(|&cause| events.kind[cause] == EventKind::Switch.number())
+            .collect();
+        let unseen = Unseen::of(recording);
+        Self { pids_of_mm, unnamed_pids, alone, list_ends, visit_steps, flushed_switches, unseen }
+    }
+
+    /// Whether a task that reclaims has a record after one time and not after another, in ns.
+    pub(in crate::replay) fn did_between(&self, task: u32, after_ns: u64, until_ns: u64) -> bool {
+        let upto = |steps: &[(u64, VisitStep)], time_ns| steps.partition_point(|(time, _)| *time <= time_ns);
+        self.visit_steps.get(&task).is_some_and(|steps| upto(steps, after_ns) < upto(steps, until_ns))
+    }
+
+    /// Whether a switch flushed.
+    pub(in crate::replay) fn flushed_at(&self, switch: usize) -> bool {
+        self.flushed_switches.contains(&switch)
+    }
+}
+
+/// When what a visit led to was done, of what its task did: the flush of a dirty page that nobody maps any more follows it at once, but
+/// what is flushed after the list's end is the whole list's.
+fn done_after(steps: &[(u64, VisitStep)], visit_ns: u64) -> u64 {
+    match steps[steps.partition_point(|(time, _)| *time <= visit_ns)..] {
+        [(_, VisitStep::Dirty), (time, VisitStep::Flush), ..] | [(time, VisitStep::Dirty), ..] => time,
+        _ => visit_ns,
     }
 }
 
@@ -163,14 +194,8 @@ impl Driver<'_> {
 
     /// When what a visit of reclaim led to was done: a page is flushed and written before the next one is visited.
     pub(in crate::replay) fn visit_done(&self, task: u32, time_ns: u64) -> u64 {
-        let done = || {
-            let steps = self.lab.as_ref()?.visit_steps.get(&task)?;
-            match &steps[steps.partition_point(|(time, _)| *time <= time_ns)..] {
-                [(_, VisitStep::Dirty), (time, VisitStep::Flush), ..] | [(time, VisitStep::Dirty), ..] => Some(*time),
-                _ => None,
-            }
-        };
-        done().unwrap_or(time_ns)
+        let steps = self.lab.as_ref().and_then(|lab| lab.visit_steps.get(&task));
+        steps.map_or(time_ns, |steps| done_after(steps, time_ns))
     }
 
     /// Reclaim took the page at an address, so it was mapped there. Tells whether the machine has it mapped now. `next` are
@@ -281,5 +306,20 @@ impl Driver<'_> {
             self.machine.adopt_page(mm, addr, AdoptKind::FileReadOnly)?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{VisitStep, done_after};
+
+    #[test]
+    fn a_page_is_done_with_its_own_flush_and_not_with_that_of_its_list() {
+        use VisitStep::{Dirty, Flush, ListEnd, Visit};
+        let own = [(1, Visit), (2, Visit), (3, Dirty), (4, Flush), (9, ListEnd)];
+        assert_eq!((done_after(&own, 1), done_after(&own, 2)), (1, 4), "visited again before the page was flushed");
+        assert_eq!(done_after(&[(2, Visit), (3, Dirty), (5, Visit)], 2), 3, "dirty, but nothing was left to flush");
+        assert_eq!(done_after(&[(2, Visit), (3, Dirty), (4, ListEnd), (5, Flush)], 2), 3, "the list's flush");
+        assert_eq!(done_after(&[(2, Visit), (4, ListEnd), (5, Flush)], 2), 2, "clean");
     }
 }
