@@ -585,11 +585,11 @@ impl<'r> Causes<'r> {
         let recorded = &question.sides.recorded.requests[at];
         let did_nothing = recorded.tlb_flush_list.iter().any(|flush| flush.cpu == cpu && flush.pages == 0);
         let func = rows[1..].iter().copied().find(|&row| flushes.cpu[row] == cpu).filter(|_| did_nothing)?;
-        let changes_tlb = |row: &usize| {
+        let does = |row: &usize| {
             let kind = FlushKind::from_number(flushes.kind[*row]);
             flushes.cpu[*row] == cpu && matches!(kind, Some(FlushKind::Func | FlushKind::TlbFlushEvent))
         };
-        let last = (0..func).rev().find(changes_tlb)?;
+        let last = (0..func).rev().find(does)?;
         let switch = usize::try_from(flushes.op_event[last]).ok()?;
         let is_switch = flushes.kind[last] == FlushKind::TlbFlushEvent.number()
             && events.kind[switch] == EventKind::Switch.number()
