@@ -52,7 +52,7 @@ def test_the_page_of_differences_has_each_of_them_with_its_records() -> None:
     lab = [row.plain["lab"] for row in validate_folder(DATA / "lab").rows + validate_folder(DATA / "lab-6.18").rows]
     single = [entry for plain in lab for entry in plain["differences"] if not entry["parallel"]]
     unexplained = [entry["text"] for entry in single if not entry["reasons"]]
-    assert unexplained == ["creclaim 350", "fork P5 1 sleep"], "two stand on the page as not explained"
+    assert unexplained == [], "each of them has a cause"
     reasons = [reason for entry in single for reason in entry["reasons"]]
     assert all(reason["events"] or reason["flushes"] for reason in reasons)
 
