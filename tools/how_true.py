@@ -241,7 +241,8 @@ def _labs(lab: Summary, unled: Summary) -> Iterable[str]:
         sides = [
             f"{_exact(sums[side])} {side}" for side in ("single", "parallel") if sums.get(side, {}).get("nr_entries")
         ]
-        yield f"With nothing followed or led (`--no-follow`): {'; '.join(sides)}.\n"
+        told = "what reclaim visits and which touches fault is still told"
+        yield f"Without following and leading (`--no-follow`; {told}): {'; '.join(sides)}.\n"
 
 
 def _inexact(lab: Summary) -> str:
