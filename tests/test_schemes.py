@@ -211,10 +211,11 @@ def test_json_is_the_plain_structure(capsys: pytest.CaptureFixture[str]) -> None
 
 @pytest.mark.parametrize("name", SCHEMES)
 def test_every_program_prints_whole(name: str) -> None:
-    """Brackets pair, every line is indented by what is open, and every lock that is taken is dropped, maybe by each branch."""
+    """Brackets pair, every line is indented by what is open, and every step that takes or drops a page table's lock is there."""
     scheme = SCHEMES[name]()
     for operation in scheme.operations():
-        lines = program_text(operation, [step.resolve() for step in scheme.program(operation)]).splitlines()
+        program = [step.resolve() for step in scheme.program(operation)]
+        lines = program_text(operation, program).splitlines()
         depth = 0
         for line in lines:
             depth -= line.lstrip().startswith("}")
@@ -223,8 +224,14 @@ def test_every_program_prints_whole(name: str) -> None:
             depth += line.endswith("{")
         assert depth == 0
         text = "\n".join(lines)
-        assert text.count("pte_offset_map_lock(") <= text.count("pte_unmap_unlock(")
-        assert text.count("pmd_lock(") == text.count("spin_unlock(pml)")
+        # Each branch may drop for itself what was taken before it: that locks pair on every path is checked with the program.
+        plain = json.dumps(program)
+        for lock, taken, dropped in (
+            ("ptl", "pte_offset_map_lock(", "pte_unmap_unlock("),
+            ("pml", "pmd_lock(", "spin_unlock(pml)"),
+        ):
+            assert text.count(taken) == plain.count(f'"step": "lock", "lock": "{lock}"')
+            assert text.count(dropped) == plain.count(f'"step": "unlock", "lock": "{lock}"')
 
 
 @pytest.mark.parametrize(
