@@ -22,9 +22,24 @@ impl Unroller<'_> {
         Ok(match condition {
             Condition::Test(asked) => self.single(*asked, at)?,
             Condition::Not(inner) => Test::Not(Box::new(self.build(inner, at)?)),
-            Condition::All(list) => Test::All(list.iter().map(|c| self.build(c, at)).collect::<Result<_>>()?),
-            Condition::Any(list) => Test::Any(list.iter().map(|c| self.build(c, at)).collect::<Result<_>>()?),
+            Condition::All(list) => Test::All(self.build_until(list, false, at)?),
+            Condition::Any(list) => Test::Any(self.build_until(list, true, at)?),
         })
+    }
+
+    /// Tests until one is always what decides them all: what those behind it ask for is not looked at, and need not be
+    /// in the state.
+    fn build_until(&mut self, list: &[Condition], decides: bool, at: &At) -> Result<Vec<Test>> {
+        let mut tests = Vec::with_capacity(list.len());
+        for condition in list {
+            let test = simplify(self.build(condition, at)?);
+            let is_decided = test == Test::Const(decides);
+            tests.push(test);
+            if is_decided {
+                break;
+            }
+        }
+        Ok(tests)
     }
 
     fn single(&mut self, asked: Asked, at: &At) -> Result<Test> {
@@ -53,7 +68,7 @@ impl Unroller<'_> {
             Asked::None => absent(0),
             Asked::Swap => absent(pte::SWAP),
             Asked::Migration => absent(pte::MIGRATION),
-            Asked::Protnone => absent(pte::PROTNONE),
+            Asked::Protnone if self.can_be_protnone() => absent(pte::PROTNONE),
             Asked::Dirty => bits(pte::DIRTY),
             Asked::Young => {
                 self.young_matters = true;
@@ -106,12 +121,13 @@ impl Unroller<'_> {
             Asked::WholePmd | Asked::PageHuge => Test::Const(self.is_huge(at)),
             Asked::PmdPresent => self.pmd_present(at),
             Asked::MmTlbFlushNested => Test::Above(self.vars.read(Var::FlushPending(0)), 1),
-            // No MADV_FREE or KSM runs; nobody gathers; only mprotect changes rights; and what no scenario has: huge pages, zero pages, userfaultfd, shmem, VM_DONTCOPY,
+            // No MADV_FREE or KSM runs; nobody gathers; only mprotect changes rights; nothing makes an entry protnone; and what no scenario has: huge pages, zero pages, userfaultfd, shmem, VM_DONTCOPY,
             // fetches, mremap's other ways, populating.
             Asked::PageLazyfree
             | Asked::PageKsm
             | Asked::MmTlbFlushPending
             | Asked::ProtChanged
+            | Asked::Protnone
             | Asked::UffdWp
             | Asked::ZeroPage
             | Asked::PageShmem

@@ -2,7 +2,9 @@
 
 use crate::error::Result;
 use crate::explore::scenario::World;
-use crate::program::{BatchedPending, Condition, Instr, LazyMmu, Leaf, PendingTracking, ProgramName, Test as Asked};
+use crate::program::{
+    BatchedPending, Condition, Instr, LazyMmu, Leaf, PendingTracking, ProgramName, ProtSource, Test as Asked,
+};
 
 use super::at::At;
 use super::op::{Class, Freed, Kind, OpIndex, PageRef, Scope, Test};
@@ -57,7 +59,18 @@ impl Unroller<'_> {
         nr_threads > 1 || nr_threads == 1 && asks
     }
 
-    /// Whether entries can be protnone.
+    /// Whether an entry can be protnone, if only until its call changes it again.
+    pub(super) fn can_be_protnone(&self) -> bool {
+        let has_huge = self.world.pages.iter().any(|page| page.huge);
+        let makes = |leaf: &Leaf| match leaf {
+            Leaf::PteModify { prot } => *prot == ProtSource::None,
+            Leaf::PmdpInvalidate | Leaf::PmdpInvalidateAd => has_huge,
+            _ => false,
+        };
+        self.has_protnone() || self.any_program_has(makes) > 0
+    }
+
+    /// Whether mprotect or NUMA balancing leaves entries protnone.
     pub(super) fn has_protnone(&self) -> bool {
         self.world.threads.iter().any(|thread| thread.none || thread.program == ProgramName::ChangeProtNuma)
     }

@@ -65,64 +65,87 @@ pub(super) fn shortest<M: Model>(
     concrete(&normal, &forms)
 }
 
+/// A level of a search.
+struct Level<S> {
+    states: Vec<S>,
+    /// Of each state the first of the level before that leads to it, by its place there.
+    parents: Vec<u32>,
+}
+
+impl<S> Level<S> {
+    const fn new() -> Self {
+        Self { states: Vec::new(), parents: Vec::new() }
+    }
+
+    fn push(&mut self, state: S, parent: usize) {
+        self.states.push(state);
+        self.parents.push(u32::try_from(parent).unwrap_or(u32::MAX));
+    }
+
+    const fn bytes(&self) -> usize {
+        self.states.capacity() * size_of::<S>() + self.parents.capacity() * size_of::<u32>()
+    }
+}
+
 /// The normal forms found at each level before `depth`.
 fn levels<M: Model>(
     normal: &Normal<'_, M>,
     depth: u32,
     control: &Control<'_>,
     since: Instant,
-) -> Option<Vec<Vec<M::State>>> {
+) -> Option<Vec<Level<M::State>>> {
     let budget = control.bounds.memory_bytes;
     let mut table = Table::new(budget).ok()?;
     let mut kept = 0;
     let mut full = false;
-    let mut level = Vec::new();
+    let mut level = Level::new();
     for state in normal.model.initial() {
         let (state, _) = normal.of(state);
         if table.insert(state, state.hash_word()) {
-            level.push(state);
+            level.push(state, 0);
         }
     }
     let mut levels = vec![level];
     for _ in 1..depth {
-        let mut next = Vec::new();
-        for (at, state) in levels.last()?.iter().enumerate() {
+        let mut next = Level::new();
+        for (at, state) in levels.last()?.states.iter().enumerate() {
             normal.model.successors(state, &mut |_, successor| {
                 let (successor, _) = normal.of(successor);
                 if table.reserve(1, budget.saturating_sub(kept)).is_err() {
                     full = true;
                 } else if table.insert(successor, successor.hash_word()) {
-                    next.push(successor);
+                    next.push(successor, at);
                 }
             });
             let interrupted = at % 4096 == 0 && Control::interrupted(&control.bounds, control.stop, since).is_some();
-            if full || interrupted {
+            // A place that a parent cannot name is beyond any memory.
+            if full || interrupted || at >= u32::MAX as usize {
                 return None;
             }
         }
-        kept += next.capacity() * size_of::<M::State>();
+        kept += next.bytes();
         levels.push(next);
     }
     Some(levels)
 }
 
-/// One normal form for each level, the last being `target`, each with a successor whose form is the next.
-fn backwards<M: Model>(normal: &Normal<'_, M>, levels: &[Vec<M::State>], target: M::State) -> Option<Vec<M::State>> {
+/// One normal form for each level, the last being `target`, each with a successor whose form is the next: always the first
+/// of its level that has one.
+fn backwards<M: Model>(normal: &Normal<'_, M>, levels: &[Level<M::State>], target: M::State) -> Option<Vec<M::State>> {
+    // Only the last step has to violate something, and it may be another parent that leads to it so.
+    let violates = |state: &M::State| {
+        let mut leads = false;
+        normal.model.successors(state, &mut |_, successor| {
+            let (form, passed) = normal.of(successor);
+            leads |= form == target && (passed | normal.model.violations(&form)) != 0;
+        });
+        leads
+    };
+    let mut at = levels.last()?.states.iter().position(violates)?;
     let mut forms = vec![target];
-    let mut wanted = target;
-    let mut violating = true; // only the last step has to violate something
     for level in levels.iter().rev() {
-        let before = level.iter().find(|state| {
-            let mut leads = false;
-            normal.model.successors(state, &mut |_, successor| {
-                let (form, passed) = normal.of(successor);
-                leads |= form == wanted && (!violating || (passed | normal.model.violations(&form)) != 0);
-            });
-            leads
-        })?;
-        violating = false;
-        wanted = *before;
-        forms.push(wanted);
+        forms.push(*level.states.get(at)?);
+        at = level.parents[at] as usize;
     }
     forms.reverse();
     Some(forms)
