@@ -63,6 +63,7 @@ def _convert(raw: Path, name: str, machine: dict[str, Any], out: Path) -> list[s
         "interrupts_TLB": [new - old for old, new in zip(before, after, strict=True)],
         "steps": [" | ".join(map(str, step)) for step in scenario.steps],
         "missing_probes": [line for line in _text(raw / "missing").splitlines() if line],
+        "runner": machine["runner"],
         "actors": converter.actors,
     }
     path = out / f"{machine['label']}_{name}.jsonl.gz"

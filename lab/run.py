@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lab import guest, probes, recording, scenario
+from lab import elf, guest, probes, recording, scenario
 from lab.btf import Types
 from lab.errors import LabError
 
@@ -258,6 +258,7 @@ def run(arguments: argparse.Namespace) -> int:
         "smp": machine.cpus,
         "qemu": _run([emulator, "--version"], emulator).splitlines()[0],
         "gather_flags": probes.gather_flags(types),
+        "runner": elf.image(runner),
     }
     (raw / "machine.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
     return report(recording.convert(raw, arguments.out), arguments.out, machine.label, sorted(texts))

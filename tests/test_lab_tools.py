@@ -217,6 +217,7 @@ def test_a_raw_trace_becomes_these_records(tmp_path: Path) -> None:
         "T0": {"tid": 133, "pid": 133, "cpu": 0},
         "T1": {"tid": 136, "pid": 133, "cpu": 1},
     }
+    assert meta["meta"]["runner"]["heap"] == 0x780000
     assert (meta["meta"]["ceiling"], meta["meta"]["interrupts_TLB"], meta["meta"]["rc"]) == (33, [0, 3], 0)
     munmap = [record for record in records if 48465 <= record["t"] <= 49154]
     where = {"start": "0x100000000000", "end": "0x100000008000", "at": "A+0"}

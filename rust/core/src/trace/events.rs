@@ -13,6 +13,7 @@ use super::column::columns;
 use super::kinds::{
     Attribution, EventKind, FlushKind, NO_CPU, NO_MM, NO_NR, NO_PAGES, NO_REASON, NO_SITE, NO_VALUE, TASK_OTHER,
 };
+use crate::addr::PAGE_SIZE;
 use crate::error::{Error, Result};
 
 columns! {
@@ -202,6 +203,9 @@ pub struct Meta {
     pub memcg: bool,
     /// CPU model, if known.
     pub cpu_model: Option<String>,
+    /// The image of the program that ran a scenario of the lab, if it is said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub runner: Option<RunnerImage>,
     /// Lines (records) read by the importer.
     pub nr_lines: u64,
     /// Events lost by the recorder, as far as it says so.
@@ -212,6 +216,35 @@ pub struct Meta {
     pub unknown_events: BTreeMap<String, u64>,
     /// Oddities that the importer met, by name, each explained where it is counted.
     pub counts: BTreeMap<String, u64>,
+}
+
+/// Where a static program lies in memory, in bytes.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RunnerImage {
+    /// Areas of its file: first byte, byte after the last, rights as letters of `rwx`.
+    pub areas: Vec<(u64, u64, String)>,
+    /// The part of its data that is protected once it was written (RELRO).
+    pub relro: (u64, u64),
+    /// Where the heap begins.
+    pub heap: u64,
+}
+
+impl RunnerImage {
+    /// What an image has to be.
+    pub(super) const EXPECTED: &str = "a runner with areas of whole pages that ascend, its relro in one of them, and its heap behind them, below 1 << 44";
+
+    /// Whether it can be mapped.
+    pub(super) fn is_sound(&self) -> bool {
+        let bounds: Vec<u64> =
+            self.areas.iter().flat_map(|(start, end, _)| [*start, *end]).chain([self.heap]).collect();
+        let (start, end) = self.relro;
+        let holds_relro = |area: &(u64, u64, String)| area.0 <= start && start <= end && end <= area.1;
+        bounds.is_sorted()
+            && self.heap < 1 << 44
+            && bounds.iter().chain([&start, &end]).all(|at| at.is_multiple_of(PAGE_SIZE))
+            && self.areas.iter().any(holds_relro)
+    }
 }
 
 /// A recording: what programs did to their address spaces, and which flushes the kernel did for it.
@@ -245,6 +278,9 @@ impl Recording {
     /// # Errors
     /// One line with the table, the row, what was found and what was expected.
     pub fn verify(&self) -> Result<()> {
+        if self.meta.runner.as_ref().is_some_and(|runner| !runner.is_sound()) {
+            return Err(Error::Value(format!("meta: found another runner, expected {}", RunnerImage::EXPECTED)));
+        }
         for row in 0..self.events.len() {
             self.verify_event(row)?;
         }

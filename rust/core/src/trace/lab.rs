@@ -8,7 +8,7 @@
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::attribute::Doing;
-use super::events::{Event, EventColumns, Flush, FlushColumns, Meta, Recording, TaskInfo, row_number};
+use super::events::{Event, EventColumns, Flush, FlushColumns, Meta, Recording, RunnerImage, TaskInfo, row_number};
 use super::kinds::{
     ALL_PAGES, Attribution, ENTER_UNSEEN, EXIT_UNSEEN, EventKind, FAILED, FlushKind, NO_VALUE, SHARES_MM, TASK_IDLE,
     TASK_KTHREAD, TASK_OTHER, THREAD,
@@ -116,6 +116,10 @@ impl Importer {
         if meta.missing_probes.is_some() {
             self.count(OWN_RUNNER);
         }
+        if meta.runner.as_ref().is_some_and(|runner| !runner.is_sound()) {
+            return Err(RunnerImage::EXPECTED.to_owned());
+        }
+        self.meta.runner = meta.runner;
         // The runner of scenarios in a memory cgroup is the only one that asks it to reclaim.
         self.meta.memcg = meta.steps.iter().any(|step| step.contains(" creclaim "));
         let mut actors: Vec<_> = meta.actors.into_iter().collect();

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer};
 
-use super::events::Flush;
+use super::events::{Flush, RunnerImage};
 use super::kinds::NO_MM;
 
 /// A number written as `"0x..."`.
@@ -38,6 +38,8 @@ pub(super) struct LabMeta {
     pub steps: Vec<String>,
     /// Probes that the kernel refused: only the laboratory of this repository says so.
     pub missing_probes: Option<Vec<String>>,
+    /// The image of the runner, if it is said.
+    pub runner: Option<RunnerImage>,
     pub actors: BTreeMap<String, Actor>,
 }
 

@@ -26,7 +26,7 @@ mod scn_op;
 mod tasks;
 mod text;
 
-pub use events::{Event, EventColumns, Flush, FlushColumns, Meta, Recording, TaskInfo};
+pub use events::{Event, EventColumns, Flush, FlushColumns, Meta, Recording, RunnerImage, TaskInfo};
 pub use kinds::{Attribution, EventKind, FlushKind};
 
 use crate::error::{Error, Result};

@@ -15,7 +15,7 @@ use crate::flush::MmId;
 use crate::machine::{AccessKind, AdoptKind, Operation, VmFlags};
 use crate::replay::driver::Driver;
 use crate::trace::lab::OWN_RUNNER;
-use crate::trace::{Event, EventKind, FlushKind, Recording};
+use crate::trace::{Event, EventKind, FlushKind, Meta, Recording, RunnerImage};
 
 /// The control block: `MAP_SHARED | MAP_ANONYMOUS`, cleared and so dirty before the first record.
 const CONTROL: (u64, u64) = (0x2000_0000_0000, 0x2000_0000_5000);
@@ -26,8 +26,15 @@ const CONTROL_LEFT: u64 = 4;
 const CONTROL_CALLED: u64 = 16_008;
 /// Who ended the latest step: the runner that made the given recordings, and the one in this repository.
 const CONTROL_FINISHER: [u64; 2] = [17_128, 16_004];
-/// The first page of the heap, the thread's own block, behind the runner's bss: of the runner that made the given
-/// recordings, and of the one in this repository, which has room for fewer steps.
+/// The image where a recording does not have it: of the runner that made the given recordings, and of the one in this
+/// repository, which has room for fewer steps, as Debian's compiler of 2025 makes them. The heap lies behind the runner's bss.
+const AREAS: [(u64, u64, &str); 4] = [
+    (0x40_0000, 0x40_1000, "r"),
+    (0x40_1000, 0x49_0000, "rx"),
+    (0x49_0000, 0x4b_b000, "r"),
+    (0x4b_b000, 0x4c_2000, "rw"),
+];
+const RELRO: (u64, u64) = (0x4b_b000, 0x4b_f000);
 const HEAPS: [u64; 2] = [0x7f_d000, 0x78_0000];
 /// Bytes of the heap: what its first `malloc` asks for, rounded up. The tokens of a scenario of some length reach the third
 /// page.
@@ -36,12 +43,19 @@ const STACK_TOP: u64 = 0x7fff_ffff_f000;
 const VDSO: u64 = 0x7fff_f7ff_d000;
 const X86_PRESENT: u64 = 1;
 
-/// The part of the data segment that the C library writes at the start and then protects (RELRO).
-const RELRO: (u64, u64) = (0x4b_b000, 0x4b_f000);
+/// The image of the runner that made a recording.
+pub(in crate::replay) fn image(meta: &Meta) -> RunnerImage {
+    let known = || RunnerImage {
+        areas: AREAS.iter().map(|&(start, end, rights)| (start, end, rights.to_owned())).collect(),
+        relro: RELRO,
+        heap: HEAPS[usize::from(meta.counts.contains_key(OWN_RUNNER))],
+    };
+    meta.runner.clone().unwrap_or_else(known)
+}
 
-/// Whether an address lies in the runner's data that was written once and then protected.
-pub(in crate::replay) const fn is_relro(addr: VirtAddr) -> bool {
-    RELRO.0 <= addr.0 && addr.0 < RELRO.1
+/// Whether an address lies in the runner's data that the C library wrote once and then protected (RELRO).
+pub(in crate::replay) fn is_relro(image: &RunnerImage, addr: VirtAddr) -> bool {
+    (image.relro.0..image.relro.1).contains(&addr.0)
 }
 
 /// An area of the image: first byte, byte after the last, rights, whether it is of the program's file.
@@ -50,24 +64,34 @@ type Area = (u64, u64, VmFlags, bool);
 /// The areas, by address. The data segment is split where the linker's read-only part ends (RELRO); the heap is an area
 /// of its own, since the first `brk` does not extend the one before it. The kernel's data for the vDSO are one area, and
 /// two since 6.13, the second for virtual clocks (arch/x86/entry/vdso/vma.c:`map_vdso`).
-fn areas(heap: u64, has_vclock_area: bool) -> Vec<Area> {
+fn areas(image: &RunnerImage, has_vclock_area: bool) -> Vec<Area> {
     let (data, vclock) = if has_vclock_area { (6, 2) } else { (4, 0) };
     let vclock_start = VDSO - vclock * PAGE_SIZE;
     let (r, rw, rx) = (VmFlags::READ, VmFlags::READ | VmFlags::WRITE, VmFlags::READ | VmFlags::EXEC);
-    let areas = [
-        (0x40_0000, 0x40_1000, r, true),
-        (0x40_1000, 0x49_0000, rx, true),
-        (0x49_0000, 0x4b_b000, r, true),
-        (RELRO.0, RELRO.1, r, true),
-        (0x4b_f000, 0x4c_2000, rw, true),
-        (0x4c_2000, heap, rw, false),
-        (heap, heap + HEAP_BYTES, rw, false),
+    let (relro_start, relro_end) = image.relro;
+    let mut areas = Vec::new();
+    for (start, end, rights) in &image.areas {
+        let letters = [('r', VmFlags::READ), ('w', VmFlags::WRITE), ('x', VmFlags::EXEC)];
+        let has = letters.into_iter().filter(|(letter, _)| rights.contains(*letter));
+        let flags = has.fold(VmFlags::empty(), |flags, (_, flag)| flags | flag);
+        if (*start..*end).contains(&relro_start) {
+            areas.extend([(*start, relro_start, flags, true), (relro_start, relro_end, r, true)]);
+            areas.push((relro_end, *end, flags, true));
+        } else {
+            areas.push((*start, *end, flags, true));
+        }
+    }
+    let end_of_file = image.areas.iter().map(|area| area.1).max().unwrap_or(image.heap);
+    areas.extend([
+        (end_of_file, image.heap, rw, false),
+        (image.heap, image.heap + HEAP_BYTES, rw, false),
         (VDSO - data * PAGE_SIZE, vclock_start, r | VmFlags::PFNMAP, true),
         (vclock_start, VDSO, r | VmFlags::PFNMAP, true),
         (VDSO, VDSO + 2 * PAGE_SIZE, rx, true),
         (STACK_TOP - 0x2_1000, STACK_TOP, rw | VmFlags::GROWSDOWN, false),
-    ];
-    areas.into_iter().filter(|(start, end, ..)| start < end).collect()
+    ]);
+    areas.retain(|(start, end, ..)| start < end);
+    areas
 }
 
 /// Whether the kernel that a recording names is this or a later one: `Linux 6.18.9+deb13-amd64 ...`.
@@ -119,9 +143,10 @@ impl Driver<'_> {
     pub(in crate::replay) fn adopt_runner(&mut self, index: u32, task: u32) -> Result<()> {
         let mm = self.machine.task_mm(task)?;
         let program = self.new_file(None)?;
-        let heap = HEAPS[usize::from(self.recording.meta.counts.contains_key(OWN_RUNNER))];
+        let image = image(&self.recording.meta);
+        let heap = image.heap;
         let has_vclock_area = is_since(self.recording.meta.kernel.as_deref().unwrap_or_default(), (6, 13));
-        for (start, end, flags, of_file) in areas(heap, has_vclock_area) {
+        for (start, end, flags, of_file) in areas(&image, has_vclock_area) {
             let file = of_file.then_some(program);
             let pgoff = if of_file { (start >> 12) & 0xfff } else { start >> 12 };
             self.machine.adopt_vma(mm, VirtAddr(start), VirtAddr(end), flags, file, pgoff)?;
@@ -140,15 +165,18 @@ impl Driver<'_> {
             pgoff: 0,
         })?;
         let control = (CONTROL.0..CONTROL.1).step_by(PAGE_SIZE as usize);
-        let known = [0x4b_f000, 0x4c_2000, heap - PAGE_SIZE, heap, heap + 3 * PAGE_SIZE, STACK_TOP - PAGE_SIZE];
+        // The first pages of the data and of the bss, the last one of the bss, and what the C library has on heap and stack.
+        let end_of_file = image.areas.iter().map(|area| area.1).max().unwrap_or(heap);
+        let known = [image.relro.1, end_of_file, heap - PAGE_SIZE, heap, heap + 3 * PAGE_SIZE, STACK_TOP - PAGE_SIZE];
         let written: Vec<u64> = control.chain(known).chain(present_before(self.recording)).collect();
         for addr in written {
             if self.machine.allows(mm, VirtAddr(addr), AccessKind::Write) {
                 self.run(&Operation::Access { task, addr, kind: AccessKind::Write })?;
             }
         }
-        self.machine.adopt_page(mm, VirtAddr(RELRO.0), AdoptKind::AnonProtected)?;
-        for text in [0x40_0000, 0x40_1000, 0x49_0000, VDSO] {
+        self.machine.adopt_page(mm, VirtAddr(image.relro.0), AdoptKind::AnonProtected)?;
+        let of_text = image.areas.iter().filter(|(.., rights)| !rights.contains('w')).map(|area| area.0);
+        for text in of_text.chain([VDSO]) {
             self.machine.adopt_page(mm, VirtAddr(text), AdoptKind::FileReadOnly)?;
         }
         for cpu in lazy_before(self.recording, self.recording.tasks[index as usize].pid) {
