@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -216,8 +217,26 @@ def test_an_entry_of_the_lab_shows_its_columns() -> None:
 )
 def test_an_entry_that_differs_in_columns_only(kind: str, columns: list[str], parallel: bool, name: str) -> None:  # noqa: FBT001 - a table
     operation = {"row": 0, "kind": kind, "predicted": (), "recorded": ()}
-    case = Case(Timeline(load(LAB[0])), operation, {}, {"columns": columns, "parallel": parallel})
+    case = Case(Timeline(load(LAB[0])), operation, {}, {"columns": columns, "parallel": parallel, "reasons": []})
     assert rule_of(case).name == name
+
+
+@pytest.mark.parametrize("flushes", [(), ({"pages": 1, "told": True},)])
+def test_an_entry_whose_records_show_a_cause_is_under_it(flushes: tuple[dict[str, object], ...]) -> None:
+    reasons = [{"name": "lab_switch", "cause": "a CPU switched", "lies_in": "timing", "events": [1], "flushes": []}]
+    operation = {"row": 0, "kind": "munmap", "predicted": (), "recorded": flushes}
+    case = Case(Timeline(load(LAB[0])), operation, {}, {"columns": ["ran_cpus"], "parallel": False, "reasons": reasons})
+    rule = rule_of(case)
+    assert (rule.name, rule.title, rule.lies_in) == ("lab_switch", "Lab, shown by records: a CPU switched", "timing")
+    assert rule.holds(case)
+
+
+def test_causes_of_the_lab_are_those_of_its_entries() -> None:
+    path = next(path for path in LAB if short(path) == "m4_memcg_spin2")
+    validation = validate(load(path), None, machine())
+    shown = Counter(entry["reasons"][0]["name"] for entry in validation.plain["lab"]["differences"] if entry["reasons"])
+    assert shown
+    assert shown == {cause.rule.name: cause.nr_operations for cause in explain(validation) if cause.rule.name in shown}
 
 
 @given(st.frozensets(st.integers(0, 63)))

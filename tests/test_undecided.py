@@ -36,21 +36,12 @@ def obeyed() -> PerfText:
     return text.map(A, 4)
 
 
-def two_ask(apart_us: int) -> PerfText:
-    """Both threads flush a page; the first finds both generations."""
+def two_ask(*executes: tuple[int, int]) -> PerfText:
+    """Both threads ask for a flush of a page, the first one first; then these execute so much of their own."""
     text = wait(obeyed().enter(FIRST, MADVISE, A, PAGE, DONTNEED), 4)
-    text = wait(text.enter(SECOND, MADVISE, A + 2 * PAGE, PAGE, DONTNEED).flush(FIRST, 1, 4), apart_us).flush(
-        SECOND, 1, 4
-    )
-    return text.flush(FIRST, FULL, 3).leave(FIRST, MADVISE).leave(SECOND, MADVISE)
-
-
-def both_execute() -> PerfText:
-    """As before, but both CPUs execute their own in full: the kernel cannot do that."""
-    text = wait(obeyed().enter(FIRST, MADVISE, A, PAGE, DONTNEED), 4)
-    text.enter(SECOND, MADVISE, A + 2 * PAGE, PAGE, DONTNEED).flush(FIRST, 1, 4).flush(SECOND, 1, 4).flush(
-        FIRST, FULL, 3
-    ).flush(SECOND, FULL, 3)
+    text.enter(SECOND, MADVISE, A + 2 * PAGE, PAGE, DONTNEED).flush(FIRST, 1, 4).flush(SECOND, 1, 4)
+    for thread, pages in executes:
+        text.flush(thread, pages, 3)
     return text.leave(FIRST, MADVISE).leave(SECOND, MADVISE)
 
 
@@ -86,7 +77,7 @@ def switched(state: str, *flushes: tuple[int, int]) -> PerfText:
 
 
 BELONGS: dict[str, tuple[Callable[[], PerfText], Callable[[], PerfText]]] = {
-    "request_order": (lambda: two_ask(0), lambda: two_ask(LATER)),
+    "request_order": (lambda: two_ask((SECOND, FULL)), lambda: two_ask((SECOND, 1))),
     "exec_arguments": (lambda: execve(3, FULL), lambda: execve(FULL, FULL)),
     "preempted": (lambda: switched("R+", (1, 3)), lambda: switched("S", (1, 3))),
     "cpu_unseen": (lambda: leaves(0, 0, (1, 3)), lambda: obeyed().unmap(A, 1, (1, 3))),
@@ -108,8 +99,13 @@ def test_one_belongs_and_its_neighbour_does_not(name: str, tmp_path: Path) -> No
     assert name not in neighbour.undecided.nr_flushes
 
 
-def test_two_that_both_execute_are_no_race(tmp_path: Path) -> None:
-    found = undecided(both_execute(), tmp_path)
+def test_who_asks_first_and_executes_both_was_predicted(tmp_path: Path) -> None:
+    first = undecided(two_ask((FIRST, FULL)), tmp_path).operations[-2]
+    assert first["predicted"] == first["recorded"] == [{"pages": FULL, "told": True}]
+
+
+def test_who_asks_first_and_executes_its_own_was_not_overtaken(tmp_path: Path) -> None:
+    found = undecided(two_ask((FIRST, 1), (SECOND, FULL)), tmp_path)
     assert found.differing
     assert found.undecided is not None
     assert not found.undecided.nr_flushes
@@ -136,7 +132,7 @@ def test_the_score_stays_and_a_second_is_over_the_rest(tmp_path: Path) -> None:
 
 
 def test_several_recordings_add_up_and_the_lab_has_no_classes(tmp_path: Path) -> None:
-    for name, text in (("one", leaves(0, 0, (1, 3))), ("two", two_ask(0))):
+    for name, text in (("one", leaves(0, 0, (1, 3))), ("two", two_ask((SECOND, FULL)))):
         text.write(tmp_path / f"{name}.perf")
     both = validate_folder(tmp_path, machine()).undecided
     assert both is not None

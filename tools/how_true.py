@@ -116,6 +116,10 @@ _NOT_RECORDED: Final = """\
 Counted on its own wherever a replay had to assume something; `tlbcore validate` shows it for each recording.
 """
 
+_HOW_TOLD = """\
+An entry of the lab whose records show [causes](differences.md) is counted under the first of these.
+Else the first rule that holds names the cause.
+"""
 _NEVER_SEEN: Final = """\
 ## Not shown by any recording here
 
@@ -160,7 +164,7 @@ def page(data: Path = ROOT / "data") -> str:
         _NOT_RECORDED,
         _notes(programs, lab),
         "## How causes are told\n",
-        "The first rule that holds names the cause.\n",
+        _HOW_TOLD,
         _rules(),
         _NEVER_SEEN,
     ]

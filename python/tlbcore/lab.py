@@ -29,7 +29,12 @@ class Exactness:
 class LabReason:
     """A cause outside the model, with the records that show it: rows of the recording's events and of its flush records."""
 
+    #: In a word.
+    name: str
+    #: In a sentence.
     cause: str
+    #: What the recording does not tell, or what hangs on times: ``recording``, ``timing``.
+    lies_in: str
     events: Sequence[int]
     flushes: Sequence[int]
 

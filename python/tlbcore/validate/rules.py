@@ -209,7 +209,18 @@ COLUMN_RULES: Final[tuple[Rule, ...]] = (
 """The rules for entries of the lab whose flushes agree and which differ in some other column."""
 
 
+PROVEN: Final = "the records of the entry show it: each with its records in docs/differences.md"
+"""How a cause of an entry of the lab is told (`LabReason`); before all rules."""
+
+
+def _is_proven(case: Case) -> bool:
+    return bool(case.entry and case.entry["reasons"])
+
+
 def rule_of(case: Case) -> Rule:
-    """The first rule that holds."""
+    """The first rule that holds; of an entry of the lab whose records show causes, the first of these is one."""
+    if case.entry and (reasons := case.entry["reasons"]):
+        first = reasons[0]
+        return Rule(first["name"], f"Lab, shown by records: {first['cause']}", first["lies_in"], PROVEN, _is_proven)
     rules = RULES if case.nr_flushes else COLUMN_RULES
     return next(rule for rule in rules if rule.holds(case))

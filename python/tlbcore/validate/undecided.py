@@ -104,7 +104,7 @@ def _flushed(case: Case) -> tuple[int, int] | None:
 
 
 def _request_order(case: Case, evidence: Evidence) -> Proof | None:
-    """Two requests of one address space that two CPUs sent before either can have executed its own."""
+    """Two requests of one address space at once, the first of which an IPI overtook before its own CPU executed it."""
     missed, extra = case.missed, case.extra
     if len(missed) != 1 or len(extra) != 1 or not (missed[0][1] and extra[0][1]):
         return None
@@ -119,20 +119,23 @@ def _request_order(case: Case, evidence: Evidence) -> Proof | None:
             & (np.abs(evidence.time[others] - evidence.time[one]) < evidence.executed_ns)
         ]
         for other in beside:
-            if _possible(flush, int(one), int(other)):
-                requests = flush["request"][[one, other]]
-                return Proof(flushes=tuple(np.flatnonzero(np.isin(flush["request"], requests)).tolist()))
+            requests = sorted((int(one), int(other)), key=lambda row: int(evidence.time[row]))
+            if _is_overtaken(flush, *requests):
+                rows = np.isin(flush["request"], flush["request"][requests])
+                return Proof(flushes=tuple(np.flatnonzero(rows).tolist()))
     return None
 
 
-def _possible(flush: Mapping[str, Any], one: int, other: int) -> bool:
-    """Whether the kernel can end two overlapping requests so: at most one CPU executes its own, and that in full."""
-    local = [
-        np.flatnonzero((flush["request"] == flush["request"][row]) & np.isin(flush["reason"], _LOCAL))
-        for row in (one, other)
-    ]
-    done = [int(flush["pages"][rows[0]]) for rows in local if len(rows)]
-    return done in ([], [FULL])
+def _is_overtaken(flush: Mapping[str, Any], first: int, second: int) -> bool:
+    """Whether the first of two overlapping requests was not executed by its own CPU, and the second in full if at all.
+
+    A replay has the first executed by its CPU.
+    """
+    own, other = (
+        flush["pages"][(flush["request"] == flush["request"][row]) & np.isin(flush["reason"], _LOCAL)].tolist()
+        for row in (first, second)
+    )
+    return not own and other in ([], [FULL])
 
 
 def _exec_arguments(case: Case, _evidence: Evidence) -> Proof | None:
@@ -202,8 +205,8 @@ KINDS: Final[tuple[Kind, ...]] = (
         "request_order",
         "Two CPUs ask at once: whose IPI comes first",
         "one request told others in full on one side and ranged on the other; another CPU sent one of the same process"
-        " within the median time from sending to executing, and at most one of both executed its own, in full: the"
-        " order in which a hypervisor delivers IPIs is in no event",
+        " within the median time from sending to executing; and whoever sent first did not execute its own: the IPI"
+        " of the other came before that, and when a hypervisor delivers an IPI is in no event",
         _request_order,
     ),
     Kind(

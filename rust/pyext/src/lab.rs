@@ -44,7 +44,14 @@ fn entry(compared: &ComparedEntry, recording: &Recording) -> Value {
 }
 
 fn reason(reason: &Reason) -> Value {
-    json!({ "cause": reason.cause.name(), "events": reason.events, "flushes": reason.flushes })
+    let lies_in = if reason.cause.is_timing() { "timing" } else { "recording" };
+    json!({
+        "name": reason.cause.word(),
+        "cause": reason.cause.name(),
+        "lies_in": lies_in,
+        "events": reason.events,
+        "flushes": reason.flushes,
+    })
 }
 
 fn columns(columns: &Columns) -> Value {

@@ -148,7 +148,7 @@ impl Measured {
         Self {
             end_ns: end_ns.max(nesting.last_woken_ns().saturating_add(1)),
             masks: follow_masks.then(|| Arc::new(MaskEvidence::new(recording))),
-            overlap: Overlap::new(recording),
+            overlap: Overlap::new(recording, &nesting, follow_masks),
             in_flight: InFlight::new(recording, &nesting, config.nr_cpus as usize),
             nesting: Arc::new(nesting),
         }
@@ -211,7 +211,7 @@ pub(super) struct Driver<'a> {
     pub(super) exit_of: FxHashMap<u32, usize>,
     /// What the recording shows of masks, if it is followed.
     masks: Option<Arc<MaskEvidence>>,
-    /// Calls that take effect when they return, or are woken: that time in ns, row.
+    /// What takes effect later than it began: that time in ns, row.
     deferred: BinaryHeap<Reverse<(u64, usize)>>,
     /// Calls that ran while others had a gather open.
     pub(super) nesting: Arc<Nesting>,
@@ -332,6 +332,7 @@ impl<'a> Driver<'a> {
         self.end_open()?;
         self.flush_reclaim()?;
         self.run_deferred(u64::MAX)?;
+        self.end_open()?;
         self.set_now(self.end_ns);
         self.finish_execs()?;
         self.exit_rest()?;
@@ -363,8 +364,8 @@ impl<'a> Driver<'a> {
     pub(super) fn event(&mut self, row: usize) -> Result<()> {
         let event = self.recording.events.get(row);
         self.nr_events += 1;
-        self.meet(&event)?;
         self.run_deferred(event.time_ns)?;
+        self.meet(&event)?;
         self.set_now(event.time_ns);
         self.rseq_due(row, event.time_ns)?;
         self.advance_reclaim(row, &event)?;
@@ -380,19 +381,35 @@ impl<'a> Driver<'a> {
         if !self.is_open(row) {
             self.book();
             // What the recording shows of a call is looked at only when the call was predicted.
-            if !self.is_deferred(row, &event) {
+            if self.effect_ns(row, &event).is_none() {
                 self.follow_mask(row, &event)?;
             }
         }
         Ok(())
     }
 
-    /// Whether the event is a call that takes effect later: when it returns, or when it was woken.
-    fn is_deferred(&self, row: usize, event: &Event) -> bool {
-        matches!(event.kind(), EventKind::Mmap | EventKind::Mremap) || self.nesting.woken_ns(row).is_some()
+    /// When an event takes effect, if that is later than it began.
+    ///
+    /// The kernel finds the place for a new mapping only when it holds mmap_lock, for which it may have waited for the
+    /// munmap of another thread; nobody uses the mapping before the call returns. A call that had to wait goes on after the
+    /// switch that wakes it; an operation whose request met another, when it made it.
+    fn effect_ns(&self, row: usize, event: &Event) -> Option<u64> {
+        if matches!(event.kind(), EventKind::Mmap | EventKind::Mremap) {
+            return Some(event.end_ns);
+        }
+        let woken_ns = self.nesting.woken_ns(row).map(|woken_ns| woken_ns.saturating_add(1));
+        woken_ns.or_else(|| self.overlap.asks(row).map(|asks| asks.sent_ns))
     }
 
     pub(super) fn dispatch(&mut self, row: usize, event: &Event) -> Result<()> {
+        if let Some(effect_ns) = self.effect_ns(row, event) {
+            self.deferred.push(Reverse((effect_ns, row)));
+            return Ok(());
+        }
+        self.take_effect(row, event)
+    }
+
+    fn take_effect(&mut self, row: usize, event: &Event) -> Result<()> {
         match event.kind() {
             EventKind::Switch => {
                 self.switch(event)?;
@@ -407,24 +424,13 @@ impl<'a> Driver<'a> {
                 self.exit_of.insert(event.task, row);
                 Ok(())
             }
-            // The kernel finds the place for a new mapping only when it holds mmap_lock, for which it may have waited for
-            // the munmap of another thread; nobody uses the mapping before the call returns.
-            EventKind::Mmap | EventKind::Mremap => {
-                self.deferred.push(Reverse((event.end_ns, row)));
-                Ok(())
-            }
             EventKind::Exec => {
                 self.exec(row, event);
                 Ok(())
             }
             EventKind::Fault if self.meets_reclaim(row, event) => Ok(()),
             EventKind::Fault => self.fault(event),
-            kind if kind.is_call() => {
-                let Some(woken_ns) = self.nesting.woken_ns(row) else { return self.call(row, event) };
-                // After the switch that wakes it.
-                self.deferred.push(Reverse((woken_ns.saturating_add(1), row)));
-                Ok(())
-            }
+            kind if kind.is_call() => self.call(row, event),
             _ => self.scenario(row, event),
         }
     }
@@ -444,21 +450,26 @@ impl<'a> Driver<'a> {
         Ok(())
     }
 
-    /// Does the deferred calls that have returned by now.
+    /// Does what takes effect by now.
     pub(super) fn run_deferred(&mut self, now_ns: u64) -> Result<()> {
-        while let Some(&Reverse((end_ns, row))) = self.deferred.peek()
-            && end_ns <= now_ns
+        while let Some(&Reverse((effect_ns, row))) = self.deferred.peek()
+            && effect_ns <= now_ns
         {
             self.deferred.pop();
-            self.end_open()?;
-            self.set_now(end_ns.min(now_ns));
+            let asks = self.overlap.asks(row);
+            self.meet_late(asks)?;
+            if asks.is_none() {
+                self.set_now(effect_ns.min(now_ns));
+            }
             let mut event = self.recording.events.get(row);
             let running = self.tasks.alive(event.task).and_then(|task| self.machine.running_on(task));
             event.cpu = running.and_then(|cpu| u16::try_from(cpu).ok()).unwrap_or(event.cpu);
             self.cause = (row, event.task);
-            self.call(row, &event)?;
-            self.book();
-            self.follow_mask(row, &event)?;
+            self.take_effect(row, &event)?;
+            if !self.is_open(row) {
+                self.book();
+                self.follow_mask(row, &event)?;
+            }
         }
         Ok(())
     }

@@ -33,6 +33,8 @@ pub(super) enum Sign {
     Request,
     /// A page fault, at the first byte of its page.
     Fault(VirtAddr),
+    /// A visit of reclaim to an entry, by the first byte of its page.
+    UnmapOne(VirtAddr),
     /// The call that an event of this row stands for returned.
     Return(usize),
 }
@@ -45,6 +47,7 @@ impl Sign {
             Probe::FlushMmu => Self::FlushMmu,
             Probe::BatchedPending { .. } => Self::BatchedPending,
             Probe::Fault { addr } => Self::Fault(addr.align_down(PAGE_SHIFT)),
+            Probe::UnmapOne { addr } => Self::UnmapOne(addr.align_down(PAGE_SHIFT)),
             _ => return None,
         })
     }

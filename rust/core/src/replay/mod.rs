@@ -27,6 +27,7 @@ mod reclaim;
 mod reclaimed;
 mod scenario;
 mod search;
+mod sent_order;
 mod switched_step;
 mod tasks;
 mod times;

@@ -8,9 +8,14 @@
 //! So an operation whose flush tells other CPUs is left in progress ([`Call`]) until the next event of the recording. If
 //! that is one of the same process on another CPU, soon enough, it gets as far as its own flush; then the first goes on.
 //! How soon is measured in the recording: the median time from "remote IPI send" to the "local shootdown" after it. Half of
-//! that, since an IPI that has arrived keeps its CPU from asking.
+//! that, since an IPI that has arrived keeps its CPU from asking. Where recorded flushes are followed, their times tell which
+//! operations meet, and in what order (`sent_order.rs`).
+
+use std::sync::Arc;
 
 use super::driver::Driver;
+use super::nesting::Nesting;
+use super::sent_order::{Asks, SentOrder};
 use super::times::Times;
 use crate::error::{Error, Result};
 use crate::machine::{Call, Operation, Outcome, Progress};
@@ -18,6 +23,8 @@ use crate::trace::{Event, EventKind, FlushKind, Recording};
 
 const REMOTE_SHOOTDOWN: u8 = 1;
 const LOCAL_MM_SHOOTDOWN: u8 = 3;
+/// By which a CPU shows that it executes its own request.
+pub(super) const LOCAL_REASONS: [u8; 2] = [2, LOCAL_MM_SHOOTDOWN];
 const REMOTE_SEND_IPI: u8 = 4;
 /// A call flushes right after it began if all of it takes at most as many times as long as that.
 const SHORT_CALL: u64 = 4;
@@ -31,6 +38,8 @@ pub(super) struct InProgress {
     time_ns: u64,
     /// What the task does after it.
     then: Option<Operation>,
+    /// When the request is made that it waits for, if that is known.
+    next_ns: Option<u64>,
 }
 
 /// At most one operation in progress, and how long its flush takes.
@@ -40,12 +49,34 @@ pub(super) struct Overlap {
     latency_ns: u64,
     /// Whether the operation of the current event may be left in progress.
     may_wait: bool,
+    /// When the request is made that the operation of the current event waits for, if that is known.
+    next_ns: Option<u64>,
     open: Option<InProgress>,
+    /// What is known of the order, if recorded flushes are followed.
+    order: Arc<SentOrder>,
 }
 
 impl Overlap {
-    pub(super) fn new(recording: &Recording) -> Self {
-        Self { latency_ns: latency_ns(recording), may_wait: false, open: None }
+    /// With `follow`, requests that met are taken in the order of their records; not of calls that waited, which take effect
+    /// when they were woken.
+    pub(super) fn new(recording: &Recording, nesting: &Nesting, follow: bool) -> Self {
+        let mut overlap = Self {
+            latency_ns: latency_ns(recording),
+            may_wait: false,
+            next_ns: None,
+            open: None,
+            order: Arc::default(),
+        };
+        if follow && recording.meta.source == "perf" && overlap.latency_ns > 0 {
+            let is_soon = |row: usize| overlap.is_soon(&recording.events.get(row)) && nesting.woken_ns(row).is_none();
+            overlap.order = Arc::new(SentOrder::of(recording, overlap.latency_ns, is_soon));
+        }
+        overlap
+    }
+
+    /// Of an event whose request met another, as the records of both show.
+    pub(super) fn asks(&self, row: usize) -> Option<Asks> {
+        self.order.of_event(row)
     }
 
     /// Whether the event's operation flushes as soon as it begins, if it does.
@@ -65,7 +96,11 @@ impl Driver<'_> {
     pub(super) fn meet(&mut self, event: &Event) -> Result<()> {
         let is_soon = self.overlap.latency_ns > 0 && self.overlap.is_soon(event);
         self.overlap.may_wait = is_soon;
+        self.overlap.next_ns = None;
         let Some(open) = &self.overlap.open else { return Ok(()) };
+        if let Some(next_ns) = open.next_ns {
+            return if event.time_ns <= next_ns { Ok(()) } else { self.end_open() };
+        }
         let first = self.recording.events.get(open.row);
         let pid = |task: u32| self.recording.tasks.get(task as usize).map(|task| task.pid);
         let meets = is_soon
@@ -75,6 +110,17 @@ impl Driver<'_> {
             && pid(event.task) == pid(open.task)
             && event.a0 >> 12 != first.a0 >> 12;
         if meets { Ok(()) } else { self.end_open() }
+    }
+
+    /// Before an operation that takes effect late: the one in progress is over, unless it waits for this one's request.
+    pub(super) fn meet_late(&mut self, asks: Option<Asks>) -> Result<()> {
+        let waits_for = self.overlap.open.as_ref().and_then(|open| open.next_ns);
+        if waits_for.is_none() || waits_for != asks.map(|asks| asks.sent_ns) {
+            self.end_open()?;
+        }
+        self.overlap.next_ns = asks.and_then(|asks| asks.next_ns);
+        self.overlap.may_wait = self.overlap.next_ns.is_some();
+        Ok(())
     }
 
     /// Does an operation. The last one of an event may be left in progress where its flush tells other CPUs: it is taken
@@ -113,7 +159,8 @@ impl Driver<'_> {
             self.end_open()?;
             if tells_others && self.overlap.may_wait {
                 let (row, task) = self.cause;
-                self.overlap.open = Some(InProgress { call, row, task, time_ns: self.now_ns, then: None });
+                let next_ns = self.overlap.next_ns;
+                self.overlap.open = Some(InProgress { call, row, task, time_ns: self.now_ns, then: None, next_ns });
                 return Ok(None);
             }
         }

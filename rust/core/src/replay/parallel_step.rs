@@ -135,7 +135,8 @@ fn items(recording: &Recording, first: usize, last: usize) -> Vec<Item> {
             _ => 1,
         };
         items.push((event.time_ns, rank, Item::Event(row)));
-        if event.kind().is_call() {
+        // A call that is not known is no operation: fsync opens its file first.
+        if event.kind().is_call() && event.kind() != EventKind::OtherCall {
             items.push((event.end_ns, 3, Item::Return(row)));
         }
     }
@@ -413,6 +414,11 @@ impl Driver<'_> {
                 self.scenario(row, &event)?;
                 self.push_collected(interleaving, row, event.task);
                 Ok(())
+            }
+            // From the visit on, a CPU that switches finds the generation raised, or is told.
+            EventKind::ReclaimPage if interleaving.is_in_call(event.task) => {
+                let page = VirtAddr(event.a0).align_down(PAGE_SHIFT);
+                interleaving.until(&mut self.machine, event.task, Sign::UnmapOne(page)).map(|_| ())
             }
             EventKind::Fork if interleaving.is_alone => self.lead_to_fork(interleaving, row, &event),
             EventKind::Fork | EventKind::Exec => self.dispatch(row, &event),

@@ -5,5 +5,6 @@ mod exact;
 mod nesting;
 mod overlap;
 mod random;
+mod sent_order;
 mod tape;
 mod threads;

@@ -61,12 +61,12 @@ pub fn compare(recording: &Recording, traced: &[Traced]) -> LabValidation {
     let sides = recorded_columns(recording, &entries).into_iter().zip(model_columns(traced, &entries));
     let causes = Causes::new(recording, &entries);
     let mut validation = LabValidation::default();
-    let mut raced = None;
+    let mut raced = Vec::new();
     for (index, (entry, (recorded, model))) in entries.list.iter().zip(sides).enumerate() {
         let mut compared = compare_entry(entry, recorded, model);
         if !compared.differences.is_empty() {
-            compared.reasons = causes.of(index, (&compared.recorded, &compared.model), traced, raced);
-            raced = if entry.parallel { Some(entry.row) } else { raced };
+            compared.reasons = causes.of(&compared, index, traced, &raced);
+            raced.extend(Some(index).filter(|_| entry.parallel));
         }
         let of_operation = validation.by_operation.entry(entry.operation().to_owned()).or_default();
         let both = if entry.parallel {

@@ -1,5 +1,7 @@
 //! Which entry of a scenario an event or a flush record belongs to.
 
+use std::ops::Range;
+
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::trace::{EventKind, FlushKind, Recording};
@@ -30,6 +32,14 @@ impl Entry {
     /// The operation: the first word.
     pub fn operation(&self) -> &str {
         self.text.split_whitespace().next().unwrap_or_default()
+    }
+
+    /// The pages that the text names: their region, and which of it.
+    pub fn pages(&self) -> Option<(&str, Range<u64>)> {
+        let mut words = self.text.split_whitespace().skip(1);
+        let region = words.next().filter(|word| word.len() == 1)?;
+        let (first, nr): (u64, u64) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
+        Some((region, first..first.saturating_add(nr)))
     }
 }
 
