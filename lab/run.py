@@ -139,7 +139,7 @@ def build_runner(build: Path) -> Path:
     compiler = _tool(os.environ.get("CC", "cc"), "gcc libc6-dev")
     runner = build / "tlbw"
     sources = sorted((guest.HERE / "runner").glob("*.c"))
-    _run([compiler, "-O1", "-Wall", "-Wextra", "-static", "-pthread", "-o", runner, *sources], "the runner")
+    _run([compiler, "-O1", "-Wall", "-Wextra", "-static", "-no-pie", "-pthread", "-o", runner, *sources], "the runner")
     return runner
 
 
@@ -234,6 +234,7 @@ def run(arguments: argparse.Namespace) -> int:
     build: Path = arguments.build.resolve()
     build.mkdir(parents=True, exist_ok=True)
     runner = build_runner(build)
+    image = elf.image(runner)
     kernel = kernel_of(arguments, build)
     types = Types.of_image(kernel.image)
     archive = guest.initramfs(kernel, busybox, runner, probes.definitions(types), texts)
@@ -258,7 +259,7 @@ def run(arguments: argparse.Namespace) -> int:
         "smp": machine.cpus,
         "qemu": _run([emulator, "--version"], emulator).splitlines()[0],
         "gather_flags": probes.gather_flags(types),
-        "runner": elf.image(runner),
+        "runner": image,
     }
     (raw / "machine.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
     return report(recording.convert(raw, arguments.out), arguments.out, machine.label, sorted(texts))
