@@ -50,8 +50,9 @@ _PROGRAMS: Final = """\
 ## Real programs, Linux 6.18
 
 Seven programs on two CPUs, held against `linux-6.18`.
-*Without following*: with targets, when the model has to keep `mm_cpumask` right all by itself
-([why](validate.md#following-mm_cpumask)).
+*Without following*: with targets (and *neither*: without) when no record of a flush is looked at: the model has to keep
+`mm_cpumask` right all by itself ([why](validate.md#following-mm_cpumask)), and takes two requests at the same time in the order
+in which their operations began ([why not](validate.md#requests-in-the-order-of-their-records)).
 """
 
 _LAB: Final = """\
@@ -78,7 +79,8 @@ _DIFFERENCES: Final = """\
 # Differences, one by one
 
 Each entry of the kernel lab that is not [exact](how-true.md), and each flush that differs in a recording whose score without
-targets is below 0.98: in what, why, and the records that show it. `python tools/how_true.py` makes this page.
+targets is below 0.98, with following or without: in what, why, and the records that show it. `python tools/how_true.py` makes
+this page.
 
 Records have microseconds from the begin of the entry, in the lab with a meaning for their order only; the letter after a
 thread that is switched out is its state (`R` could run, `R+` was preempted in the kernel, `S` and `D` sleep).
@@ -91,7 +93,7 @@ Without a cause the first records of requests and gathers of the time are shown.
 """
 
 _OF_PROGRAM: Final = """\
-Score without targets {score:.4f}; over what the recording decides {decided:.4f}
+Score without targets {score:.4f}, without following {alone:.4f}; over what the recording decides {decided:.4f}
 ({undecided} of {differing} flushes that differ are of [classes](validate.md#what-the-recording-cannot-decide) that it cannot
 decide; they are counted as wrong in the first figure, and in neither sum of the second).
 """
@@ -200,12 +202,13 @@ def _programs(programs: Summary, alone: Summary) -> str:
     ]
     total = programs.total
     rows.append(("all", number(total["nr_operations"]), *_scores(total, alone.total)))
-    head = ["program", "operations", "flushes", "with targets", "without targets", "without following"]
+    head = ["program", "operations", "flushes", "with targets", "without targets", "without following", "neither"]
     return _table(head, rows)
 
 
 def _scores(plain: Mapping[str, Any], alone: Mapping[str, Any]) -> tuple[str, ...]:
-    return _flushes(plain), _score(plain), _score(plain["without_targets"]), _score(alone)
+    scores = (_score(side) for side in (plain, plain["without_targets"], alone, alone["without_targets"]))
+    return _flushes(plain), *scores
 
 
 def _kinds(programs: Summary) -> str:
@@ -239,7 +242,11 @@ def _labs(lab: Summary, unled: Summary) -> Iterable[str]:
         led = sum(row.plain["notes"].get(_LED, 0) for row in rows)
         yield f"`data/{folder}`{_FOLDERS.get(folder, '')}, held against `{kernel}`:\n"
         yield _lab(Summary(tuple(rows)))
-        yield f"Of the single ones, {led} are exact only with the order of switches and requests from the records.\n"
+        exact, entries = (sum(row.plain["lab"]["single"][key] for row in rows) for key in ("nr_exact", "nr_entries"))
+        yield (
+            f"Of the {exact} single ones, {led} are exact only with the order of switches and requests from the records:"
+            f" {exact - led} of {entries}, {(exact - led) / entries:.4f}, without.\n"
+        )
         paths = {row.path for row in rows}
         sums = Summary(tuple(row for row in unled.rows if row.path in paths)).lab or {}
         sides = [
@@ -271,23 +278,29 @@ def differences(data: Path = ROOT / "data") -> str:
     found = validate_folder(data, machine)
     if found.failures:
         raise ValueError(found.failures[0].message)
+    programs = [row.path for row in found.rows if "lab" not in row.plain]
+    alone = {row.path: row for row in validate_folder(programs, machine, follow_masks=False).rows}
     parts = [_DIFFERENCES, _OF_LAB]
     for row in found.rows:
-        is_lab = "lab" in row.plain
-        differs = row.plain["lab"]["differences"] if is_lab else row.plain["without_targets"]["score"] < BAR
+        of_program = alone.get(row.path)
+        if of_program is None:
+            differs = bool(row.plain["lab"]["differences"])
+        else:
+            differs = min(side.plain["without_targets"]["score"] for side in (row, of_program)) < BAR
         if differs:
             validation = validate(row.path, None, machine)
-            parts += [f"## {_name(row)}\n", *([] if is_lab else _of_program(validation))]
+            parts += [f"## {_name(row)}\n", *(_of_program(validation, of_program) if of_program else [])]
             parts += [_shown(shown) for shown in proofs(validation)]
     return "\n".join(parts)
 
 
-def _of_program(validation: Validation) -> list[str]:
+def _of_program(validation: Validation, alone: Row) -> list[str]:
     undecided = validation.undecided
     if undecided is None:
         return []
     counts = {
         "score": validation.score_without_targets,
+        "alone": alone.plain["without_targets"]["score"],
         "decided": undecided.decided["without_targets"]["score"],
         "undecided": sum(undecided.nr_flushes.values()),
         "differing": validation.missed + validation.extra,

@@ -206,7 +206,7 @@ KINDS: Final[tuple[Kind, ...]] = (
         "Two CPUs ask at once: whose IPI comes first",
         "one request told others in full on one side and ranged on the other; another CPU sent one of the same process"
         " within the median time from sending to executing; and whoever sent first did not execute its own: the IPI"
-        " of the other came before that, and when a hypervisor delivers an IPI is in no event",
+        " of the other came before that, as only the outcome itself tells",
         _request_order,
     ),
     Kind(

@@ -9,11 +9,13 @@ pub(super) const BLOCK: usize = 4096;
 pub(super) struct Queue<S> {
     blocks: VecDeque<Vec<S>>,
     len: usize,
+    /// States for which the blocks have room.
+    capacity: usize,
 }
 
 impl<S: Copy> Queue<S> {
     pub(super) const fn new() -> Self {
-        Self { blocks: VecDeque::new(), len: 0 }
+        Self { blocks: VecDeque::new(), len: 0, capacity: 0 }
     }
 
     pub(super) const fn len(&self) -> usize {
@@ -27,12 +29,18 @@ impl<S: Copy> Queue<S> {
     #[inline]
     pub(super) fn push(&mut self, state: S) {
         match self.blocks.back_mut() {
-            Some(block) if block.len() < BLOCK => block.push(state),
+            Some(block) if block.len() < block.capacity() => block.push(state),
+            Some(block) if block.len() < BLOCK => {
+                self.capacity -= block.capacity();
+                block.push(state);
+                self.capacity += block.capacity();
+            }
             _ => {
                 // The first block grows from little, for small models; the others are filled nearly always.
                 let capacity = if self.blocks.is_empty() { 64 } else { BLOCK };
                 let mut block = Vec::with_capacity(capacity);
                 block.push(state);
+                self.capacity += block.capacity();
                 self.blocks.push_back(block);
             }
         }
@@ -42,10 +50,42 @@ impl<S: Copy> Queue<S> {
     pub(super) fn pop_block(&mut self) -> Option<Vec<S>> {
         let block = self.blocks.pop_front()?;
         self.len -= block.len();
+        self.capacity -= block.capacity();
         Some(block)
     }
 
-    pub(super) fn bytes(&self) -> usize {
-        self.blocks.iter().map(|block| block.capacity() * size_of::<S>()).sum()
+    /// Bytes of its states; asked for with every batch, so that blocks are not gone through.
+    pub(super) const fn bytes(&self) -> usize {
+        self.capacity * size_of::<S>()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_goes_in_comes_out_in_order_and_is_accounted_for() {
+        let mut queue = Queue::new();
+        let (mut next_in, mut next_out) = (0_u64, 0);
+        for round in 0..40 {
+            for _ in 0..round * 700 % 9000 {
+                queue.push(next_in);
+                next_in += 1;
+            }
+            let held: usize = queue.blocks.iter().map(Vec::capacity).sum();
+            assert_eq!((queue.len(), queue.bytes()), ((next_in - next_out) as usize, held * size_of::<u64>()));
+            if round % 3 == 0 {
+                for state in queue.pop_block().unwrap_or_default() {
+                    assert_eq!(state, next_out);
+                    next_out += 1;
+                }
+            }
+        }
+        while let Some(block) = queue.pop_block() {
+            next_out += block.len() as u64;
+        }
+        assert!(queue.is_empty() && next_in == next_out);
+        assert_eq!(queue.bytes(), 0);
     }
 }

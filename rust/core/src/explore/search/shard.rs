@@ -80,7 +80,8 @@ impl<S: PackedState> Shard<S> {
         if self.stopped.is_some() {
             return;
         }
-        if self.table.reserve(states.len(), budget).is_err() || self.table.bytes() > budget {
+        let frontier = self.current.len() + self.next.len();
+        if self.table.reserve(states.len(), frontier, budget).is_err() || self.table.bytes() > budget {
             self.stopped = Some(Stopped::Memory);
             return;
         }

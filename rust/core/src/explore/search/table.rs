@@ -21,13 +21,15 @@ const TAIL: usize = 256;
 /// Groups at the start: small models should not pay for memory.
 const FIRST: usize = 1 << 9;
 /// A table grows when more than this part of its places is taken.
-const MAX_LOAD: (usize, usize) = (7, 10);
-/// By how much a table of at most so many bytes grows: one part in so many. What is large grows by little, so that at least half of
-/// its places are taken, and 16 bytes of state cost at most 31.
-const GROWTH: [(usize, usize); 3] = [(2 << 20, 1), (64 << 20, 2), (usize::MAX, 3)];
+const MAX_LOAD: (usize, usize) = (18, 25);
+/// Up to this many bytes a table doubles. What is larger grows by a third at least, so that 16 bytes of state cost at most 31; and
+/// for [`COMING`] states to come for each that waits to be expanded, up to twice, as states have to move whenever it grows.
+const DOUBLES: usize = 2 << 20;
+/// Where a search still widens, it goes on to several times what its frontier has; where it narrows, the third is more.
+const COMING: usize = 14;
 /// Below this many bytes pages of 4 KiB serve better.
 #[cfg(target_os = "linux")]
-const HUGE: usize = 4 << 20;
+const HUGE: usize = 1 << 20;
 
 /// The table cannot take another state within its budget.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -132,11 +134,11 @@ impl<S: PackedState> Table<S> {
         let _ = at;
     }
 
-    /// Makes room for `additional` states.
+    /// Makes room for `additional` states, where `frontier` wait to be expanded.
     #[inline]
-    pub(super) fn reserve(&mut self, additional: usize, budget_bytes: usize) -> Result<(), Full> {
+    pub(super) fn reserve(&mut self, additional: usize, frontier: usize, budget_bytes: usize) -> Result<(), Full> {
         while (self.len + additional) * MAX_LOAD.1 > self.groups * Self::GROUP * MAX_LOAD.0 {
-            self.grow(budget_bytes)?;
+            self.grow(frontier, budget_bytes)?;
         }
         Ok(())
     }
@@ -237,10 +239,11 @@ impl<S: PackedState> Table<S> {
     }
 
     #[cold]
-    fn grow(&mut self, budget_bytes: usize) -> Result<(), Full> {
+    fn grow(&mut self, frontier: usize, budget_bytes: usize) -> Result<(), Full> {
         let most = (budget_bytes.min(self.map.len()) / Self::GROUP_BYTES).saturating_sub(TAIL);
-        let part = GROWTH.iter().find(|(bytes, _)| self.bytes() <= *bytes).map_or(1, |(_, part)| *part);
-        let groups = (self.groups + self.groups / part).min(most);
+        let wanted = (self.len + COMING * frontier) * MAX_LOAD.1 / (Self::GROUP * MAX_LOAD.0);
+        let least = if self.bytes() <= DOUBLES { 2 * self.groups } else { self.groups + self.groups / 3 };
+        let groups = wanted.clamp(least, 2 * self.groups).min(most);
         if groups < self.groups + self.groups / 16 {
             return Err(Full);
         }
@@ -361,7 +364,7 @@ mod tests {
         let mut table = Table::<[u64; 2]>::new(64 << 20).unwrap();
         let state = |n: u64| [n % 7 + 1, n];
         for n in 0..1_000_000 {
-            table.reserve(1, 64 << 20).unwrap();
+            table.reserve(1, 0, 64 << 20).unwrap();
             assert!(table.insert(state(n), state(n).hash_word()));
         }
         assert_eq!(table.len(), 1_000_000);
@@ -378,7 +381,7 @@ mod tests {
         let budget = 1 << 20;
         let mut table = Table::<[u64; 2]>::new(budget).unwrap();
         let mut n = 0;
-        while table.reserve(1, budget).is_ok() {
+        while table.reserve(1, 0, budget).is_ok() {
             n += 1;
             table.insert([1, n], [1, n].hash_word());
             assert!(table.bytes() <= budget);

@@ -111,7 +111,7 @@ fn levels<M: Model>(
         for (at, state) in levels.last()?.states.iter().enumerate() {
             normal.model.successors(state, &mut |_, successor| {
                 let (successor, _) = normal.of(successor);
-                if table.reserve(1, budget.saturating_sub(kept)).is_err() {
+                if table.reserve(1, 0, budget.saturating_sub(kept)).is_err() {
                     full = true;
                 } else if table.insert(successor, successor.hash_word()) {
                     next.push(successor, at);

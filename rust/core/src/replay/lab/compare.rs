@@ -61,12 +61,10 @@ pub fn compare(recording: &Recording, traced: &[Traced]) -> LabValidation {
     let sides = recorded_columns(recording, &entries).into_iter().zip(model_columns(traced, &entries));
     let causes = Causes::new(recording, &entries);
     let mut validation = LabValidation::default();
-    let mut raced = Vec::new();
-    for (index, (entry, (recorded, model))) in entries.list.iter().zip(sides).enumerate() {
+    for (entry, (recorded, model)) in entries.list.iter().zip(sides) {
         let mut compared = compare_entry(entry, recorded, model);
         if !compared.differences.is_empty() {
-            compared.reasons = causes.of(&compared, index, traced, &raced);
-            raced.extend(Some(index).filter(|_| entry.parallel));
+            compared.reasons = causes.of(&compared, &validation.entries, traced);
         }
         let of_operation = validation.by_operation.entry(entry.operation().to_owned()).or_default();
         let both = if entry.parallel {

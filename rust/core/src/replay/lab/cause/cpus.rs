@@ -5,6 +5,9 @@ use crate::replay::lab::columns::Columns;
 use crate::trace::kinds::{TASK_IDLE, TASK_KTHREAD, TASK_OTHER};
 use crate::trace::{EventKind, FlushKind};
 
+/// The tracepoint's reason of the flush of a switch (`TLB_FLUSH_ON_TASK_SWITCH`).
+const TASK_SWITCH: u8 = 0;
+
 impl Causes<'_> {
     /// What a CPU did otherwise at the `at`-th request, if a rule explains it.
     pub(super) fn take_cpu(&self, question: &mut Question, at: usize, cpu: u16) {
@@ -21,8 +24,8 @@ impl Causes<'_> {
         }
     }
 
-    /// The CPU stands in the model's mask and not in the kernel's, or (since 6.14) is found by the kernel in another address
-    /// space, and was idle since before the entry: it was in the mask of an earlier request.
+    /// The CPU was idle since before the entry, and loaded another address space meanwhile: it stands in the model's mask and not
+    /// in the kernel's, and flushed when it next switched to a task; or (since 6.14) the kernel finds it in another one.
     fn left_unseen(&self, question: &Question, at: usize, cpu: u16) -> Option<Found> {
         let (recorded, model) = (&question.sides.recorded.requests[at], &question.sides.model.requests[at]);
         let is_elsewhere = |columns: &Columns| {
@@ -33,8 +36,14 @@ impl Causes<'_> {
             return None;
         }
         let idles = self.idle_since(cpu, self.spans[question.index].0)?;
-        let flushes = &self.recording.flushes;
+        let (events, flushes) = (&self.recording.events, &self.recording.flushes);
         let row = question.sides.rows[at][0];
+        let is_switch = |event: &usize| events.kind[*event] == EventKind::Switch.number() && events.cpu[*event] == cpu;
+        let later = events.time_ns.partition_point(|time| *time <= flushes.time_ns[row]);
+        let back = (later..events.len()).find(is_switch).and_then(|switch| self.flush_of_switch(switch));
+        if is_missing && back.is_none() {
+            return None;
+        }
         let seen = |other: &usize| {
             flushes.kind[*other] == FlushKind::MmRange.number()
                 && flushes.mm[*other] == flushes.mm[row]
@@ -42,7 +51,18 @@ impl Causes<'_> {
         };
         let last_in_mask = (0..row).rev().find(seen);
         let found = question.sides.rows[at].iter().copied().filter(|&row| flushes.cpu[row] == cpu);
-        Some((Cause::UnseenSwitch, vec![idles], last_in_mask.into_iter().chain([row]).chain(found).collect()))
+        let shown = last_in_mask.into_iter().chain([row]).chain(found).chain(back.filter(|_| is_missing));
+        Some((Cause::UnseenSwitch, vec![idles], shown.collect()))
+    }
+
+    /// The record of the flush with which a switch came.
+    fn flush_of_switch(&self, switch: usize) -> Option<usize> {
+        let flushes = &self.recording.flushes;
+        (0..flushes.len()).find(|&row| {
+            flushes.kind[row] == FlushKind::TlbFlushEvent.number()
+                && flushes.reason[row] == TASK_SWITCH
+                && usize::try_from(flushes.op_event[row]) == Ok(switch)
+        })
     }
 
     /// The latest switch of a CPU before a time, if the CPU runs no task of the recording since.

@@ -47,7 +47,7 @@ pub enum Cause {
     NoRecord,
     /// A page that was read back from swap was written in user mode, without a fault: its entry allowed that.
     UnseenWrite,
-    /// An entry about the same pages, which ran at the same time as others, differed before it, and left them otherwise.
+    /// The latest entry about the same pages ran at the same time as others, and left them otherwise.
     RaceBefore,
 }
 
@@ -176,9 +176,10 @@ impl<'r> Causes<'r> {
         Self { recording, entries, spans, known_cpus: cpus.iter().fold(0u64, |mask, cpu| mask | bit(*cpu)) }
     }
 
-    /// The reasons that explain all of an entry's differences; none if something is left. `raced` are the parallel entries
-    /// before it that are not exact.
-    pub(super) fn of(&self, compared: &ComparedEntry, index: usize, traced: &[Traced], raced: &[usize]) -> Vec<Reason> {
+    /// The reasons that explain all of an entry's differences; none if something is left. `before` are the entries compared
+    /// before it.
+    pub(super) fn of(&self, compared: &ComparedEntry, before: &[ComparedEntry], traced: &[Traced]) -> Vec<Reason> {
+        let index = before.len();
         let entry = &self.entries.list[index];
         let sides = (&compared.recorded, &compared.model);
         if self.is_unnamed(entry) && *sides.0 == without_flushes(sides.1) {
@@ -202,11 +203,10 @@ impl<'r> Causes<'r> {
         if question.sides.agree() {
             return question.reasons;
         }
-        let is_about_pages = compared.differences.iter().any(|difference| !OF_CPUS.contains(&difference.column));
-        let before = raced.iter().rev().map(|raced| &self.entries.list[*raced]);
-        let raced = before.into_iter().find(|raced| is_about_pages && self.shares_pages(entry, raced));
+        let latest = before.iter().rev().find(|other| self.shares_pages(entry, &other.entry));
+        let raced = latest.filter(|other| other.entry.parallel && is_about_pages(other) && is_about_pages(compared));
         raced
-            .map(|raced| Reason { cause: Cause::RaceBefore, events: vec![raced.row], flushes: Vec::new() })
+            .map(|raced| Reason { cause: Cause::RaceBefore, events: vec![raced.entry.row], flushes: Vec::new() })
             .into_iter()
             .collect()
     }
@@ -237,6 +237,11 @@ impl<'r> Causes<'r> {
             makes && pid(flushes.task[row]) == own
         })
     }
+}
+
+/// Whether an entry differs in what is mapped, not only in who was where.
+fn is_about_pages(compared: &ComparedEntry) -> bool {
+    compared.differences.iter().any(|difference| !OF_CPUS.contains(&difference.column))
 }
 
 fn bit(cpu: u16) -> u64 {

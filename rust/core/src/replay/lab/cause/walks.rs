@@ -6,23 +6,14 @@ use crate::replay::lab::entries::Entry;
 use crate::trace::{EventKind, FlushKind};
 
 impl Causes<'_> {
-    /// The caller was preempted in the entry, tables were looked at more often, and nothing differs but that and in how many
-    /// parts they were flushed.
+    /// The caller was preempted in the entry, tables were looked at more often, and nothing else differs.
     pub(super) fn take_interrupted_walk(&self, question: &mut Question) {
         let preempted = self.preemptions(question);
         let (recorded, model) = (question.sides.recorded.total(), question.sides.model.total());
-        let but_for_parts = |columns: &Columns| Columns {
-            batch_pending_calls: 0,
-            flush_mmu: 0,
-            flush_list: Vec::new(),
-            tlb_flush_list: Vec::new(),
-            ipi_sends: 0,
-            local_flushes: 0,
-            ..columns.clone()
-        };
+        let but_for_looks = |columns: &Columns| Columns { batch_pending_calls: 0, ..columns.clone() };
         let is_that = !preempted.is_empty()
             && recorded.batch_pending_calls > model.batch_pending_calls
-            && but_for_parts(&recorded) == but_for_parts(&model);
+            && but_for_looks(&recorded) == but_for_looks(&model);
         if !is_that {
             return;
         }
