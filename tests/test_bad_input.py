@@ -40,6 +40,8 @@ def tlbr(tmp_path: Path) -> Path:
         (b"", f"line 1: found an empty file, {EXPECTED}"),
         (b"\n \n", f"found an empty file, {EXPECTED}"),
         (b"hello world\n", f"line 1: found `hello world`, {EXPECTED}"),
+        (b"\n# a comment\n\nhello world\nand more\n", f"line 4: found `hello world`, {EXPECTED}"),
+        (b"\n# a comment\n", f"line 1: found only comments and blank lines, {EXPECTED}"),
         (bytes(range(256)) * 8, EXPECTED),
         (b"\x28\xb5\x2f\xfd", "F: "),
         (b"\x1f\x8b\x08", "F: "),

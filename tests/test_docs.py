@@ -23,6 +23,22 @@ def hold(page: str, folder: Path, *, recorded: bool) -> None:
             )
 
 
+def test_what_was_recorded_is_one_recording() -> None:
+    """Numbers of what is recorded are not compared with what comes out; they have to agree with each other."""
+    page = (ROOT / "docs" / "first-recording.md").read_text(encoding="utf-8")
+
+    def numbers(pattern: str) -> list[int]:
+        found = re.search(pattern, page)
+        assert found, pattern
+        return [int(group.replace(" ", "")) for group in found.groups()]
+
+    matched, missed = numbers(r"matched (\d+), missed (\d+)")
+    flushes, interruptions = numbers(r"w\.tlbr: ([\d ]+) flushes \(recorded\),\n([\d ]+) interruptions")
+    (records,) = numbers(r"([\d ]+) flush records")
+    assert flushes == matched + missed
+    assert flushes + interruptions <= records
+
+
 @pytest.mark.parametrize("page", [page for page in PAGES if examples(page)])
 def test_what_a_page_shows_is_what_comes_out(page: str, tmp_path: Path) -> None:
     if any(re.search("arrow|parquet", example.source) for example in examples(page)):

@@ -119,6 +119,13 @@ def test_everything_that_can_be_said_is_read() -> None:
     assert litmus.exists == ("I4", "I10")
 
 
+def test_a_file_that_ends_too_early_ends_at_its_last_line(tmp_path: Path) -> None:
+    for text, line in (("", 1), ("tlbcore X\n", 1), ("tlbcore X\n\nkernel linux-6.18", 3)):
+        (tmp_path / "f.litmus").write_text(text)
+        with pytest.raises(InputError, match=rf"f\.litmus:{line}: found the end of the file, expected "):
+            load(tmp_path / "f.litmus")
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -132,6 +133,18 @@ def test_ctrl_c_leaves_what_is_done() -> None:
     report = tlbcore.mutate("lazy-mmu", operations=["munmap"], partners=["fork"], progress=interrupt)
     assert report.partial
     assert len(report.mutations) == 3 < report.nr_mutants
+
+
+def test_what_was_interrupted_is_no_success(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = tlbcore.mutate("lazy-mmu", operations=["munmap"], partners=[])
+    for partial, status in ((False, 0), (True, 1)):
+        monkeypatch.setattr(
+            "tlbcore.cli.mutation.mutate", lambda *_, partial=partial, **__: replace(report, partial=partial)
+        )
+        assert main(["check", "--mutate", "lazy-mmu"]) == status
+    assert "interrupted" in capsys.readouterr().out
 
 
 def test_a_scheme_without_programs_is_its_steps_in_those_of_others() -> None:

@@ -18,6 +18,7 @@ from tlbcore.profile.flushes import recorded
 from tlbcore.record import Host, LacksError, PerfError, lacks, record
 from tlbcore.record.events import HELPFUL, NEEDED, TRUTH, perf_events
 from tlbcore.record.keep import Kept, kept_lines
+from tlbcore.record.needs import Lack
 from tlbcore.validate import validate
 
 FAKE_PERF = """#!{python}
@@ -277,6 +278,17 @@ def test_what_perf_complains_of_is_one_line_and_nothing_is_left(
 def test_what_cannot_be_is_told_at_once(tmp_path: Path, options: dict[str, object], message: str) -> None:
     with pytest.raises(InputError, match=message):
         record(tmp_path / "x.tlbr", **options)  # type: ignore[arg-type]  # wrong on purpose
+
+
+def test_where_perf_cannot_be_had_strace_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    meanwhile = "meanwhile `tlbcore record -- CMD` takes strace, which knows neither faults nor flushes\n"
+    for has_strace, more in ((True, meanwhile), (False, "")):
+        monkeypatch.setattr("tlbcore.cli.record.lacks", lambda: [Lack("perf", "not installed", stops=True)])
+        monkeypatch.setattr("tlbcore.cli.record.has_strace", lambda found=has_strace: found)
+        assert main(["record", "--check"]) == 1
+        assert capsys.readouterr().out == f"{Lack('perf', 'not installed', stops=True)}\n{more}"
 
 
 def test_the_command_line_needs_the_dashes(capsys: pytest.CaptureFixture[str]) -> None:

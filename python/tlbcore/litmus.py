@@ -191,7 +191,8 @@ class _Reader:
         """The same, and go on."""
         line = self.peek()
         if not line:
-            raise InputError(f"{self.source}:{self.at + 1}: found the end of the file, expected {expected}")
+            nr_lines = len(self.lines) - (self.lines[-1:] == [""])  # nothing stands behind the last newline
+            raise InputError(f"{self.source}:{max(nr_lines, 1)}: found the end of the file, expected {expected}")
         self.at += 1
         return line
 

@@ -50,7 +50,8 @@ def run(args: argparse.Namespace) -> int:
         print_json(report.to_dict())
     else:
         show(report)
-    return OK if report.safe else NEGATIVE
+    # What was not tried is no proof.
+    return OK if report.safe and not report.partial else NEGATIVE
 
 
 def show(report: MutationReport) -> None:

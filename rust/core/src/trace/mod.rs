@@ -64,7 +64,8 @@ pub fn import_text(name: &str, text: &[u8]) -> Result<Recording> {
 
 fn import_lines(mut lines: Lines) -> Result<Recording> {
     let Some(first) = lines.peek_content()? else {
-        return Err(lines.error("an empty file", EXPECTED));
+        let found = if lines.has_ahead() { "only comments and blank lines" } else { "an empty file" };
+        return Err(lines.error(found, EXPECTED));
     };
     if first.first() == Some(&b'{') {
         return lab::import(lines);
@@ -76,7 +77,7 @@ fn import_lines(mut lines: Lines) -> Result<Recording> {
         return scn::import(lines);
     }
     let found = text::excerpt(first);
-    Err(lines.error(&found, EXPECTED))
+    Err(lines.error_ahead(&found, EXPECTED))
 }
 
 const EXPECTED: &str = "a recording (.tlbr), perf script text, lab records (.jsonl) or a scenario (.scn)";

@@ -130,6 +130,17 @@ impl Lines {
         Ok(read > 0)
     }
 
+    /// Whether [`Self::peek_content`] read any line.
+    pub(super) fn has_ahead(&self) -> bool {
+        !self.ahead.is_empty()
+    }
+
+    /// An error at the line that [`Self::peek_content`] found.
+    pub(super) fn error_ahead(&self, found: &str, expected: &str) -> Error {
+        let line = self.nr_line + self.ahead.len() as u64;
+        input_error(&self.file, &format!("line {}", line.max(1)), found, expected)
+    }
+
     /// An error at the line that [`Self::next`] gave last.
     pub(super) fn error(&self, found: &str, expected: &str) -> Error {
         input_error(&self.file, &format!("line {}", self.nr_line.max(1)), found, expected)
