@@ -38,7 +38,7 @@ def tlbr(tmp_path: Path) -> Path:
     ("content", "message"),
     [
         (b"", f"line 1: found an empty file, {EXPECTED}"),
-        (b"\n \n", f"found an empty file, {EXPECTED}"),
+        (b"\n \n", f"line 1: found only comments and blank lines, {EXPECTED}"),
         (b"hello world\n", f"line 1: found `hello world`, {EXPECTED}"),
         (b"\n# a comment\n\nhello world\nand more\n", f"line 4: found `hello world`, {EXPECTED}"),
         (b"\n# a comment\n", f"line 1: found only comments and blank lines, {EXPECTED}"),
@@ -50,7 +50,20 @@ def tlbr(tmp_path: Path) -> Path:
         (gzip.compress(b"nothing that is known\n"), "found `nothing that is known`"),
         (b'{"no": "record"}\n', "F: line 1: found "),
     ],
-    ids=["empty", "blank", "words", "bytes", "zst-head", "gz-head", "zst-cut", "gz-cut", "gz-words", "json"],
+    ids=[
+        "empty",
+        "blank",
+        "words",
+        "later",
+        "comments",
+        "bytes",
+        "zst-head",
+        "gz-head",
+        "zst-cut",
+        "gz-cut",
+        "gz-words",
+        "json",
+    ],
 )
 def test_what_is_no_recording(
     command: str, content: bytes, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
