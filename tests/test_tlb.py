@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 import time
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pytest
@@ -17,6 +17,9 @@ from hypothesis import strategies as st
 from tlb_traces import NR_ACCESSES, REAL, SYNTHETIC, reference, trace
 from tlbcore import InputError, machines, tlb
 from tlbcore.cli.main import main
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 TRACES = (*REAL, *SYNTHETIC)
 CONFIGS = {config[0]: config for config in reference()["configs"] if config[1] == ":"}
@@ -231,3 +234,12 @@ def test_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["tlb", path, "--pages", "1-2"]) == 2
     assert main(["tlb", "README.md"]) == 2
     assert "README.md: byte 0: found `" in capsys.readouterr().err
+
+
+def test_an_address_that_cannot_be_is_told_with_its_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    good, bad = (tmp_path / name for name in ("good.npy", "bad.npy"))
+    np.save(good, np.arange(4, dtype=np.uint64))
+    np.save(bad, np.array([0, 1 << 63], dtype=np.uint64))
+    assert main(["tlb", str(good), str(bad), "--machine", "skylake_sp"]) == 2
+    message = f"tlbcore: error: {bad}: access 1: found address 0x8000000000000000, expected at most 57 bits\n"
+    assert capsys.readouterr().err == message

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -19,8 +20,10 @@ from tlbcore.report.table import counted, heading, is_terminal, number, table
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
+#: How the simulation says that an access cannot be.
+_ACCESS: Final = re.compile(r"(?P<place>access (?P<access>\d+) of CPU (?P<cpu>\d+)): (?P<rest>.*)")
 _RANGE: Final = re.compile(r"(0x[0-9a-fA-F]+|[0-9]+)-(0x[0-9a-fA-F]+|[0-9]+):(\w+)")
 
 _ROWS: Final[tuple[tuple[str, Callable[[tlb.Counts], int]], ...]] = (
@@ -89,7 +92,9 @@ def run(args: argparse.Namespace) -> int:
     machine = machines.get(args.machine)
     accesses = counted(sum(len(stream) for stream in streams), "access")
     since = time.monotonic()
-    with Progress("simulating for s:") as progress:
+    # A stream is a file, or a thread of one.
+    files = dict(enumerate(args.traces)) if not args.by_thread else {}
+    with Progress("simulating for s:") as progress, _in_its_file(files, args.traces):
         result = tlb.simulate(
             streams,
             machine,
@@ -106,6 +111,24 @@ def run(args: argparse.Namespace) -> int:
     else:
         print(_text(args.traces, traces, machine, result))
     return OK
+
+
+@contextmanager
+def _in_its_file(files: Mapping[int, Any], traces: Sequence[Any]) -> Iterator[None]:
+    """Name the file of an access that cannot be: that of its stream (CPU), or all there are."""
+    try:
+        yield
+    except InputError as error:
+        found = _ACCESS.match(str(error))
+        if found is None:
+            raise
+        file = files.get(int(found["cpu"]))
+        place = (
+            f"{file}: access {found['access']}"
+            if file is not None
+            else f"{', '.join(map(str, traces))}: {found['place']}"
+        )
+        raise InputError(f"{place}: {found['rest']}") from error
 
 
 def _by_thread(traces: list[tlb.AddressTrace]) -> list[Any]:
