@@ -13,11 +13,11 @@ use rustc_hash::FxHashMap;
 
 use super::nesting::Nesting;
 use super::times::Times;
-use crate::flush::{FlushRequest, MmId};
+use crate::flush::{FlushRequest, MmId, TlbFlushReason};
 use crate::trace::{FlushKind, Recording};
 
-const REMOTE_SHOOTDOWN: u8 = 1;
-const REMOTE_SEND_IPI: u8 = 4;
+const REMOTE_SHOOTDOWN: u8 = TlbFlushReason::RemoteShootdown as u8;
+const REMOTE_SEND_IPI: u8 = TlbFlushReason::RemoteSendIpi as u8;
 
 /// A flush that a CPU was told of.
 #[derive(Clone, Copy)]

@@ -9,6 +9,7 @@
 //! tasks. A system call runs whole at the moment it was entered; only entries of the kernel lab that ran at the same time are
 //! interleaved ([`ParallelOutcome`]).
 
+mod booking;
 mod calls;
 mod driver;
 mod faults;

@@ -18,14 +18,13 @@ use super::nesting::Nesting;
 use super::sent_order::{Asks, SentOrder};
 use super::times::Times;
 use crate::error::{Error, Result};
+use crate::flush::TlbFlushReason;
 use crate::machine::{Call, Operation, Outcome, Progress};
 use crate::trace::{Event, EventKind, FlushKind, Recording};
 
-const REMOTE_SHOOTDOWN: u8 = 1;
-const LOCAL_MM_SHOOTDOWN: u8 = 3;
-/// By which a CPU shows that it executes its own request.
-pub(super) const LOCAL_REASONS: [u8; 2] = [2, LOCAL_MM_SHOOTDOWN];
-const REMOTE_SEND_IPI: u8 = 4;
+const REMOTE_SHOOTDOWN: u8 = TlbFlushReason::RemoteShootdown as u8;
+const LOCAL_MM_SHOOTDOWN: u8 = TlbFlushReason::LocalMmShootdown as u8;
+const REMOTE_SEND_IPI: u8 = TlbFlushReason::RemoteSendIpi as u8;
 /// A call flushes right after it began if all of it takes at most as many times as long as that.
 const SHORT_CALL: u64 = 4;
 

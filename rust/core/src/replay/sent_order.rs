@@ -7,10 +7,12 @@
 
 use rustc_hash::FxHashMap;
 
-use super::overlap::LOCAL_REASONS;
+use crate::flush::TlbFlushReason;
 use crate::trace::{EventKind, FlushKind, Recording};
 
-const REMOTE_SEND_IPI: u8 = 4;
+const REMOTE_SEND_IPI: u8 = TlbFlushReason::RemoteSendIpi as u8;
+/// By which a CPU shows that it executes its own request.
+const LOCAL_REASONS: [u8; 2] = [TlbFlushReason::LocalShootdown as u8, TlbFlushReason::LocalMmShootdown as u8];
 
 /// When an operation makes its request, and until when it is to wait for another.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -377,6 +377,23 @@ mod tests {
     }
 
     #[test]
+    fn it_grows_by_what_waits_a_third_at_least_and_at_most_twice() {
+        let grown = |frontier: usize| {
+            let mut table = Table::<[u64; 2]>::new(64 << 20).unwrap();
+            while table.bytes() <= DOUBLES {
+                table.grow(0, 64 << 20).unwrap();
+            }
+            let groups = table.groups;
+            table.len = groups * 2; // half of the places
+            table.grow(frontier, 64 << 20).unwrap();
+            table.groups * 100 / groups // per cent
+        };
+        assert_eq!((grown(0), grown(1 << 20)), (133, 200));
+        let (some, more) = (grown(5_000), grown(7_000));
+        assert!(133 < some && some < more && more < 200, "{some} {more}");
+    }
+
+    #[test]
     fn the_budget_is_kept() {
         let budget = 1 << 20;
         let mut table = Table::<[u64; 2]>::new(budget).unwrap();

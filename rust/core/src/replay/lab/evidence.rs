@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::runner::{image, is_relro};
+use super::runner::is_relro;
 use super::unseen::Unseen;
 use crate::addr::{PAGE_SIZE, VirtAddr};
 use crate::error::Result;
@@ -213,7 +213,7 @@ impl Driver<'_> {
         }
         self.machine.forget_page(mm, addr)?;
         let is_copy = vma.file.is_none() || vma.flags & (VmFlags::WRITE | VmFlags::SHARED) == VmFlags::WRITE;
-        let is_copied = is_copy || is_relro(&image(&self.recording.meta), addr);
+        let is_copied = is_copy || is_relro(&self.recording.meta, addr);
         let kind = match (is_copied, vma.is_writable()) {
             (true, true) => AdoptKind::Anon { write: true },
             (true, false) => AdoptKind::AnonProtected,

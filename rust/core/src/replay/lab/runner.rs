@@ -44,7 +44,7 @@ const VDSO: u64 = 0x7fff_f7ff_d000;
 const X86_PRESENT: u64 = 1;
 
 /// The image of the runner that made a recording.
-pub(in crate::replay) fn image(meta: &Meta) -> RunnerImage {
+fn image(meta: &Meta) -> RunnerImage {
     let known = || RunnerImage {
         areas: AREAS.iter().map(|&(start, end, rights)| (start, end, rights.to_owned())).collect(),
         relro: RELRO,
@@ -54,8 +54,9 @@ pub(in crate::replay) fn image(meta: &Meta) -> RunnerImage {
 }
 
 /// Whether an address lies in the runner's data that the C library wrote once and then protected (RELRO).
-pub(in crate::replay) fn is_relro(image: &RunnerImage, addr: VirtAddr) -> bool {
-    (image.relro.0..image.relro.1).contains(&addr.0)
+pub(in crate::replay) fn is_relro(meta: &Meta, addr: VirtAddr) -> bool {
+    let (start, end) = meta.runner.as_ref().map_or(RELRO, |image| image.relro);
+    (start..end).contains(&addr.0)
 }
 
 /// An area of the image: first byte, byte after the last, rights, whether it is of the program's file.

@@ -1,12 +1,14 @@
 //! Causes that lie in what one CPU ran when it was told, or was not.
 
-use super::{Cause, Causes, Found, Question, WRONG_CPU, bit};
+use super::{Cause, Causes, Found, Question, bit};
+use crate::flush::TlbFlushReason;
 use crate::replay::lab::columns::Columns;
 use crate::trace::kinds::{TASK_IDLE, TASK_KTHREAD, TASK_OTHER};
 use crate::trace::{EventKind, FlushKind};
 
-/// The tracepoint's reason of the flush of a switch (`TLB_FLUSH_ON_TASK_SWITCH`).
-const TASK_SWITCH: u8 = 0;
+/// The tracepoint's reasons of the flush of a switch, and on a CPU that had another address space loaded.
+const TASK_SWITCH: u8 = TlbFlushReason::TaskSwitch as u8;
+const WRONG_CPU: u8 = TlbFlushReason::RemoteWrongCpu as u8;
 
 impl Causes<'_> {
     /// What a CPU did otherwise at the `at`-th request, if a rule explains it.

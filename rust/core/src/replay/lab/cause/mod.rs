@@ -111,9 +111,6 @@ type Found = (Cause, Vec<usize>, Vec<usize>);
 /// In an x86 error code: the fault was a write.
 const FAULT_WRITE: u64 = 2;
 
-/// The tracepoint's reason on a CPU that had another address space loaded (`TLB_REMOTE_WRONG_CPU`).
-const WRONG_CPU: u8 = 5;
-
 /// Columns that hang on who was where, and not on what is mapped.
 const OF_CPUS: [&str; 7] =
     ["ipi_sends", "mask_cpus", "ran_cpus", "lazy_left_cpus", "lazy_skipped_cpus", "local_flushes", "tlb_flush_list"];
