@@ -5,7 +5,7 @@
 //! contract). The state is a value: a clone goes its own way.
 //!
 //! Invariants between operations: the areas of an mm are disjoint; each present entry of a page that is not a zero page
-//! is in that page's reverse map and the other way round; a page's reference count is what `pages.rs` says; every open
+//! is in that page's reverse map and the other way round; a page's reference count is what `pages/mod.rs` says; every open
 //! gather is finished. The same operations give the same state, log and counters on every run.
 //!
 //! Not here: costs, in which order calls are advanced (a driver's choice), and whether a kernel is *right*: a machine runs
