@@ -5,7 +5,7 @@ use crate::error::Result;
 use crate::program::{FlushScope, Instr, Leaf, Pc, Program, RangeArg};
 
 use super::at::{At, LoopKindKey};
-use super::leaf_flush::Mapping;
+use super::leaf_page::Mapping;
 use super::op::{Class, Freed, Kind, OpIndex, PageRef, Scope, Test};
 use super::pte;
 use super::unroll::Unroller;
