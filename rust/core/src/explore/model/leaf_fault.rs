@@ -90,4 +90,19 @@ impl Unroller<'_> {
         let text = format!("folio_try_share_anon_rmap({})", self.frame_name(at));
         Ok(self.op(kind, Class::Visible, next, 0, text))
     }
+
+    /// A fault that finds the entry changed, or no VMA, drops what it has; the hardware will try again.
+    pub(super) fn give_up(&mut self, at: &At) -> OpIndex {
+        let mut next = self.end;
+        if at.allocated {
+            let vars = self.by_frame(Var::Refs, false);
+            let kind = Kind::AddFrame { vars, frame: PageRef::New, by: -1 };
+            next = self.op(kind, Class::Visible, next, 0, "folio_put(new page)".to_owned());
+            next = self.set_local(Local::Copying, 0, next);
+        }
+        for held in at.held.clone() {
+            next = self.release_held(held, next);
+        }
+        next
+    }
 }

@@ -1,7 +1,9 @@
 //! Flushes, unrolled to small steps: who must be told, and the wait for the answers.
 
-use crate::program::{Condition, Instr, Leaf, PendingTracking, ProgramName, ProtSource, Test as Asked};
+use crate::error::Result;
+use crate::program::{Condition, FlushScope, Instr, Leaf, PendingTracking, ProgramName, ProtSource, Test as Asked};
 
+use super::at::At;
 use super::op::{Class, Freed, Kind, OpIndex, Scope, Test};
 use super::pte;
 use super::unroll::Unroller;
@@ -151,5 +153,32 @@ impl Unroller<'_> {
         } else {
             (Test::Pte { mask: pte::PRESENT, value: pte::PRESENT }, Class::Local)
         }
+    }
+
+    pub(super) fn pages_of_mm(&self, mm: u8) -> u32 {
+        let pages = self.world.pages.iter().enumerate();
+        pages.filter(|(_, page)| page.mm == mm).fold(0, |mask, (index, _)| mask | 1 << index)
+    }
+
+    /// `flush_tlb_range()`.
+    pub(super) fn flush_range(&mut self, at: &At, range: FlushScope, next: OpIndex) -> Result<OpIndex> {
+        let mut wide = at.clone();
+        if range == FlushScope::Vma {
+            wide.r.table = None;
+        }
+        let pages = match range {
+            FlushScope::Page | FlushScope::Entry => vec![self.page(at)?],
+            FlushScope::Vma | FlushScope::Table | FlushScope::Extent => self.pages_here(&wide),
+            FlushScope::Pmd => return Err(self.error("flush_tlb_range of a PMD: huge entries are not modelled")),
+        };
+        let mask = pages.iter().fold(0, |mask, page| mask | 1 << page);
+        let names: Vec<String> = pages.iter().map(|page| self.page_text(*page)).collect();
+        let scope = if range == FlushScope::Page { Scope::Pages(mask) } else { self.with_tables(mask) };
+        let freed = if range != FlushScope::Page && self.kernel.constants.flush_tlb_range_freed_tables {
+            Freed::Yes
+        } else {
+            Freed::No
+        };
+        Ok(self.flush_of(scope, false, freed, &format!("flush_tlb_range({})", names.join(" ")), next))
     }
 }

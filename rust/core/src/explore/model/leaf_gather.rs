@@ -1,8 +1,10 @@
 //! Gathers, unrolled: what they collect, and how it is flushed and freed.
 
-use crate::program::PendingTracking;
+use crate::error::Result;
+use crate::program::{Instr, PendingTracking};
 
-use super::at::At;
+use super::at::{At, LoopKindKey};
+use super::leaf::Here;
 use super::op::{Class, Kind, OpIndex, Scope, Test};
 use super::unroll::Unroller;
 use super::vars::{Local, Var};
@@ -96,5 +98,32 @@ impl Unroller<'_> {
         let pending = self.vars.read(Var::FlushPending(u8::from(self.in_other_mm)));
         let text = "mm_tlb_flush_nested()".to_owned();
         self.op(Kind::Branch(Test::Above(pending, 1)), Class::Visible, nested, part, text)
+    }
+
+    /// `tlb_gather_mmu()`.
+    pub(super) fn gather_mmu(&mut self, fullmm: bool, next: OpIndex) -> OpIndex {
+        let mut first = next;
+        for (local, value) in
+            [(Local::Range, 0), (Local::FreedTables, 0), (Local::FullMm, u64::from(fullmm)), (Local::Queued, 0)]
+        {
+            first = self.set_local(local, value, first);
+        }
+        self.flush_pending(1, first)
+    }
+
+    /// The page may be the last for which the gather has room: then the walk of the table is left, to be gone on with after
+    /// a flush.
+    pub(super) fn may_be_full(&mut self, here: Here<'_>, at: &At, next: OpIndex) -> Result<OpIndex> {
+        let page = self.page(at)?;
+        let mut left = at.clone();
+        let Some(walk) = left.loops.pop().filter(|walk| matches!(walk.kind, LoopKindKey::Pte { .. })) else {
+            return Ok(next);
+        };
+        let Instr::Next { exit, .. } = here.program.code[walk.next as usize] else { return Ok(next) };
+        left.r = walk.saved;
+        left.left_after = self.pages_here(&left).iter().any(|other| *other > page).then_some(page);
+        let flushed = self.emit(here.program, exit, left)?;
+        let flushed = self.set_local(Local::ForceFlush, 1, flushed);
+        Ok(self.op(Kind::Choose, Class::Visible, next, flushed, "tlb_next_batch()".to_owned()))
     }
 }

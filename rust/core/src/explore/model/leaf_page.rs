@@ -156,4 +156,38 @@ impl Unroller<'_> {
         }
         Ok(next)
     }
+
+    /// One page of a truncated file leaves the page cache.
+    pub(super) fn truncate_page(&mut self, frame: u8, next: OpIndex) -> OpIndex {
+        self.vars.read(Var::Mapcount(frame));
+        self.vars.read(Var::Cached(frame));
+        self.vars.write(Var::Refs(frame));
+        let page = PageRef::Fixed(frame);
+        let name = self.frame_text(page);
+        let next = self.release_folio(page, next);
+        let text = format!("filemap_remove_folio({name})");
+        let next = self.op(Kind::Truncate(frame), Class::Visible, next, 0, text);
+        self.acquire_folio(page, next)
+    }
+
+    pub(super) fn isolate(&mut self, frame: PageRef, next: OpIndex, text: String) -> OpIndex {
+        self.by_frame(Var::Lru, true);
+        self.by_frame(Var::Refs, true);
+        self.read_local(Local::Listed);
+        self.op(Kind::Isolate(frame), Class::Visible, next, 0, text)
+    }
+
+    /// The KSM page of the thread: the first page that gets here.
+    pub(super) fn stable_tree(&mut self, at: &At, next: OpIndex) -> Result<OpIndex> {
+        let PageRef::Fixed(frame) = self.frame(at)? else {
+            return Err(self.error("stable_tree_search outside a loop over pages"));
+        };
+        self.read_local(Local::Merging);
+        self.read_local(Local::NewFrame);
+        self.vars.read(Var::Ksm(frame));
+        let what = format!("stable_tree_search({})", self.frame_text(PageRef::Fixed(frame)));
+        let first = &self.world.pages[usize::from(self.spec().range[0])];
+        let kind = Kind::StableTree { frame, is_first: first.frames.contains(&frame) };
+        Ok(self.op(kind, Class::Visible, next, 0, what))
+    }
 }
