@@ -67,9 +67,9 @@ def test_faults_beside_generations_are_refused() -> None:
         tlbcore.check("linux-6.18", ["munmap"], faults=1, engine={"generations": True})
 
 
-@pytest.mark.parametrize("mode", [{"by_active_mm": True}, {"tlbi": True}], ids="+".join)
+@pytest.mark.parametrize("mode", [{"by_active_mm": True}, {"tlbi": True}, {"batches_fill": True}], ids="+".join)
 def test_page_tables_as_objects_go_with_generations_or_plain_requests_only(mode: dict[str, bool]) -> None:
-    with pytest.raises(InputError, match="found whole_tables beside by_active_mm or tlbi"):
+    with pytest.raises(InputError, match="found whole_tables beside by_active_mm, tlbi or batches_fill"):
         tlbcore.check("linux-6.18", ["munmap"], engine=mode, whole_tables=True)
 
 

@@ -7,7 +7,9 @@
 mod antichain;
 mod audit;
 mod bounds;
+mod forecast;
 mod group;
+mod kept;
 mod model;
 mod normal;
 mod plain;
@@ -15,6 +17,7 @@ mod queue;
 mod reductions;
 mod saturate;
 mod shard;
+mod small;
 mod table;
 mod witness;
 

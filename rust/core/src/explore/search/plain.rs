@@ -6,15 +6,18 @@
 //! concluded from it, so that states, transitions, depth and findings do not depend on the number of threads. (Where a bound
 //! or the stop flag cut a level, what was counted of it may.)
 
+use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Barrier, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::bounds::Teller;
+use super::forecast::Forecast;
+use super::kept::Kept;
 use super::normal::Normal;
-use super::queue::BLOCK;
-use super::shard::{Collector, Found, Shard, Tokens};
-use super::{Action, Bounds, Control, Model, Reductions, Stopped, witness};
+use super::queue::{BLOCK, Queue};
+use super::shard::{Collector, Found, Shard, Tokens, owner};
+use super::{Action, Bounds, Control, Model, PackedState, Reductions, Stopped, small, witness};
 
 /// A frontier of fewer states is expanded by one thread.
 const PARALLEL: usize = 4 * BLOCK;
@@ -87,11 +90,19 @@ fn search_as<M: Model, const REDUCED: bool>(
     control: &mut Control<'_>,
 ) -> Outcome {
     let since = Instant::now();
+    let normal = Normal { model, reductions };
+    let kept = match small::search(&normal, to_first, control, since) {
+        ControlFlow::Break(outcome) => return outcome,
+        ControlFlow::Continue(kept) => kept,
+    };
     let mut levels = Levels::<M, REDUCED>::new(model, reductions, threads.max(1), control.bounds, control.stop, since);
     let mut teller = Teller::new(control.progress.as_deref_mut(), since);
     let mut depth = 0;
     let mut first = None;
-    levels.begin();
+    match kept {
+        Some(kept) => depth = levels.begin_with(kept),
+        None => levels.begin(),
+    }
     loop {
         if let Some(found) = levels.take_found() {
             levels.violations |= found.violations;
@@ -145,6 +156,7 @@ struct Levels<'a, M: Model, const REDUCED: bool> {
     stop: &'a AtomicBool,
     since: Instant,
     shards: Vec<Shard<M::State>>,
+    forecast: Forecast,
     violations: u32,
     stopped: Option<Stopped>,
     memory_bytes: usize,
@@ -169,6 +181,7 @@ impl<'a, M: Model, const REDUCED: bool> Levels<'a, M, REDUCED> {
             since,
             stopped: shards.is_err().then_some(Stopped::Memory),
             shards: shards.unwrap_or_default(),
+            forecast: Forecast::default(),
             violations: 0,
             memory_bytes: 0,
         }
@@ -187,6 +200,26 @@ impl<'a, M: Model, const REDUCED: bool> Levels<'a, M, REDUCED> {
         collector.shard.transitions = 0;
         self.deliver(&mut outboxes);
         self.note();
+    }
+
+    /// Takes over a search that has found nothing yet; tells how deep it is.
+    fn begin_with(&mut self, kept: Kept<'_, M>) -> u32 {
+        let Some(first) = self.shards.first_mut() else { return 0 };
+        first.transitions = kept.transitions;
+        let depth = kept.levels.len() - 1;
+        for (level, states) in kept.levels.into_iter().map(|level| level.states).enumerate() {
+            let mut outboxes = self.outboxes();
+            for state in states {
+                outboxes[owner(state.hash_word(), self.shards.len())].push(state);
+            }
+            self.deliver(&mut outboxes);
+            if level < depth {
+                self.forecast.after(self.frontier());
+                self.shards.iter_mut().for_each(|shard| shard.next = Queue::new());
+            }
+        }
+        self.note();
+        u32::try_from(depth).unwrap_or(u32::MAX)
     }
 
     fn outboxes(&self) -> Vec<Vec<M::State>> {
@@ -222,8 +255,14 @@ impl<'a, M: Model, const REDUCED: bool> Levels<'a, M, REDUCED> {
 
     /// Makes what was found the frontier; false if there is nothing.
     fn turn(&mut self) -> bool {
+        let count = self.shards.len();
         for shard in &mut self.shards {
             std::mem::swap(&mut shard.current, &mut shard.next);
+        }
+        let level = self.shards.iter().map(|shard| shard.current.len()).sum();
+        let expected = self.forecast.after(level).map(|left| self.states() as usize + left);
+        for shard in &mut self.shards {
+            shard.expected = expected.map(|all| all / count);
         }
         self.shards.iter().any(|shard| !shard.current.is_empty())
     }

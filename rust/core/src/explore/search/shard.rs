@@ -49,6 +49,8 @@ pub(super) struct Shard<S> {
     pub(super) transitions: u64,
     pub(super) found: Option<Found<S>>,
     pub(super) stopped: Option<Stopped>,
+    /// States that the table is likely to have in the end.
+    pub(super) expected: Option<usize>,
     /// Scratch of [`Table::insert_all`].
     waiting: Vec<(S, usize)>,
     memory_bytes: usize,
@@ -63,6 +65,7 @@ impl<S: PackedState> Shard<S> {
             transitions: 0,
             found: None,
             stopped: None,
+            expected: None,
             waiting: Vec::with_capacity(BATCH),
             memory_bytes,
         })
@@ -80,8 +83,7 @@ impl<S: PackedState> Shard<S> {
         if self.stopped.is_some() {
             return;
         }
-        let frontier = self.current.len() + self.next.len();
-        if self.table.reserve(states.len(), frontier, budget).is_err() || self.table.bytes() > budget {
+        if self.table.reserve(states.len(), self.expected, budget).is_err() || self.table.bytes() > budget {
             self.stopped = Some(Stopped::Memory);
             return;
         }
@@ -124,7 +126,7 @@ impl<S: PackedState> Shard<S> {
 
 /// Which shard a state belongs to. Tables use the upper bits of the hash, this the lower.
 #[inline]
-fn owner(hash: u64, shards: usize) -> usize {
+pub(super) fn owner(hash: u64, shards: usize) -> usize {
     ((hash & 0xffff) as usize * shards) >> 16
 }
 

@@ -20,13 +20,14 @@ use super::group::{LINE, Look, Places, Plain, Work, widest};
 const TAIL: usize = 256;
 /// Groups at the start: small models should not pay for memory.
 const FIRST: usize = 1 << 9;
-/// A table grows when more than this part of its places is taken.
+/// A table grows when more than this part of its places is taken,
 const MAX_LOAD: (usize, usize) = (18, 25);
+/// or this part, if no more states are expected than that.
+const FULL_LOAD: (usize, usize) = (22, 25);
 /// Up to this many bytes a table doubles. What is larger grows by a third at least, so that 16 bytes of state cost at most 31; and
-/// for [`COMING`] states to come for each that waits to be expanded, up to twice, as states have to move whenever it grows.
+/// for as many states as are expected and a fifth, up to [`MOST_TIMES`], as states have to move whenever it grows.
 const DOUBLES: usize = 2 << 20;
-/// Where a search still widens, it goes on to several times what its frontier has; where it narrows, the third is more.
-const COMING: usize = 14;
+const MOST_TIMES: usize = 4;
 /// Below this many bytes pages of 4 KiB serve better.
 #[cfg(target_os = "linux")]
 const HUGE: usize = 1 << 20;
@@ -134,13 +135,27 @@ impl<S: PackedState> Table<S> {
         let _ = at;
     }
 
-    /// Makes room for `additional` states, where `frontier` wait to be expanded.
+    /// Makes room for `additional` states, where all in all `expected` may come.
     #[inline]
-    pub(super) fn reserve(&mut self, additional: usize, frontier: usize, budget_bytes: usize) -> Result<(), Full> {
-        while (self.len + additional) * MAX_LOAD.1 > self.groups * Self::GROUP * MAX_LOAD.0 {
-            self.grow(frontier, budget_bytes)?;
+    pub(super) fn reserve(
+        &mut self,
+        additional: usize,
+        expected: Option<usize>,
+        budget_bytes: usize,
+    ) -> Result<(), Full> {
+        while self.len + additional > self.most_states(MAX_LOAD) {
+            if expected.is_some_and(|all| all.max(self.len + additional) <= self.most_states(FULL_LOAD)) {
+                break;
+            }
+            self.grow(expected.unwrap_or(0), budget_bytes)?;
         }
         Ok(())
+    }
+
+    /// States at which this part of the places is taken.
+    #[inline]
+    const fn most_states(&self, load: (usize, usize)) -> usize {
+        self.groups * Self::GROUP * load.0 / load.1
     }
 
     /// Adds a state for which there is room (see [`Table::reserve`]); tells whether it is new.
@@ -239,11 +254,15 @@ impl<S: PackedState> Table<S> {
     }
 
     #[cold]
-    fn grow(&mut self, frontier: usize, budget_bytes: usize) -> Result<(), Full> {
+    fn grow(&mut self, expected: usize, budget_bytes: usize) -> Result<(), Full> {
         let most = (budget_bytes.min(self.map.len()) / Self::GROUP_BYTES).saturating_sub(TAIL);
-        let wanted = (self.len + COMING * frontier) * MAX_LOAD.1 / (Self::GROUP * MAX_LOAD.0);
-        let least = if self.bytes() <= DOUBLES { 2 * self.groups } else { self.groups + self.groups / 3 };
-        let groups = wanted.clamp(least, 2 * self.groups).min(most);
+        let with_margin = expected.saturating_add(expected / 5);
+        let wanted = with_margin.saturating_mul(MAX_LOAD.1) / (Self::GROUP * MAX_LOAD.0);
+        let third = self.groups + self.groups / 3;
+        let least = if self.bytes() <= DOUBLES { 2 * self.groups } else { third };
+        // Near the budget not all of it at once: frontiers have to grow as well.
+        let half = self.groups.midpoint(most.max(self.groups));
+        let groups = wanted.clamp(least, MOST_TIMES * self.groups).min(half.max(third)).min(most);
         if groups < self.groups + self.groups / 16 {
             return Err(Full);
         }
@@ -364,7 +383,7 @@ mod tests {
         let mut table = Table::<[u64; 2]>::new(64 << 20).unwrap();
         let state = |n: u64| [n % 7 + 1, n];
         for n in 0..1_000_000 {
-            table.reserve(1, 0, 64 << 20).unwrap();
+            table.reserve(1, None, 64 << 20).unwrap();
             assert!(table.insert(state(n), state(n).hash_word()));
         }
         assert_eq!(table.len(), 1_000_000);
@@ -377,20 +396,41 @@ mod tests {
     }
 
     #[test]
-    fn it_grows_by_what_waits_a_third_at_least_and_at_most_twice() {
-        let grown = |frontier: usize| {
+    fn it_grows_by_what_is_expected_a_third_at_least_and_at_most_four_times() {
+        let full = || {
             let mut table = Table::<[u64; 2]>::new(64 << 20).unwrap();
             while table.bytes() <= DOUBLES {
                 table.grow(0, 64 << 20).unwrap();
             }
+            table.len = table.most_states(MAX_LOAD);
+            table
+        };
+        let grown = |expected_per_cent: usize| {
+            let mut table = full();
             let groups = table.groups;
-            table.len = groups * 2; // half of the places
-            table.grow(frontier, 64 << 20).unwrap();
+            table.reserve(1, Some(table.len * expected_per_cent / 100), 64 << 20).unwrap();
             table.groups * 100 / groups // per cent
         };
-        assert_eq!((grown(0), grown(1 << 20)), (133, 200));
-        let (some, more) = (grown(5_000), grown(7_000));
-        assert!(133 < some && some < more && more < 200, "{some} {more}");
+        assert_eq!((grown(100), grown(120), grown(123)), (100, 100, 147), "what fits is not worth a move");
+        assert_eq!((grown(200), grown(1000)), (239, 400));
+        let mut table = full();
+        let groups = table.groups;
+        table.reserve(1, None, 64 << 20).unwrap();
+        assert_eq!(table.groups, groups + groups / 3);
+        table.len = table.most_states(FULL_LOAD);
+        table.reserve(1, Some(0), 64 << 20).unwrap();
+        assert_eq!(table.groups, (groups + groups / 3) * 4 / 3, "whatever was expected, there is room for what comes");
+    }
+
+    #[test]
+    fn near_the_budget_it_leaves_room_for_frontiers() {
+        let mut table = Table::<[u64; 2]>::new(64 << 20).unwrap();
+        while table.bytes() <= 8 << 20 {
+            table.grow(0, 64 << 20).unwrap();
+        }
+        let before = table.bytes();
+        table.grow(1 << 30, 16 << 20).unwrap();
+        assert!(before.midpoint(16 << 20) >= table.bytes() && table.bytes() >= before * 5 / 4, "{}", table.bytes());
     }
 
     #[test]
@@ -398,7 +438,7 @@ mod tests {
         let budget = 1 << 20;
         let mut table = Table::<[u64; 2]>::new(budget).unwrap();
         let mut n = 0;
-        while table.reserve(1, 0, budget).is_ok() {
+        while table.reserve(1, None, budget).is_ok() {
             n += 1;
             table.insert([1, n], [1, n].hash_word());
             assert!(table.bytes() <= budget);

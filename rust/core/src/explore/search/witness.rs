@@ -1,15 +1,15 @@
 //! The path to a finding.
 //!
-//! The tables keep no parents: most searches find nothing, and pay nothing. When there is a finding, the levels up to its
-//! depth are searched once more and kept; from the violating state back, each level is searched for a state that leads
+//! The engine's tables keep no parents: most large searches find nothing, and pay nothing. When there is a finding, the levels up
+//! to its depth are searched once more and kept (a small search keeps them anyhow); from the violating state back, each level is searched for a state that leads
 //! there. What results is a path of normal forms; it is then followed with concrete states from the initial one, each step
 //! executed, so that a path printed is a path of the model, whatever the reductions did.
 
 use std::time::Instant;
 
+use super::kept::{Kept, Level};
 use super::normal::Normal;
-use super::table::Table;
-use super::{Action, Control, Model, PackedState, Reductions};
+use super::{Action, Control, Model, Reductions};
 
 /// One action of a path, with the state it leads to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -58,75 +58,25 @@ pub(super) fn shortest<M: Model>(
     debug_assert!(!reductions.eager_stores, "a store that was taken eagerly is an action of its own in a path");
     let normal = Normal { model, reductions };
     if depth == 0 {
-        return concrete(&normal, &[target]);
+        return path_to(&normal, &[], target);
     }
-    let levels = levels(&normal, depth, control, since)?;
-    let forms = backwards(&normal, &levels, target)?;
-    concrete(&normal, &forms)
-}
-
-/// A level of a search.
-struct Level<S> {
-    states: Vec<S>,
-    /// Of each state the first of the level before that leads to it, by its place there.
-    parents: Vec<u32>,
-}
-
-impl<S> Level<S> {
-    const fn new() -> Self {
-        Self { states: Vec::new(), parents: Vec::new() }
-    }
-
-    fn push(&mut self, state: S, parent: usize) {
-        self.states.push(state);
-        self.parents.push(u32::try_from(parent).unwrap_or(u32::MAX));
-    }
-
-    const fn bytes(&self) -> usize {
-        self.states.capacity() * size_of::<S>() + self.parents.capacity() * size_of::<u32>()
-    }
-}
-
-/// The normal forms found at each level before `depth`.
-fn levels<M: Model>(
-    normal: &Normal<'_, M>,
-    depth: u32,
-    control: &Control<'_>,
-    since: Instant,
-) -> Option<Vec<Level<M::State>>> {
-    let budget = control.bounds.memory_bytes;
-    let mut table = Table::new(budget).ok()?;
-    let mut kept = 0;
-    let mut full = false;
-    let mut level = Level::new();
-    for state in normal.model.initial() {
-        let (state, _) = normal.of(state);
-        if table.insert(state, state.hash_word()) {
-            level.push(state, 0);
-        }
-    }
-    let mut levels = vec![level];
+    let mut kept = Kept::begin(&normal, control.bounds.memory_bytes).ok()?;
     for _ in 1..depth {
-        let mut next = Level::new();
-        for (at, state) in levels.last()?.states.iter().enumerate() {
-            normal.model.successors(state, &mut |_, successor| {
-                let (successor, _) = normal.of(successor);
-                if table.reserve(1, 0, budget.saturating_sub(kept)).is_err() {
-                    full = true;
-                } else if table.insert(successor, successor.hash_word()) {
-                    next.push(successor, at);
-                }
-            });
-            let interrupted = at % 4096 == 0 && Control::interrupted(&control.bounds, control.stop, since).is_some();
-            // A place that a parent cannot name is beyond any memory.
-            if full || interrupted || at >= u32::MAX as usize {
-                return None;
-            }
-        }
-        kept += next.bytes();
-        levels.push(next);
+        kept.expand(control, since).ok()?;
     }
-    Some(levels)
+    path_to(&normal, &kept.levels, target)
+}
+
+/// The same from the levels before that of the violation.
+pub(super) fn path_to<M: Model>(
+    normal: &Normal<'_, M>,
+    levels: &[Level<M::State>],
+    target: M::State,
+) -> Option<(Vec<Action>, u32)> {
+    if levels.is_empty() {
+        return concrete(normal, &[target]);
+    }
+    concrete(normal, &backwards(normal, levels, target)?)
 }
 
 /// One normal form for each level, the last being `target`, each with a successor whose form is the next: always the first
