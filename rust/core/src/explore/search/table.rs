@@ -9,7 +9,6 @@
 #![expect(clippy::inline_always, reason = "only what is inlined is compiled for the wider registers")]
 
 use std::hint::select_unpredictable;
-use std::marker::PhantomData;
 
 use memmap2::{MmapMut, MmapOptions};
 
@@ -64,7 +63,8 @@ pub(super) struct Table<S> {
     len: usize,
     #[cfg(target_os = "linux")]
     huge: bool,
-    states: PhantomData<S>,
+    /// Where a state goes that has no place to go to. In memory that others could read, or the store would become a branch.
+    nowhere: S,
 }
 
 impl<S: PackedState> Table<S> {
@@ -84,7 +84,7 @@ impl<S: PackedState> Table<S> {
             len: 0,
             #[cfg(target_os = "linux")]
             huge: false,
-            states: PhantomData,
+            nowhere: S::VACANT,
         })
     }
 
@@ -100,39 +100,46 @@ impl<S: PackedState> Table<S> {
 
     #[inline]
     fn places(&self) -> &[S] {
-        // SAFETY: as in `places_mut`.
+        // SAFETY: as in `places_and_nowhere`.
         unsafe { std::slice::from_raw_parts(self.map.as_ptr().cast(), (self.groups + TAIL) * Self::GROUP) }
     }
 
     #[inline]
     fn places_mut(&mut self) -> &mut [S] {
+        self.places_and_nowhere().0
+    }
+
+    #[inline]
+    fn places_and_nowhere(&mut self) -> (&mut [S], &mut S) {
+        let len = (self.groups + TAIL) * Self::GROUP;
         // SAFETY: the map is zeroed, aligned to a page and at least `bytes()` long (`new`, `grow`); `PackedState` is sealed to
         // arrays of words, for which every content is valid and zeros are `VACANT`.
-        unsafe { std::slice::from_raw_parts_mut(self.map.as_mut_ptr().cast(), (self.groups + TAIL) * Self::GROUP) }
+        (unsafe { std::slice::from_raw_parts_mut(self.map.as_mut_ptr().cast(), len) }, &mut self.nowhere)
     }
 
     /// The first place of a hash's home.
     #[inline]
-    fn home(&self, hash: u64) -> usize {
-        ((u128::from(hash) * self.groups as u128) >> 64) as usize * Self::GROUP
+    const fn home(groups: usize, hash: u64) -> usize {
+        ((hash as u128 * groups as u128) >> 64) as usize * Self::GROUP
     }
 
     /// Brings the home of a state near.
     #[inline]
     pub(super) fn prefetch(&self, hash: u64) {
-        self.prefetch_group(self.home(hash));
+        Self::prefetch_group(self.map.as_ptr(), Self::home(self.groups, hash));
     }
 
+    /// Brings the group at a place of the map near.
     #[inline]
-    fn prefetch_group(&self, at: usize) {
+    fn prefetch_group(map: *const u8, at: usize) {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: a prefetch has no effect that a program could see, whatever the address.
         unsafe {
             use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-            _mm_prefetch::<_MM_HINT_T0>(self.map.as_ptr().wrapping_add(at * size_of::<S>()).cast());
+            _mm_prefetch::<_MM_HINT_T0>(map.wrapping_add(at * size_of::<S>()).cast());
         }
         #[cfg(not(target_arch = "x86_64"))]
-        let _ = at;
+        let _ = (map, at);
     }
 
     /// Makes room for `additional` states, where all in all `expected` may come.
@@ -160,11 +167,13 @@ impl<S: PackedState> Table<S> {
 
     /// Adds a state for which there is room (see [`Table::reserve`]); tells whether it is new.
     pub(super) fn insert(&mut self, state: S, hash: u64) -> bool {
-        let mut at = self.home(hash);
+        let mut at = Self::home(self.groups, hash);
+        let (places, nowhere) = self.places_and_nowhere();
         loop {
             // SAFETY: any CPU will do.
-            let probe = unsafe { self.probe::<Plain>(state, at) };
+            let probe = unsafe { Self::probe::<Plain>(places, nowhere, state, at) };
             if !probe.is_full {
+                self.len += usize::from(probe.is_new);
                 return probe.is_new;
             }
             at += Self::GROUP;
@@ -175,7 +184,10 @@ impl<S: PackedState> Table<S> {
     ///
     /// A state whose home is full waits until the others are done: by then the next group, asked for now, is near.
     pub(super) fn insert_all(&mut self, states: &mut [S], hashes: &[u64], waiting: &mut Vec<(S, usize)>) -> usize {
-        widest(InsertAll(self, states, hashes, waiting))
+        waiting.resize(states.len(), (S::VACANT, 0));
+        let fresh = widest(InsertAll(self, states, hashes, waiting));
+        self.len += fresh;
+        fresh
     }
 
     /// The same. What becomes of a state is a guess at every turn, so that all of it goes without branches.
@@ -184,22 +196,24 @@ impl<S: PackedState> Table<S> {
     ///
     /// As for [`Look::look`].
     #[inline(always)]
-    unsafe fn insert_all_as<L: Look>(
-        &mut self,
-        states: &mut [S],
-        hashes: &[u64],
-        waiting: &mut Vec<(S, usize)>,
-    ) -> usize {
-        waiting.resize(states.len(), (S::VACANT, 0));
+    unsafe fn insert_all_as<L: Look>(&mut self, states: &mut [S], hashes: &[u64], waiting: &mut [(S, usize)]) -> usize {
+        let groups = self.groups;
+        let (places, nowhere) = self.places_and_nowhere();
+        // The group after `at`, brought near if it is needed.
+        let near_next = |places: &[S], at: usize, probe: Probe| {
+            let next = at + Self::GROUP;
+            Self::prefetch_group(places.as_ptr().cast(), select_unpredictable(probe.is_full, next, at));
+            next
+        };
         let (mut fresh, mut nr_waiting) = (0, 0);
         for (at, &hash) in hashes[..states.len()].iter().enumerate() {
             let state = states[at];
             states[fresh] = state;
-            let home = self.home(hash);
+            let home = Self::home(groups, hash);
             // SAFETY: as the caller says.
-            let probe = unsafe { self.probe::<L>(state, home) };
+            let probe = unsafe { Self::probe::<L>(places, nowhere, state, home) };
             fresh += usize::from(probe.is_new);
-            waiting[nr_waiting] = (state, self.near_next(home, probe));
+            waiting[nr_waiting] = (state, near_next(places, home, probe));
             nr_waiting += usize::from(probe.is_full);
         }
         while nr_waiting > 0 {
@@ -208,22 +222,14 @@ impl<S: PackedState> Table<S> {
                 let (state, at) = waiting[number];
                 states[fresh] = state;
                 // SAFETY: as the caller says.
-                let probe = unsafe { self.probe::<L>(state, at) };
+                let probe = unsafe { Self::probe::<L>(places, nowhere, state, at) };
                 fresh += usize::from(probe.is_new);
-                waiting[left] = (state, self.near_next(at, probe));
+                waiting[left] = (state, near_next(places, at, probe));
                 left += usize::from(probe.is_full);
             }
             nr_waiting = left;
         }
         fresh
-    }
-
-    /// The group after `at`, brought near if it is needed.
-    #[inline(always)]
-    fn near_next(&self, at: usize, probe: Probe) -> usize {
-        let next = at + Self::GROUP;
-        self.prefetch_group(select_unpredictable(probe.is_full, next, at));
-        next
     }
 
     /// Looks for a state in one group, and puts it there if it has room.
@@ -232,24 +238,22 @@ impl<S: PackedState> Table<S> {
     ///
     /// As for [`Look::look`].
     #[inline(always)]
-    unsafe fn probe<L: Look>(&mut self, state: S, at: usize) -> Probe {
-        let group = &mut self.places_mut()[at..at + Self::GROUP];
+    unsafe fn probe<L: Look>(places: &mut [S], nowhere: &mut S, state: S, at: usize) -> Probe {
+        let group = &mut places[at..at + Self::GROUP];
         // SAFETY: as the caller says.
         let Places { found, vacant } = unsafe { L::look(group, &state) };
         // Places are taken in order, so that the first of all these is the state's own, old or new.
         let own = (found | vacant) & (found | vacant).wrapping_neg();
         let is_new = vacant & own != 0;
         // Without a store to a line that stays as it is: it would have to be written back to memory.
-        let mut nowhere = state;
         let place = &mut group[(own.trailing_zeros() / Self::WORDS) as usize % Self::GROUP];
-        *select_unpredictable(is_new, place, &mut nowhere) = state;
-        self.len += usize::from(is_new);
+        *select_unpredictable(is_new, place, nowhere) = state;
         Probe { is_new, is_full: own == 0 }
     }
 
     /// Whether the state is in the table.
     pub(super) fn contains(&self, state: S) -> bool {
-        let rest = &self.places()[self.home(state.hash_word())..];
+        let rest = &self.places()[Self::home(self.groups, state.hash_word())..];
         rest.iter().take_while(|&&place| place != S::VACANT).any(|&place| place == state)
     }
 
@@ -316,7 +320,7 @@ impl<S: PackedState> Table<S> {
     /// As for [`Look::look`].
     #[inline(always)]
     unsafe fn settle<L: Look>(&mut self, state: S) {
-        let mut at = self.home(state.hash_word());
+        let mut at = Self::home(self.groups, state.hash_word());
         let places = self.places_mut();
         loop {
             let group = &mut places[at..at + Self::GROUP];
@@ -338,7 +342,7 @@ impl<S: PackedState> Table<S> {
         // Advice: a kernel without huge pages refuses, and the table works without.
         let _ = new.advise(memmap2::Advice::HugePage);
         let old_map = std::mem::replace(&mut self.map, new);
-        // SAFETY: as in `places_mut`; `end` places of the old map were in use.
+        // SAFETY: as in `places_and_nowhere`; `end` places of the old map were in use.
         let old: &[S] = unsafe { std::slice::from_raw_parts(old_map.as_ptr().cast(), end) };
         for state in old.iter().filter(|place| **place != S::VACANT) {
             // SAFETY: any CPU will do.
@@ -349,7 +353,7 @@ impl<S: PackedState> Table<S> {
 }
 
 /// [`Table::insert_all`] with its arguments.
-struct InsertAll<'a, S>(&'a mut Table<S>, &'a mut [S], &'a [u64], &'a mut Vec<(S, usize)>);
+struct InsertAll<'a, S>(&'a mut Table<S>, &'a mut [S], &'a [u64], &'a mut [(S, usize)]);
 
 impl<S: PackedState> Work for InsertAll<'_, S> {
     type Output = usize;
