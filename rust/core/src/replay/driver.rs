@@ -347,7 +347,7 @@ impl<'a> Driver<'a> {
         let event = self.recording.events.get(row);
         self.nr_events += 1;
         self.run_deferred(event.time_ns)?;
-        self.meet(&event)?;
+        self.meet(row, &event)?;
         self.set_now(event.time_ns);
         self.rseq_due(row, event.time_ns)?;
         self.advance_reclaim(row, &event)?;

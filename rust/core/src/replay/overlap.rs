@@ -92,23 +92,43 @@ impl Overlap {
 
 impl Driver<'_> {
     /// Before an event: the operation in progress is over, unless the event can meet it.
-    pub(super) fn meet(&mut self, event: &Event) -> Result<()> {
+    pub(super) fn meet(&mut self, row: usize, event: &Event) -> Result<()> {
         let is_soon = self.overlap.latency_ns > 0 && self.overlap.is_soon(event);
-        self.overlap.may_wait = is_soon;
+        self.overlap.may_wait = is_soon && self.may_be_met(row, event);
         self.overlap.next_ns = None;
         let Some(open) = &self.overlap.open else { return Ok(()) };
         if let Some(next_ns) = open.next_ns {
             return if event.time_ns <= next_ns { Ok(()) } else { self.end_open() };
         }
         let first = self.recording.events.get(open.row);
+        let is_met = is_soon && self.meets(open.time_ns, &first, event);
+        if is_met { Ok(()) } else { self.end_open() }
+    }
+
+    /// Whether an event comes soon enough after another that began at this time, in the same process on another CPU.
+    fn meets(&self, begin_ns: u64, first: &Event, event: &Event) -> bool {
         let pid = |task: u32| self.recording.tasks.get(task as usize).map(|task| task.pid);
-        let meets = is_soon
-            && event.time_ns.saturating_sub(open.time_ns) < self.overlap.latency_ns / 2
-            && event.task != open.task
+        event.time_ns.saturating_sub(begin_ns) < self.overlap.latency_ns / 2
+            && event.task != first.task
             && event.cpu != first.cpu
-            && pid(event.task) == pid(open.task)
-            && event.a0 >> 12 != first.a0 >> 12;
-        if meets { Ok(()) } else { self.end_open() }
+            && pid(event.task) == pid(first.task)
+            && event.a0 >> 12 != first.a0 >> 12
+    }
+
+    /// Whether the next event meets this one: only then does its operation have to be left in progress.
+    fn may_be_met(&self, row: usize, event: &Event) -> bool {
+        // What a scenario's step leads to is not in the order of its rows; and gathers that others have open are closed while
+        // a call waits for its flush.
+        if self.is_lab || self.nesting.of_call(row) > 0 {
+            return true;
+        }
+        let events = &self.recording.events;
+        let begin_ns = self.now_ns.max(event.time_ns);
+        let next_ns = events.time_ns.get(row + 1);
+        next_ns.is_some_and(|next_ns| next_ns.saturating_sub(begin_ns) < self.overlap.latency_ns / 2) && {
+            let next = events.get(row + 1);
+            self.overlap.is_soon(&next) && self.meets(begin_ns, event, &next)
+        }
     }
 
     /// Before an operation that takes effect late: the one in progress is over, unless it waits for this one's request.

@@ -26,25 +26,26 @@ impl<S: Copy> Queue<S> {
         self.len == 0
     }
 
-    #[inline]
-    pub(super) fn push(&mut self, state: S) {
-        match self.blocks.back_mut() {
-            Some(block) if block.len() < block.capacity() => block.push(state),
-            Some(block) if block.len() < BLOCK => {
-                self.capacity -= block.capacity();
-                block.push(state);
-                self.capacity += block.capacity();
-            }
-            _ => {
-                // The first block grows from little, for small models; the others are filled nearly always.
-                let capacity = if self.blocks.is_empty() { 64 } else { BLOCK };
-                let mut block = Vec::with_capacity(capacity);
-                block.push(state);
-                self.capacity += block.capacity();
-                self.blocks.push_back(block);
-            }
+    /// Adds states behind all others.
+    pub(super) fn extend(&mut self, mut states: &[S]) {
+        self.len += states.len();
+        while !states.is_empty() {
+            let block = match self.blocks.back_mut() {
+                Some(block) if block.len() < BLOCK => block,
+                _ => {
+                    // The first block grows from little, for small models; the others are filled nearly always.
+                    let capacity = if self.blocks.is_empty() { 64 } else { BLOCK };
+                    self.blocks.push_back(Vec::with_capacity(capacity));
+                    self.capacity += capacity;
+                    continue;
+                }
+            };
+            let (now, rest) = states.split_at(states.len().min(BLOCK - block.len()));
+            self.capacity -= block.capacity();
+            block.extend_from_slice(now);
+            self.capacity += block.capacity();
+            states = rest;
         }
-        self.len += 1;
     }
 
     pub(super) fn pop_block(&mut self) -> Option<Vec<S>> {
@@ -69,10 +70,11 @@ mod tests {
         let mut queue = Queue::new();
         let (mut next_in, mut next_out) = (0_u64, 0);
         for round in 0..40 {
-            for _ in 0..round * 700 % 9000 {
-                queue.push(next_in);
-                next_in += 1;
-            }
+            let more: Vec<u64> = (next_in..).take(round * 700 % 9000).collect();
+            next_in += more.len() as u64;
+            let (some, rest) = more.split_at(more.len() / 3);
+            queue.extend(some);
+            queue.extend(rest);
             let held: usize = queue.blocks.iter().map(Vec::capacity).sum();
             assert_eq!((queue.len(), queue.bytes()), ((next_in - next_out) as usize, held * size_of::<u64>()));
             if round % 3 == 0 {

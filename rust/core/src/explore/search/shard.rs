@@ -92,9 +92,7 @@ impl<S: PackedState> Shard<S> {
             return;
         }
         let fresh = self.table.insert_all(states, hashes, &mut self.waiting);
-        for &state in &states[..fresh] {
-            self.add(model, state);
-        }
+        self.add(model, &states[..fresh]);
         tokens.give_back((states.len() - fresh) as u64);
     }
 
@@ -110,16 +108,17 @@ impl<S: PackedState> Shard<S> {
                 return;
             }
             self.table.insert(state, state.hash_word());
-            self.add(model, state);
+            self.add(model, &[state]);
         }
     }
 
-    #[inline]
-    fn add<M: Model<State = S>>(&mut self, model: &M, state: S) {
-        self.next.push(state);
-        let violations = model.violations(&state);
-        if violations != 0 {
-            Found::merge(&mut self.found, Found { violations, least: state });
+    fn add<M: Model<State = S>>(&mut self, model: &M, states: &[S]) {
+        self.next.extend(states);
+        for &state in states {
+            let violations = model.violations(&state);
+            if violations != 0 {
+                Found::merge(&mut self.found, Found { violations, least: state });
+            }
         }
     }
 }
