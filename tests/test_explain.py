@@ -156,6 +156,17 @@ def test_an_example_shows_both_sides_and_what_was_around(tmp_path: Path) -> None
     assert causes[0].to_dict()["example"]["event"] == example.event
 
 
+def test_what_a_recording_cannot_decide_is_a_cause_and_counted_as_in_its_class() -> None:
+    gcc = next(path for path in RECORDINGS if path.name.startswith("gcc"))
+    found = validate(load(gcc), None, machine())
+    assert found.undecided is not None
+    causes = {cause.rule.name: cause for cause in explain(found)}
+    assert not any(cause.rule.lies_in == "unknown" for cause in causes.values())
+    for name in ("request_order", "exec_arguments", "cpu_unseen"):
+        assert causes[name].nr_flushes == found.undecided.nr_flushes[name] > 0, name
+        assert causes[name].rule.lies_in == "recording"
+
+
 @settings(max_examples=15)
 @given(
     path=st.sampled_from([*LAB, *RECORDINGS]),

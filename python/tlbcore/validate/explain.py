@@ -4,17 +4,30 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from tlbcore.validate.case import Case, Noted
 from tlbcore.validate.example import Example, example_of
 from tlbcore.validate.rules import Rule, rule_of
 from tlbcore.validate.timeline import Timeline
+from tlbcore.validate.undecided import KINDS, Evidence, kind_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from tlbcore.validate.scores import Validation
+
+
+#: The classes of what a recording by perf cannot decide, as rules.
+_BY_KIND: Final = {kind.name: Rule(kind.name, kind.title, "recording", kind.how, lambda _: True) for kind in KINDS}
+
+
+def _rule(case: Case, evidence: Evidence | None) -> Rule:
+    """The rule for a case; where it names nothing outside the model, the class of what cannot be decided, if there is one."""
+    rule = rule_of(case)
+    if evidence and rule.lies_in in {"unknown", "model"} and (kind := kind_of(case, evidence)):
+        return _BY_KIND[kind.name]
+    return rule
 
 
 @dataclass(frozen=True)
@@ -76,11 +89,12 @@ def explain(validation: Validation, *, progress: Callable[[int, int], object] | 
     for row, name in sorted(validation.replay.result.noted):
         by_process[int(timeline.pid[row])].append((row, name))
     noted = {pid: Noted(timeline, rows) for pid, rows in by_process.items()}
+    evidence = Evidence(timeline) if validation.lab is None else None
     cases: dict[Rule, list[Case]] = defaultdict(list)
     for done, operation in enumerate(operations):
         tell(done, len(operations))
         case = Case(timeline, operation, noted, entries.get(int(operation["row"])))
-        cases[rule_of(case)].append(case)
+        cases[_rule(case, evidence)].append(case)
     flushes = validation.replay.result.flushes()
     nr_all = sum(case.weight for found in cases.values() for case in found)
     causes = [
