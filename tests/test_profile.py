@@ -87,6 +87,20 @@ def test_cpus_told_differ_by_what_corrects_the_masks(name: str) -> None:
     assert name != "apache" or (by_the_recording, by_nothing) == (5349, 5348)
 
 
+@pytest.mark.parametrize("name", RECORDINGS)
+def test_an_operation_has_one_name(name: str) -> None:
+    """That of the sums of a replay, which those of validations and comparisons are: no call of its own for an exit."""
+    found = profile_of(name)
+    known = {*found.replayed.by_operation}
+    assert {"munmap", "exit"} <= known
+    assert "exit" in found.model.operations
+    for flushes in (found.flushes, found.model):
+        assert {*flushes.operations} - {"unknown"} <= known
+        assert len(set(flushes.operations)) == len(flushes.operations)
+    sums = {operation: row["nr_ipis"] for operation, row in found.replayed.by_operation.items() if row["nr_ipis"]}
+    assert {row.operation: row.nr_told for row in found.in_vain} == sums
+
+
 def test_who_did_it_to_whom() -> None:
     found = profile_of("micro")
     assert (found.causes[0].thread, found.causes[0].operation, found.causes[0].nr_told) == ("m 9890", "munmap", 314)

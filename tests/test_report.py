@@ -77,6 +77,17 @@ def test_the_page_has_the_numbers_of_the_profile(apache: Path) -> None:
     assert "apache2 32340" in shown
 
 
+def test_an_exit_has_one_name(apache: Path) -> None:
+    """In the table of what is useless as in those of who caused it, of the comparison and of the agreement."""
+    text = apache.read_text(encoding="utf-8")
+    assert "exit_group" not in text
+    assert "exit_call" not in text
+    assert "IPIs of exit" in text
+    sections = dict(re.findall(r'<section id="(\w+)">(.*?)</section>', text, re.DOTALL))
+    for name in ("time", "causes", "useless", "others", "agreement"):
+        assert re.search(r">(IPIs of )?exit<", sections[name]), name
+
+
 def test_two_sums_of_the_same_are_explained(apache: Path, tmp_path: Path) -> None:
     """CPUs told: of the replay that follows the recorded masks, and of the one that is compared with other kernels."""
     shown = re.sub(r"<[^>]*>", "", apache.read_text(encoding="utf-8")).replace("\u202f", "")
