@@ -74,6 +74,33 @@ def test_every_cpu_told_is_in_one_class(name: str) -> None:
     assert told.sum() >= replayed.counters["nr_ipis"]
 
 
+@pytest.mark.parametrize("name", RECORDINGS)
+def test_cpus_told_differ_by_what_corrects_the_masks(name: str) -> None:
+    """What the page says of two sums of the same."""
+    found, machine = profile_of(name), machines.get("default").config()
+    by_the_recording, by_nothing = (
+        replay(found.recording, found.replayed.kernel, machine, follow_masks=follow).counters["nr_ipis"]
+        for follow in (True, False)
+    )
+    assert sum(row.nr_told for row in found.in_vain) == by_the_recording
+    assert found.across.comparisons[0].replays[0].counters["nr_ipis"] == by_nothing
+    assert name != "apache" or (by_the_recording, by_nothing) == (5349, 5348)
+
+
+@pytest.mark.parametrize("name", RECORDINGS)
+def test_an_operation_has_one_name(name: str) -> None:
+    """That of the sums of a replay, which those of validations and comparisons are: no call of its own for an exit."""
+    found = profile_of(name)
+    known = {*found.replayed.by_operation}
+    assert {"munmap", "exit"} <= known
+    assert "exit" in found.model.operations
+    for flushes in (found.flushes, found.model):
+        assert {*flushes.operations} - {"unknown"} <= known
+        assert len(set(flushes.operations)) == len(flushes.operations)
+    sums = {operation: row["nr_ipis"] for operation, row in found.replayed.by_operation.items() if row["nr_ipis"]}
+    assert {row.operation: row.nr_told for row in found.in_vain} == sums
+
+
 def test_who_did_it_to_whom() -> None:
     found = profile_of("micro")
     assert (found.causes[0].thread, found.causes[0].operation, found.causes[0].nr_told) == ("m 9890", "munmap", 314)

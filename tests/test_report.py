@@ -77,6 +77,32 @@ def test_the_page_has_the_numbers_of_the_profile(apache: Path) -> None:
     assert "apache2 32340" in shown
 
 
+def test_an_exit_has_one_name(apache: Path) -> None:
+    """In the table of what is useless as in those of who caused it, of the comparison and of the agreement."""
+    text = apache.read_text(encoding="utf-8")
+    assert "exit_group" not in text
+    assert "exit_call" not in text
+    assert "IPIs of exit" in text
+    sections = dict(re.findall(r'<section id="(\w+)">(.*?)</section>', text, re.DOTALL))
+    for name in ("time", "causes", "useless", "others", "agreement"):
+        assert re.search(r">(IPIs of )?exit<", sections[name]), name
+
+
+def test_two_sums_of_the_same_are_explained(apache: Path, tmp_path: Path) -> None:
+    """CPUs told: of the replay that follows the recorded masks, and of the one that is compared with other kernels."""
+    shown = re.sub(r"<[^>]*>", "", apache.read_text(encoding="utf-8")).replace("\u202f", "")
+    useless, others = shown.index("Of 5349 CPUs that the model"), shown.index("IPIs53485343")
+    why = "Sums may differ a little from what was useless: there mm_cpumask is corrected by what the recording shows of it"
+    assert useless < shown.index(why) < others
+    text = tmp_path / "x.perf.txt"
+    text.write_text(
+        "               m   7/7     [000] 1.000000001: raw_syscalls:sys_exit: NR 11 = 0\n", encoding="utf-8"
+    )
+    without = page(profile(recordings.load(text), kernels=["linux-5.10"], machines=["default"]))
+    assert "Other kernels and machines" in without
+    assert "Sums may differ" not in without  # no flushes are recorded, so no masks
+
+
 def test_names_cannot_break_the_page(tmp_path: Path) -> None:
     text = tmp_path / "x.perf.txt"
     head = "</script><b>x   7/7     [000]"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import signal
 import threading
 import time
@@ -243,3 +244,32 @@ def test_an_address_that_cannot_be_is_told_with_its_file(tmp_path: Path, capsys:
     assert main(["tlb", str(good), str(bad), "--machine", "skylake_sp"]) == 2
     message = f"tlbcore: error: {bad}: access 1: found address 0x8000000000000000, expected at most 57 bits\n"
     assert capsys.readouterr().err == message
+
+
+def test_an_access_that_cannot_be_says_which_it_is() -> None:
+    good, bad = np.zeros(1 << 21, dtype=np.uint64), np.zeros(1 << 21, dtype=np.uint64)
+    bad[[1_500_000, 1_600_000]] = 1 << 57, 1 << 60
+    for threads in (1, 2):
+        with pytest.raises(tlb.AccessError) as error:  # of the first CPU, in the core as here
+            tlb.simulate([good, bad, bad[1_550_000:]], threads=threads)
+        assert (error.value.cpu, error.value.access, error.value.address) == (1, 1_500_000, 1 << 57)
+        message = "access 1500000 of CPU 1: found address 0x200000000000000, expected at most 57 bits"
+        assert str(error.value) == message
+        assert str(pickle.loads(pickle.dumps(error.value))) == message  # noqa: S301 - our own
+
+
+def test_another_error_is_not_taken_for_that_of_an_access() -> None:
+    bad = np.array([1 << 57], dtype=np.uint64)
+    with pytest.raises(InputError, match="event 0 of CPU 0: found place 5") as error:
+        tlb.simulate(bad, events=tlb.flush_all([5]))
+    assert not isinstance(error.value, tlb.AccessError)
+
+
+def test_an_address_of_a_thread_is_told_with_all_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A CPU is a thread then, of any of them."""
+    good, bad = (tmp_path / name for name in ("good.npy", "bad.npy"))
+    np.save(good, np.arange(4, dtype=np.uint64))
+    np.save(bad, np.array([0, 1 << 63], dtype=np.uint64))
+    assert main(["tlb", "--by-thread", str(good), str(bad)]) == 2
+    found = "access 1 of CPU 1: found address 0x8000000000000000, expected at most 57 bits"
+    assert capsys.readouterr().err == f"tlbcore: error: {good}, {bad}: {found}\n"

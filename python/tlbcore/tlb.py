@@ -41,6 +41,7 @@ __all__ = [
     "EVENT",
     "FORMATS",
     "PAGE_SIZES",
+    "AccessError",
     "AddressTrace",
     "Counts",
     "Result",
@@ -63,6 +64,31 @@ EVENT: Final = np.dtype([("at", "<u8"), ("kind", "u1"), ("cpu", "<i4"), ("pcid",
 
 _SWITCH, _FLUSH_PCID, _FLUSH_CURRENT, _FLUSH_ALL, _INVALIDATE, _INVALIDATE_CURRENT = range(6)
 _ALL_CPUS: Final = -1
+
+
+_ADDRESS_BITS: Final = 57
+_SEARCHED_AT_ONCE: Final = 1 << 20
+
+
+class AccessError(InputError):
+    """An access to an address that no machine has."""
+
+    def __init__(self, cpu: int, access: int, address: int) -> None:
+        super().__init__(cpu, access, address)
+        #: Whose access it is.
+        self.cpu = cpu
+        #: Which one of that CPU's, counted from 0.
+        self.access = access
+        self.address = address
+
+    @property
+    def found(self) -> str:
+        """What was found and expected, without the place."""
+        return f"found address {self.address:#x}, expected at most {_ADDRESS_BITS} bits"
+
+    def __str__(self) -> str:
+        """One line, as all errors are."""
+        return f"access {self.access} of CPU {self.cpu}: {self.found}"
 
 
 @dataclass(frozen=True)
@@ -209,6 +235,7 @@ def simulate(  # noqa: PLR0913  # each has a default, and a meaning of its own
         progress: Called now and then; what it raises ends the work, as Ctrl-C does.
 
     Raises:
+        AccessError: An address has more than 57 bits.
         InputError: An argument cannot be what it should be; the message names it, with what was found and expected.
 
     >>> a = np.array([0x1000, 0x1000, 0x2000, 0x1000], np.uint64)
@@ -241,7 +268,13 @@ def simulate(  # noqa: PLR0913  # each has a default, and a meaning of its own
         )
         for stream, table in zip(streams, rows, strict=True)
     ]
-    counted = json.loads(simulate_tlb(chosen.to_json(), json.dumps(options), columns, progress))
+    try:
+        counted = json.loads(simulate_tlb(chosen.to_json(), json.dumps(options), columns, progress))
+    except InputError as error:
+        bad = _first_bad_access(streams)
+        if bad is None or str(bad) != str(error):  # the core found something else before it came to the accesses
+            raise
+        raise bad from None
     each = tuple(
         Counts(
             cpu["nr_accesses"],
@@ -254,6 +287,17 @@ def simulate(  # noqa: PLR0913  # each has a default, and a meaning of its own
     )
     total = sum(each[1:], start=each[0])
     return Result(**vars(total), cpus=each, machine=chosen.name)
+
+
+def _first_bad_access(streams: list[Addresses]) -> AccessError | None:
+    """The one that the core tells: of the first CPU that has one. Searched for only after an error, as it takes a while."""
+    for cpu, stream in enumerate(streams):
+        for begin in range(0, len(stream), _SEARCHED_AT_ONCE):
+            bad = np.flatnonzero(stream[begin : begin + _SEARCHED_AT_ONCE] >> np.uint64(_ADDRESS_BITS))
+            if len(bad):
+                access = begin + int(bad[0])
+                return AccessError(cpu, access, int(stream[access]))
+    return None
 
 
 def switch_pcid(at: npt.ArrayLike, pcid: npt.ArrayLike, *, cpu: int = _ALL_CPUS) -> Events:

@@ -9,7 +9,7 @@ import io
 import os
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Final, NamedTuple, NoReturn, Protocol, cast
@@ -41,19 +41,29 @@ class Command(NamedTuple):
 
     module: str
     summary: str
+    #: What it imports whatever its arguments are, but not for its help.
+    needs: tuple[str, ...] = ()
 
+
+_NUMPY: Final = ("numpy",)
 
 COMMANDS: Final[Mapping[str, Command]] = {
-    "record": Command("tlbcore.cli.record", "Record a command or the whole system with perf"),
-    "import": Command("tlbcore.cli.import_recording", "Make a recording of text that other tools wrote"),
-    "compare": Command("tlbcore.cli.compare", "Replay a recording under several kernels and say what flushing costs"),
-    "validate": Command("tlbcore.cli.validate", "Hold the model against the flushes that were recorded"),
-    "report": Command("tlbcore.cli.report", "Write a page of what a program did to its TLBs, and why"),
-    "export": Command("tlbcore.cli.export", "Write a recording for Perfetto, or as tables for pandas, Polars, DuckDB"),
-    "sweep": Command("tlbcore.cli.sweep", "Replay recordings under kernels on machines: every combination"),
+    "record": Command("tlbcore.cli.record", "Record a command or the whole system with perf", _NUMPY),
+    "import": Command("tlbcore.cli.import_recording", "Make a recording of text that other tools wrote", _NUMPY),
+    "compare": Command(
+        "tlbcore.cli.compare", "Replay a recording under several kernels and say what flushing costs", _NUMPY
+    ),
+    "validate": Command("tlbcore.cli.validate", "Hold the model against the flushes that were recorded", _NUMPY),
+    "report": Command("tlbcore.cli.report", "Write a page of what a program did to its TLBs, and why", _NUMPY),
+    "export": Command(
+        "tlbcore.cli.export", "Write a recording for Perfetto, or as tables for pandas, Polars, DuckDB", _NUMPY
+    ),
+    "sweep": Command("tlbcore.cli.sweep", "Replay recordings under kernels on machines: every combination", _NUMPY),
     "check": Command("tlbcore.cli.check", "Try every interleaving of a few operations: safe, or a counterexample"),
     "races": Command("tlbcore.cli.races", "List the documented races, found and mended, or tell the story of one"),
-    "tlb": Command("tlbcore.cli.tlb", "Run address traces through TLBs: hits and misses of each level, page walks"),
+    "tlb": Command(
+        "tlbcore.cli.tlb", "Run address traces through TLBs: hits and misses of each level, page walks", _NUMPY
+    ),
     "schemes": Command("tlbcore.cli.schemes", "List the batching schemes, or print what one does step by step"),
     "kernels": Command("tlbcore.cli.kernels", "List the kernels and their switches, or print one"),
     "machines": Command("tlbcore.cli.machines", "List the machines, or print one with the source of each number"),
@@ -62,12 +72,17 @@ COMMANDS: Final[Mapping[str, Command]] = {
 """The commands, in the order in which ``--help`` lists them."""
 
 
-def main(argv: Sequence[str] | None = None, commands: Mapping[str, Command] = COMMANDS) -> int:
+def main(
+    argv: Sequence[str] | None = None,
+    commands: Mapping[str, Command] = COMMANDS,
+    before_run: Callable[[], None] = lambda: None,
+) -> int:
     """Run one command line.
 
     Args:
         argv: The arguments after the program's name; ``sys.argv`` if not given.
         commands: The commands to offer.
+        before_run: Called when the command's module is imported, its arguments are read and it is about to run.
 
     Returns:
         The exit status: 0 fine, 1 a negative verdict, 2 a usage or input error.
@@ -82,7 +97,7 @@ def main(argv: Sequence[str] | None = None, commands: Mapping[str, Command] = CO
         sys.stdout.reconfigure(errors="surrogateescape" if is_utf8 else "replace")
     try:
         try:
-            return _run(sys.argv[1:] if argv is None else argv, commands)
+            return _run(sys.argv[1:] if argv is None else argv, commands, before_run)
         finally:
             if sys.stdout is not None:  # closed by whoever started us
                 sys.stdout.flush()  # here, so that a reader who went away is noticed where we can handle it
@@ -174,7 +189,7 @@ def _module(command: Command) -> CommandModule:
     return cast("CommandModule", import_module(command.module))
 
 
-def _run(argv: Sequence[str], commands: Mapping[str, Command]) -> int:
+def _run(argv: Sequence[str], commands: Mapping[str, Command], before_run: Callable[[], None]) -> int:
     # No option before the command takes a value, so the first word is the command. Only its module is imported:
     # `tlbcore --help` should not wait for numpy.
     chosen = next((word for word in argv if not word.startswith("-")), "")
@@ -188,6 +203,9 @@ def _run(argv: Sequence[str], commands: Mapping[str, Command]) -> int:
     if chosen not in commands:
         message = f"argparse accepted the unknown command {chosen!r}"
         raise AssertionError(message)
+    for name in commands[chosen].needs:  # here, since the core cannot pass on a Ctrl-C in the middle of an import
+        import_module(name)
+    before_run()
     return _module(commands[chosen]).run(args)
 
 

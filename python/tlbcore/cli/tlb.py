@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-#: How the simulation says that an access cannot be.
-_ACCESS: Final = re.compile(r"(?P<place>access (?P<access>\d+) of CPU (?P<cpu>\d+)): (?P<rest>.*)")
 _RANGE: Final = re.compile(r"(0x[0-9a-fA-F]+|[0-9]+)-(0x[0-9a-fA-F]+|[0-9]+):(\w+)")
 
 _ROWS: Final[tuple[tuple[str, Callable[[tlb.Counts], int]], ...]] = (
@@ -118,17 +116,12 @@ def _in_its_file(files: Mapping[int, Any], traces: Sequence[Any]) -> Iterator[No
     """Name the file of an access that cannot be: that of its stream (CPU), or all there are."""
     try:
         yield
-    except InputError as error:
-        found = _ACCESS.match(str(error))
-        if found is None:
-            raise
-        file = files.get(int(found["cpu"]))
-        place = (
-            f"{file}: access {found['access']}"
-            if file is not None
-            else f"{', '.join(map(str, traces))}: {found['place']}"
-        )
-        raise InputError(f"{place}: {found['rest']}") from error
+    except tlb.AccessError as error:
+        file = files.get(error.cpu)
+        place = f"{file}: access {error.access}"
+        if file is None:
+            place = f"{', '.join(map(str, traces))}: access {error.access} of CPU {error.cpu}"
+        raise InputError(f"{place}: {error.found}") from error
 
 
 def _by_thread(traces: list[tlb.AddressTrace]) -> list[Any]:

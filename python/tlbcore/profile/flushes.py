@@ -117,6 +117,9 @@ class Flushes:
         is_step = (kind == kinds["step_begin"]) & (step >= 0) & (step < len(words))
         if is_step.any():
             kind = np.where(is_step, 1000 + np.array(words, dtype=np.int64)[np.where(is_step, step, 0)], kind)
+        # The ways to exit are one operation, as in the kernel, where both calls are do_exit(); a flush is of the call, or of the
+        # end of the task that comes with it.
+        kind = np.where(np.isin(kind, (kinds["exit_call"], kinds["exit_group"])), kinds["exit"], kind)
         return np.where(self.op_event >= 0, kind, -1)
 
     @cached_property

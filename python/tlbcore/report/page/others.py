@@ -28,7 +28,18 @@ def section(profile: Profile) -> Raw:
     return Raw(
         f"<p>The same work under {text(', '.join(others))}, held against <b>{text(first)}</b>."
         ' <span class="better">is less</span>, <span class="worse">is more</span>; less is better in every row.</p>'
-        f"{_metrics(profile)}{_winners(profile)}{_machines(profile)}"
+        f"{_why_other_sums(profile)}{_metrics(profile)}{_winners(profile)}{_machines(profile)}"
+    )
+
+
+def _why_other_sums(profile: Profile) -> Raw:
+    """Why the first kernel's numbers are not quite those of the section before, if they need not be."""
+    if profile.validation is None:  # both are the same replay then
+        return Raw("")
+    return Raw(
+        '<p class="note">Sums may differ a little from <a href="#useless">what was useless</a>: there <code>mm_cpumask</code>'
+        " is corrected by what the recording shows of it, here by nothing, since no recording shows another kernel's; and"
+        " there a CPU is in one class only.</p>"
     )
 
 
