@@ -10,6 +10,7 @@ mod bounds;
 mod forecast;
 mod group;
 mod kept;
+mod memory;
 mod model;
 mod normal;
 mod plain;

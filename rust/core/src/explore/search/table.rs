@@ -9,11 +9,11 @@
 #![expect(clippy::inline_always, reason = "only what is inlined is compiled for the wider registers")]
 
 use std::hint::select_unpredictable;
-
-use memmap2::{MmapMut, MmapOptions};
+use std::mem::ManuallyDrop;
 
 use super::PackedState;
 use super::group::{LINE, Look, Places, Plain, Work, widest};
+use super::memory::Memory;
 
 /// Groups after the last home, for the collisions there: far more than the longest run of a table that is not full.
 const TAIL: usize = 256;
@@ -44,48 +44,35 @@ struct Probe {
     is_full: bool,
 }
 
-/// Reserves address space, zeroed: as much of `bytes` as the system gives, at least `least`.
-fn map(mut bytes: usize, least: usize) -> Option<MmapMut> {
-    loop {
-        match MmapOptions::new().len(bytes).no_reserve_swap().map_anon() {
-            Ok(map) => return Some(map),
-            // A system that promises no more memory than it has refuses large reservations.
-            Err(_) if bytes > least => bytes = (bytes / 2).max(least),
-            Err(_) => return None,
-        }
-    }
+/// Bytes of a group: a line, or a state that is longer.
+const fn group_bytes<S>() -> usize {
+    let places = LINE / size_of::<S>();
+    size_of::<S>() * if places == 0 { 1 } else { places }
 }
 
 /// A set of states.
 pub(super) struct Table<S> {
-    map: MmapMut,
+    /// Taken out when the table is dropped, and only then.
+    memory: ManuallyDrop<Memory>,
     groups: usize,
     len: usize,
-    #[cfg(target_os = "linux")]
-    huge: bool,
     /// Where a state goes that has no place to go to. In memory that others could read, or the store would become a branch.
     nowhere: S,
 }
 
 impl<S: PackedState> Table<S> {
     /// Places of a group.
-    const GROUP: usize = if size_of::<S>() >= LINE { 1 } else { LINE / size_of::<S>() };
+    const GROUP: usize = group_bytes::<S>() / size_of::<S>();
     /// Words of a state.
     const WORDS: u32 = (size_of::<S>() / 8) as u32;
-    const GROUP_BYTES: usize = Self::GROUP * size_of::<S>();
+    const GROUP_BYTES: usize = group_bytes::<S>();
 
     /// An empty table that can grow to `max_bytes`.
     pub(super) fn new(max_bytes: usize) -> Result<Self, Full> {
         let least = (FIRST + TAIL) * Self::GROUP_BYTES;
-        let map = map(max_bytes.max(least), least).ok_or(Full)?;
-        Ok(Self {
-            map,
-            groups: FIRST,
-            len: 0,
-            #[cfg(target_os = "linux")]
-            huge: false,
-            nowhere: S::VACANT,
-        })
+        let mut memory = Memory::new(max_bytes.max(least), least).ok_or(Full)?;
+        memory.zero(0, least);
+        Ok(Self { memory: ManuallyDrop::new(memory), groups: FIRST, len: 0, nowhere: S::VACANT })
     }
 
     /// States in the table.
@@ -101,7 +88,7 @@ impl<S: PackedState> Table<S> {
     #[inline]
     fn places(&self) -> &[S] {
         // SAFETY: as in `places_and_nowhere`.
-        unsafe { std::slice::from_raw_parts(self.map.as_ptr().cast(), (self.groups + TAIL) * Self::GROUP) }
+        unsafe { std::slice::from_raw_parts(self.memory.as_ptr().cast(), (self.groups + TAIL) * Self::GROUP) }
     }
 
     #[inline]
@@ -114,7 +101,7 @@ impl<S: PackedState> Table<S> {
         let len = (self.groups + TAIL) * Self::GROUP;
         // SAFETY: the map is zeroed, aligned to a page and at least `bytes()` long (`new`, `grow`); `PackedState` is sealed to
         // arrays of words, for which every content is valid and zeros are `VACANT`.
-        (unsafe { std::slice::from_raw_parts_mut(self.map.as_mut_ptr().cast(), len) }, &mut self.nowhere)
+        (unsafe { std::slice::from_raw_parts_mut(self.memory.as_mut_ptr().cast(), len) }, &mut self.nowhere)
     }
 
     /// The first place of a hash's home.
@@ -126,7 +113,7 @@ impl<S: PackedState> Table<S> {
     /// Brings the home of a state near.
     #[inline]
     pub(super) fn prefetch(&self, hash: u64) {
-        Self::prefetch_group(self.map.as_ptr(), Self::home(self.groups, hash));
+        Self::prefetch_group(self.memory.as_ptr(), Self::home(self.groups, hash));
     }
 
     /// Brings the group at a place of the map near.
@@ -259,7 +246,7 @@ impl<S: PackedState> Table<S> {
 
     #[cold]
     fn grow(&mut self, expected: usize, budget_bytes: usize) -> Result<(), Full> {
-        let most = (budget_bytes.min(self.map.len()) / Self::GROUP_BYTES).saturating_sub(TAIL);
+        let most = (budget_bytes.min(self.memory.len()) / Self::GROUP_BYTES).saturating_sub(TAIL);
         let with_margin = expected.saturating_add(expected / 5);
         let wanted = with_margin.saturating_mul(MAX_LOAD.1) / (Self::GROUP * MAX_LOAD.0);
         let third = self.groups + self.groups / 3;
@@ -273,10 +260,11 @@ impl<S: PackedState> Table<S> {
         let (end, end_bytes) = (self.places().len(), size_of_val(self.places()));
         self.groups = groups;
         #[cfg(target_os = "linux")]
-        if !self.huge && self.bytes() > HUGE && self.bytes() + end_bytes <= budget_bytes {
-            self.huge = true;
+        if !self.memory.is_huge() && self.bytes() > HUGE && self.bytes() + end_bytes <= budget_bytes {
             return self.move_to_huge_pages(end);
         }
+        let bytes = self.bytes();
+        self.memory.zero(end_bytes, bytes);
         widest(Regroup(self, end));
         Ok(())
     }
@@ -338,17 +326,23 @@ impl<S: PackedState> Table<S> {
     /// small ones, and an address in four would be looked up slowly for good.
     #[cfg(target_os = "linux")]
     fn move_to_huge_pages(&mut self, end: usize) -> Result<(), Full> {
-        let new = map(self.map.len(), self.bytes()).ok_or(Full)?;
-        // Advice: a kernel without huge pages refuses, and the table works without.
-        let _ = new.advise(memmap2::Advice::HugePage);
-        let old_map = std::mem::replace(&mut self.map, new);
+        let new = Memory::huge(self.memory.len(), self.bytes()).ok_or(Full)?;
+        let old_memory = std::mem::replace(&mut *self.memory, new);
         // SAFETY: as in `places_and_nowhere`; `end` places of the old map were in use.
-        let old: &[S] = unsafe { std::slice::from_raw_parts(old_map.as_ptr().cast(), end) };
+        let old: &[S] = unsafe { std::slice::from_raw_parts(old_memory.as_ptr().cast(), end) };
         for state in old.iter().filter(|place| **place != S::VACANT) {
             // SAFETY: any CPU will do.
             unsafe { self.settle::<Plain>(*state) };
         }
         Ok(())
+    }
+}
+
+impl<S> Drop for Table<S> {
+    fn drop(&mut self) {
+        let used_bytes = (self.groups + TAIL) * group_bytes::<S>();
+        // SAFETY: here only, and it is used no more.
+        unsafe { ManuallyDrop::take(&mut self.memory) }.give_back(used_bytes);
     }
 }
 
