@@ -329,3 +329,16 @@ def test_every_pair_of_operations_of_the_newest_kernel() -> None:
         ("wp_shared_mapping_range", "shrink_folio_list"): ("I3",),
         ("wp_shared_mapping_range", "migrate_pages"): ("I3",),
     }
+
+
+@pytest.mark.parametrize(
+    ("invariant", "says"), [("I6", "page tables as objects"), ("I8", "the flush engine"), ("I9", "the flush engine")]
+)
+def test_that_something_holds_of_what_is_not_there_is_no_answer(invariant: str, says: str) -> None:
+    with pytest.raises(InputError, match=f"found {invariant} without {says}, expected"):
+        tlbcore.check("linux-6.18", ["munmap"], invariants=[invariant])
+
+
+def test_pages_of_an_operation_are_in_order(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "linux-6.18", "--op", "munmap:5-2"]) == 2
+    assert "--op: found munmap:5-2, expected a last page that is not before the first" in capsys.readouterr().err

@@ -15,6 +15,7 @@ import litmus_index
 import tlbcore
 from tlbcore import InputError, races
 from tlbcore.cli.main import main
+from tlbcore.finding import repeat
 from tlbcore.litmus import FLAGS, KINDS, MAPPED, RESULTS, Call, Litmus, Page, SchemeCall, parse
 from tlbcore.litmus_check import check_litmus, files, kernel_of, load, scenario_of
 
@@ -330,3 +331,33 @@ def test_a_counterexample_takes_few_turns() -> None:
         longer = {"R06": 2, "R11": 3, "R12": 1}.get(race.id, 0)  # walks of several entries, taken in pieces
         assert found.turns <= race.documented_steps + longer, race.id
         assert 0 < found.turns < len(found.path)
+
+
+def test_a_finding_of_a_litmus_file_is_repeated(capsys: pytest.CaptureFixture[str]) -> None:
+    found = check_litmus(CORPUS / "races" / "R04-buggy.litmus").verdict
+    again = repeat(found.finding)
+    assert (again.violated, again.path, again.snapshots) == (found.violated, found.path, found.snapshots)
+    assert main(["check", "--litmus", str(CORPUS / "races" / "R04-buggy.litmus")]) == 0
+    assert f"\ntlbcore check --replay {found.finding}\n" in capsys.readouterr().out
+
+
+def test_bounds_are_those_of_litmus_files_too(capsys: pytest.CaptureFixture[str]) -> None:
+    fixed = str(CORPUS / "races" / "R10-fixed.litmus")
+    for bound, says in (("--memory", "memory"), ("--depth", "depth"), ("--states", "states"), ("--seconds", "time")):
+        assert main(["check", "--litmus", fixed, bound, "0"]) == 1, bound
+        out = capsys.readouterr().out
+        assert "Undecided" in out
+        assert f"stopped by the bound on {says}" in out
+    # The proof that there is one comes before the trace: what stopped the search for that is told.
+    assert main(["check", "--litmus", str(CORPUS / "races" / "R06-buggy.litmus"), "--states", "2600"]) == 0
+    out = capsys.readouterr().out
+    assert "the search for a trace stopped by the bound on states" in out
+    assert "--replay" not in out
+
+
+def test_what_stands_in_the_file_is_no_option_beside_it(capsys: pytest.CaptureFixture[str]) -> None:
+    file = str(CORPUS / "races" / "R10-fixed.litmus")
+    for option in (["--users", "3"], ["--whole-tables"], ["--audit"], ["--kind", "anon"], ["--workers", "1"]):
+        assert main(["check", "--litmus", file, *option]) == 2
+        assert f"{option[0]}: found it with --litmus, expected it in the file" in capsys.readouterr().err
+    assert main(["check", "--litmus", file, "--without", "symmetry", "--without", "dead"]) == 0

@@ -273,3 +273,9 @@ def test_an_address_of_a_thread_is_told_with_all_files(tmp_path: Path, capsys: p
     assert main(["tlb", "--by-thread", str(good), str(bad)]) == 2
     found = "access 1 of CPU 1: found address 0x8000000000000000, expected at most 57 bits"
     assert capsys.readouterr().err == f"tlbcore: error: {good}, {bad}: {found}\n"
+
+
+def test_a_text_without_an_access_is_no_trace(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "some.txt").write_text("hello world\nand more\n")
+    assert main(["tlb", str(tmp_path / "some.txt"), "--format", "memref"]) == 2
+    assert "some.txt: found 2 lines without an access, expected accesses" in capsys.readouterr().err

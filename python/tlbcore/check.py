@@ -42,6 +42,9 @@ DEFAULT_INVARIANTS = ("I1", "I2", "I3", "I4", "I5")
 
 #: What it looks for as well where page tables are objects (`whole_tables`).
 TABLE_INVARIANTS = ("I6",)
+#: What there is only with the flush engine, and what brings that.
+ENGINE_INVARIANTS = ("I8", "I9")
+_ENGINES = ("generations", "switches", "lazy", "by_active_mm")
 
 #: Reductions that keep shortest counterexamples; each can be switched off.
 DEFAULT_REDUCTIONS = ("saturate", "urgent", "symmetry", "dead")
@@ -196,6 +199,19 @@ def _threads(operations: Sequence[str | Mapping[str, object]]) -> list[dict[str,
     return threads
 
 
+def _refuse_what_cannot_be(invariants: Sequence[str], *, whole_tables: bool, engine: Mapping[str, bool]) -> None:
+    """Refuse invariants of what the scenario does not have: that these hold would say nothing.
+
+    Raises:
+        InputError: There is one.
+    """
+    for name in invariants:
+        if name in TABLE_INVARIANTS and not whole_tables:
+            raise InputError(f"invariant: found {name} without page tables as objects, expected whole_tables as well")
+        if name in ENGINE_INVARIANTS and not any(engine.get(word) for word in _ENGINES):
+            raise InputError(f"invariant: found {name} without the flush engine, expected one of {', '.join(_ENGINES)}")
+
+
 def check(  # noqa: PLR0913  # what to run, on what, how far
     kernel: str | Kernel,
     operations: Sequence[str | Mapping[str, object]],
@@ -282,8 +298,10 @@ def check(  # noqa: PLR0913  # what to run, on what, how far
     }
     if invariants is None:
         invariants = (*DEFAULT_INVARIANTS, *(TABLE_INVARIANTS if whole_tables else ()))
+    names = [find("invariant", name, INVARIANTS) for name in several("invariants", invariants)]
+    _refuse_what_cannot_be(names, whole_tables=whole_tables, engine=engine or {})
     options = {
-        "invariants": [find("invariant", name, INVARIANTS) for name in several("invariants", invariants)],
+        "invariants": names,
         "reductions": list(reductions),
         "states": states,
         "seconds": seconds,
@@ -297,7 +315,7 @@ def check(  # noqa: PLR0913  # what to run, on what, how far
     bounds: dict[str, object] = {"users": users, "pages": len(specs), "faulting threads": faults}
     bounds |= {
         name: value
-        for name, value in (("states", states), ("seconds", seconds), ("memory", memory_bytes), ("depth", depth))
+        for name, value in (("states", states), ("seconds", seconds), ("memory_bytes", memory_bytes), ("depth", depth))
         if value is not None
     }
     return Verdict(

@@ -22,6 +22,8 @@ from tlbcore.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from tlbcore.kernel import Kernel
+
 __all__ = ["Repeated", "pack", "repeat"]
 
 #: How a finding begins: its format.
@@ -46,7 +48,7 @@ class Repeated:
 
 
 def pack(kernel: str, scenario: Mapping[str, object], invariants: Sequence[str], path: Sequence[int]) -> str:
-    """The text. `kernel` is a name that `kernels.get` takes."""
+    """The text. `kernel` is a name that `kernels.get` takes, or the text of a litmus file that has it."""
     plain = {"kernel": kernel, "scenario": scenario, "invariants": list(invariants), "path": list(path)}
     packed = zlib.compress(json.dumps(plain, separators=(",", ":")).encode(), 9)
     return _PREFIX + base64.urlsafe_b64encode(packed).decode().rstrip("=")
@@ -68,6 +70,14 @@ def _unpack(text: str) -> dict[str, Any]:
     return found
 
 
+def _kernel(text: str) -> Kernel:
+    if "\n" not in text:
+        return kernels.get(text)
+    from tlbcore import litmus, litmus_check  # noqa: PLC0415 - who checks litmus files packs findings
+
+    return litmus_check.kernel_of(litmus.parse(text, "finding"))
+
+
 def repeat(text: str) -> Repeated:
     """Execute a finding, action by action.
 
@@ -76,7 +86,7 @@ def repeat(text: str) -> Repeated:
 
     """
     plain = _unpack(text)
-    kernel = kernels.get(plain["kernel"])
+    kernel = _kernel(plain["kernel"])
     options = json.dumps({"invariants": plain["invariants"]})
     ran = json.loads(_core.explore_path(kernel.to_json(), json.dumps(plain["scenario"]), options, plain["path"]))
     return Repeated(

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 from tlbcore import kernels
 from tlbcore.check import INVARIANTS, Verdict, check
 from tlbcore.errors import InputError
+from tlbcore.finding import pack
 from tlbcore.given import wrong_kind
 from tlbcore.litmus import Litmus, parse
 from tlbcore.lookup import find, with_nearest
@@ -168,7 +169,7 @@ def check_litmus(litmus: Litmus | Path | str, **bounds: Any) -> LitmusVerdict:  
 
     Args:
         litmus: The file, read or not.
-        bounds: `states`, `seconds`, `memory_bytes`, `depth` and `threads` of `tlbcore.check`.
+        bounds: `states`, `seconds`, `memory_bytes`, `depth`, `threads` and `reductions` of `tlbcore.check`.
 
     Raises:
         InputError: It is no litmus file, or asks for what the explorer cannot run; the message begins with the file.
@@ -184,4 +185,7 @@ def check_litmus(litmus: Litmus | Path | str, **bounds: Any) -> LitmusVerdict:  
         verdict = check(kernel_of(asked), **scenario_of(asked), invariants=asked.exists, **bounds)
     except InputError as error:
         raise InputError(f"{asked.source}: {error}") from error
+    if verdict.path:
+        text = dataclasses.replace(asked, question="").text()
+        verdict = dataclasses.replace(verdict, finding=pack(text, verdict.scenario, asked.exists, verdict.path))
     return LitmusVerdict(asked, verdict)

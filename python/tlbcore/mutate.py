@@ -86,8 +86,8 @@ class MutationReport(Result):
 
     @property
     def safe(self) -> bool:
-        """The scheme itself violates nothing."""
-        return not self.baseline
+        """The scheme itself violates nothing, as far as all scenarios tell."""
+        return not self.partial and not self.baseline
 
     @property
     def unsafe(self) -> tuple[Mutation, ...]:

@@ -140,6 +140,8 @@ def operation(text: str) -> dict[str, object]:
     if not first.isdecimal() or (dash and not last.isdecimal()):
         raise InputError(f"--op: found {text}, expected OPERATION:FIRST-LAST with numbers of pages")
     end = int(last) if dash else int(first)
+    if end < int(first):
+        raise InputError(f"--op: found {text}, expected a last page that is not before the first")
     return {"operation": name, "first": int(first), "count": end - int(first) + 1}
 
 

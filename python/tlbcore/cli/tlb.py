@@ -86,6 +86,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Simulate and print."""
     traces = [tlb.open_trace(path, args.format) for path in args.traces]
+    for path, trace in zip(args.traces, traces, strict=True):
+        if not len(trace.addresses) and trace.nr_other_lines:
+            raise InputError(
+                f"{path}: found {counted(trace.nr_other_lines, 'line')} without an access, expected accesses"
+            )
     streams = _by_thread(traces) if args.by_thread else [trace.addresses for trace in traces]
     machine = machines.get(args.machine)
     accesses = counted(sum(len(stream) for stream in streams), "access")

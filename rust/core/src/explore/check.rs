@@ -308,12 +308,16 @@ fn run<'a, const W: usize>(
         }
     }
     // Without urgent steps a counterexample is as short as can be; with them larger scenarios come to an end.
+    // Bounds are those of all searches together.
+    let left = |since: Instant| request.bounds.time.saturating_sub(since.elapsed());
     let all = request.bounds.states;
+    control.bounds.time = left(since);
     let exact = Reductions { urgent: false, ..request.reductions.for_witness() };
     control.bounds.states = all.min(STATES_FOR_SHORTEST);
     let mut outcome = search(&model, exact, request.threads, true, &mut control);
     if outcome.stopped == Some(Stopped::States) && request.reductions.urgent {
         control.bounds.states = all;
+        control.bounds.time = left(since);
         outcome = search(&model, request.reductions.for_witness(), request.threads, true, &mut control);
     }
     if let Some(finding) = &outcome.finding {
@@ -326,7 +330,7 @@ fn run<'a, const W: usize>(
     verdict.states = outcome.states;
     verdict.transitions = outcome.transitions;
     verdict.depth = outcome.depth;
-    verdict.stopped = stopped(&model, outcome.stopped).filter(|_| outcome.finding.is_none());
+    verdict.stopped = stopped(&model, outcome.stopped).filter(|_| verdict.counterexample.is_none());
     verdict.seconds = since.elapsed().as_secs_f64();
     Ok(verdict)
 }

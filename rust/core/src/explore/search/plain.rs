@@ -37,7 +37,8 @@ pub struct Outcome {
     pub violations: u32,
     /// The first violation.
     pub finding: Option<Finding>,
-    /// What cut the search short; `None` if all of it was searched, or all until the level of the finding.
+    /// What cut the search short, or that for the path of its finding; `None` if all of it was searched, or all until the level
+    /// of the finding.
     pub stopped: Option<Stopped>,
     /// Bytes of tables and frontiers at their largest.
     pub memory_bytes: usize,
@@ -60,7 +61,7 @@ pub struct Finding {
     /// The level in which the search met it. With urgent steps the path is longer.
     pub depth: u32,
     /// A shortest path from an initial state (the first of [`Model::initial`] from which it can be followed); `None` if
-    /// finding it again hit the bound on memory, or was stopped.
+    /// finding it again was stopped, as [`Outcome::stopped`] tells.
     pub path: Option<Vec<Action>>,
 }
 
@@ -135,15 +136,18 @@ fn search_as<M: Model, const REDUCED: bool>(
     drop(levels);
     if reductions.eager_stores && first.is_some() {
         // Eager stores are no actions of a path: the finding is the one that a search without them has.
-        outcome.finding = search_as::<M, true>(model, reductions.for_witness(), threads, true, control).finding;
+        let witness = search_as::<M, true>(model, reductions.for_witness(), threads, true, control);
+        (outcome.finding, outcome.stopped) = (witness.finding, outcome.stopped.or(witness.stopped));
         outcome.elapsed = since.elapsed();
         return outcome;
     }
-    outcome.finding = first.map(|(depth, found)| {
+    if let Some((depth, found)) = first {
         let path = witness::shortest(model, reductions, depth, found.least, control, since);
+        outcome.stopped = outcome.stopped.or(path.as_ref().err().copied());
+        let path = path.ok().flatten();
         let violations = path.as_ref().map_or(found.violations, |(_, violations)| *violations);
-        Finding { violations, depth, path: path.map(|(path, _)| path) }
-    });
+        outcome.finding = Some(Finding { violations, depth, path: path.map(|(path, _)| path) });
+    }
     outcome.elapsed = since.elapsed();
     outcome
 }

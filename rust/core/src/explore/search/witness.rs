@@ -9,7 +9,8 @@ use std::time::Instant;
 
 use super::kept::{Kept, Level};
 use super::normal::Normal;
-use super::{Action, Control, Model, Reductions};
+use super::table::Full;
+use super::{Action, Control, Model, Reductions, Stopped};
 
 /// One action of a path, with the state it leads to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -46,7 +47,8 @@ pub fn follow<M: Model>(model: &M, path: &[Action]) -> Option<Run<M::State>> {
 
 /// A shortest path to a violation that a search met at `depth` in `target`, with what its last state violates.
 ///
-/// `None` if it does not fit into the bound on memory, or the caller stops it.
+/// # Errors
+/// What stopped it.
 pub(super) fn shortest<M: Model>(
     model: &M,
     reductions: Reductions,
@@ -54,17 +56,17 @@ pub(super) fn shortest<M: Model>(
     target: M::State,
     control: &Control<'_>,
     since: Instant,
-) -> Option<(Vec<Action>, u32)> {
+) -> Result<Option<(Vec<Action>, u32)>, Stopped> {
     debug_assert!(!reductions.eager_stores, "a store that was taken eagerly is an action of its own in a path");
     let normal = Normal { model, reductions };
     if depth == 0 {
-        return path_to(&normal, &[], target);
+        return Ok(path_to(&normal, &[], target));
     }
-    let mut kept = Kept::begin(&normal, control.bounds.memory_bytes).ok()?;
+    let mut kept = Kept::begin(&normal, control.bounds.memory_bytes).map_err(|Full| Stopped::Memory)?;
     for _ in 1..depth {
-        kept.expand(control, since).ok()?;
+        kept.expand(control, since)?;
     }
-    path_to(&normal, &kept.levels, target)
+    Ok(path_to(&normal, &kept.levels, target))
 }
 
 /// The same from the levels before that of the violation.
