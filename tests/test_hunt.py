@@ -194,3 +194,8 @@ def test_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", "linux-6.18:lazy_mmu=native", "--pairs", "--each-switch"]) == 2
     assert main(["check", "consolidated", "--pairs", "--each-switch", *small]) == 1
     assert "pending=vma" in capsys.readouterr().out
+
+
+def test_a_hunt_for_what_is_not_there_is_refused() -> None:
+    with pytest.raises(InputError, match="found I6 without page tables as objects"):
+        tlbcore.hunt("linux-6.18", 2, invariants=["I6"], users=1, pages=1)

@@ -199,7 +199,7 @@ def _threads(operations: Sequence[str | Mapping[str, object]]) -> list[dict[str,
     return threads
 
 
-def _refuse_what_cannot_be(invariants: Sequence[str], *, whole_tables: bool, engine: Mapping[str, bool]) -> None:
+def refuse_what_cannot_be(invariants: Sequence[str], *, whole_tables: bool, engine: Mapping[str, bool]) -> None:
     """Refuse invariants of what the scenario does not have: that these hold would say nothing.
 
     Raises:
@@ -299,7 +299,7 @@ def check(  # noqa: PLR0913  # what to run, on what, how far
     if invariants is None:
         invariants = (*DEFAULT_INVARIANTS, *(TABLE_INVARIANTS if whole_tables else ()))
     names = [find("invariant", name, INVARIANTS) for name in several("invariants", invariants)]
-    _refuse_what_cannot_be(names, whole_tables=whole_tables, engine=engine or {})
+    refuse_what_cannot_be(names, whole_tables=whole_tables, engine=engine or {})
     options = {
         "invariants": names,
         "reductions": list(reductions),

@@ -20,7 +20,7 @@ from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 from tlbcore import _core, kernels
-from tlbcore.check import DEFAULT_INVARIANTS, INVARIANTS, TABLE_INVARIANTS, Verdict, check
+from tlbcore.check import DEFAULT_INVARIANTS, INVARIANTS, TABLE_INVARIANTS, Verdict, check, refuse_what_cannot_be
 from tlbcore.errors import InputError
 from tlbcore.given import bound_seconds, several, whole_number
 from tlbcore.hunt.findings import Cause, Finding, Hunt, SizeCount, grouped
@@ -343,13 +343,15 @@ def hunt(  # noqa: PLR0913  # what to run, on what, how far
             raise InputError(f"kinds: found {kind}, expected some of {', '.join(KINDS)}{nearest(kind, KINDS)}")
     if invariants is None:
         invariants = (*DEFAULT_INVARIANTS, *(TABLE_INVARIANTS if whole_tables else ()))
+    names = tuple(find("invariant", name, INVARIANTS) for name in several("invariants", invariants))
+    refuse_what_cannot_be(names, whole_tables=whole_tables, engine=engine or {})
     hunter = _Hunter(
         kernel=found,
         number=threads,
         chosen=_chosen(operations, whole_tables=whole_tables),
         kinds=tuple(kinds),
         plan=sizes(users, pages, faults),
-        invariants=tuple(find("invariant", name, INVARIANTS) for name in several("invariants", invariants)),
+        invariants=names,
         states=states,
         seconds=seconds,
         engine=engine,

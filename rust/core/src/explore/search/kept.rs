@@ -76,6 +76,11 @@ impl<'a, M: Model> Kept<'a, M> {
         self.table.bytes() + self.levels_bytes
     }
 
+    /// The levels and the number of successors made, without the table.
+    pub(super) fn into_levels(self) -> (Vec<Level<M::State>>, u64) {
+        (self.levels, self.transitions)
+    }
+
     /// Whether the last level has no state: there are no others than those found.
     pub(super) fn is_at_end(&self) -> bool {
         self.levels.last().is_none_or(|level| level.states.is_empty())

@@ -14,6 +14,9 @@ use memmap2::{RemapOptions, UncheckedAdvice};
 const MOST_KEPT: usize = 2;
 /// and of each at most so many bytes.
 const MOST_BYTES: usize = 128 << 20;
+/// A multiple of all sizes of pages: what is left of a page that a shorter map ends in stays there.
+#[cfg(target_os = "linux")]
+const PAGE: usize = 64 << 10;
 
 /// Memory of searches that are over.
 static KEPT: Mutex<Vec<Memory>> = Mutex::new(Vec::new());
@@ -47,7 +50,7 @@ impl Memory {
         if memory.len() != bytes {
             // SAFETY: nobody has a pointer into it; a private map without a file can have any length.
             unsafe { memory.map.remap(bytes, RemapOptions::new().may_move(true)) }.ok()?;
-            memory.left_bytes = memory.left_bytes.min(bytes);
+            memory.left_bytes = memory.left_bytes.min(bytes.next_multiple_of(PAGE));
         }
         Some(memory)
     }
@@ -63,7 +66,8 @@ impl Memory {
         #[cfg(target_os = "linux")]
         if self.is_huge && self.left_bytes <= MOST_BYTES {
             // SAFETY: nobody has a pointer into it; nobody reads what may be gone before it is written again (`zero`).
-            let is_free = unsafe { self.map.unchecked_advise_range(UncheckedAdvice::Free, 0, self.left_bytes) };
+            let is_free =
+                unsafe { self.map.unchecked_advise_range(UncheckedAdvice::Free, 0, used_bytes.min(self.map.len())) };
             let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
             if is_free.is_ok() && kept.len() < MOST_KEPT {
                 kept.push(self);
@@ -128,6 +132,20 @@ mod tests {
         assert!(again.map[..half].iter().all(|&byte| byte == 0));
         again.zero(half, 32 << 20);
         assert!(again.map.iter().all(|&byte| byte == 0));
+    }
+
+    #[test]
+    fn a_map_that_was_shorter_keeps_nothing_behind_its_end() {
+        // Others may take it in between: then there is nothing to see.
+        for odd in [1, 4095, 4097, 70_001] {
+            let mut memory = Memory::huge(16 << 20, 1).unwrap();
+            memory.map[..4 << 20].fill(0xff);
+            memory.give_back(4 << 20);
+            Memory::new((2 << 20) + odd, 1).unwrap().give_back(0);
+            let mut longer = Memory::new(16 << 20, 1).unwrap();
+            longer.zero(0, 16 << 20);
+            assert!(longer.map.iter().all(|&byte| byte == 0), "{odd}");
+        }
     }
 
     #[test]

@@ -65,6 +65,16 @@ pub struct Finding {
     pub path: Option<Vec<Action>>,
 }
 
+impl Finding {
+    /// What a level was found to violate, with the path to it and what its last state violates.
+    pub(super) fn new(depth: u32, violations: u32, path: Option<(Vec<Action>, u32)>) -> Self {
+        match path {
+            Some((path, violations)) => Self { violations, depth, path: Some(path) },
+            None => Self { violations, depth, path: None },
+        }
+    }
+}
+
 /// Searches `model` with `threads` threads; `reductions.saturate` is not this engine's and is ignored.
 ///
 /// With `to_first` the search ends with the first level that holds a violation.
@@ -144,9 +154,7 @@ fn search_as<M: Model, const REDUCED: bool>(
     if let Some((depth, found)) = first {
         let path = witness::shortest(model, reductions, depth, found.least, control, since);
         outcome.stopped = outcome.stopped.or(path.as_ref().err().copied());
-        let path = path.ok().flatten();
-        let violations = path.as_ref().map_or(found.violations, |(_, violations)| *violations);
-        outcome.finding = Some(Finding { violations, depth, path: path.map(|(path, _)| path) });
+        outcome.finding = Some(Finding::new(depth, found.violations, path.ok().flatten()));
     }
     outcome.elapsed = since.elapsed();
     outcome
@@ -209,9 +217,11 @@ impl<'a, M: Model, const REDUCED: bool> Levels<'a, M, REDUCED> {
     /// Takes over a search that has found nothing yet; tells how deep it is.
     fn begin_with(&mut self, kept: Kept<'_, M>) -> u32 {
         let Some(first) = self.shards.first_mut() else { return 0 };
-        first.transitions = kept.transitions;
-        let depth = kept.levels.len() - 1;
-        for (level, states) in kept.levels.into_iter().map(|level| level.states).enumerate() {
+        // Its table goes first: the states do not stand in two.
+        let (kept, transitions) = kept.into_levels();
+        first.transitions = transitions;
+        let depth = kept.len() - 1;
+        for (level, states) in kept.into_iter().map(|level| level.states).enumerate() {
             let mut outboxes = self.outboxes();
             for state in states {
                 outboxes[owner(state.hash_word(), self.shards.len())].push(state);

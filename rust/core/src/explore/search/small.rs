@@ -38,8 +38,7 @@ pub(super) fn search<'a, M: Model>(
     }
     let finding = kept.found.map(|found| {
         let path = witness::path_to(normal, &kept.levels[..depth as usize], found.least);
-        let violations = path.as_ref().map_or(found.violations, |(_, violations)| *violations);
-        Finding { violations, depth, path: path.map(|(path, _)| path) }
+        Finding::new(depth, found.violations, path)
     });
     ControlFlow::Break(Outcome {
         states: kept.states() as u64,
