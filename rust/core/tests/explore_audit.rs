@@ -2,7 +2,7 @@
 
 use std::sync::atomic::AtomicBool;
 
-use tlbcore::explore::common_problem::{Clean, Options, Unmap, Visitor, explore, with_model};
+use tlbcore::explore::common_problem::{Clean, Options, Unmap, Visitor, explore, with_monotone_model};
 use tlbcore::explore::search::{Audit, Bounds, Control, Model, NoAudit, Reductions, Stopped, audit};
 
 struct Audited(Reductions, Bounds);
@@ -17,7 +17,7 @@ impl Visitor for Audited {
 }
 
 fn audited(options: Options, reductions: Reductions) -> Audit {
-    with_model(options, Audited(reductions, Bounds::default())).unwrap().expect("small")
+    with_monotone_model(options, Audited(reductions, Bounds::default())).unwrap().expect("small")
 }
 
 /// Every combination of unmapper, cleaner and fixes.
@@ -76,7 +76,7 @@ fn every_reduction_agrees_with_plain_search() {
 fn an_audit_that_is_cut_short_is_none() {
     let bounds = Bounds { states: 10_000, ..Bounds::default() };
     let options = Options::fixed(Unmap::Zap, Clean::Cleaner, 2, 2);
-    let cut = with_model(options, Audited(Reductions::ALL, bounds)).unwrap();
+    let cut = with_monotone_model(options, Audited(Reductions::ALL, bounds)).unwrap();
     assert_eq!(cut, Err(NoAudit::Stopped(Stopped::States)));
 }
 

@@ -3,7 +3,7 @@
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use tlbcore::explore::common_problem::{Clean, Options, Unmap, Visitor, with_model};
+use tlbcore::explore::common_problem::{Clean, Options, Unmap, Visitor, with_model, with_monotone_model};
 use tlbcore::explore::search::{
     Bounds, Control, Model, Outcome, Reductions, SaturatedOutcome, Stopped, follow, saturate, search,
 };
@@ -151,6 +151,46 @@ fn sizes_that_are_not_compiled_are_named() {
     assert!(error.to_string().contains("found 9 user CPUs and 1 pages, expected one of 1 x 1"), "{error}");
 }
 
+#[test]
+fn both_codes_of_an_entry_are_the_same_model() {
+    for (problem, users, pages) in [(P1, 1, 2), (P1, 2, 2), (P2M, 2, 2), (P2M, 3, 1), (P3, 2, 2), (P3, 1, 4)] {
+        for fixed in [true, false] {
+            let (unmap, clean) = problem;
+            let all = Options::fixed(unmap, clean, users, pages);
+            let options = Options { flush_under_lock: fixed, delay_rmap: fixed, flush_batched: fixed, ..all };
+            for reductions in [Reductions::NONE, Reductions::ALL.for_witness()] {
+                for to_first in [false, true] {
+                    let run = || Plain { reductions, threads: 1, to_first, bounds: Bounds::default() };
+                    let dense = with_model(options, run()).unwrap();
+                    let monotone = with_monotone_model(options, run()).unwrap();
+                    let told = |outcome: &Outcome| {
+                        let length = outcome.finding.as_ref().and_then(|found| found.path.as_ref()).map(Vec::len);
+                        let counts = (outcome.states, outcome.transitions, outcome.depth);
+                        (counts, outcome.violations, length)
+                    };
+                    assert_eq!(told(&dense), told(&monotone), "{options:?} {reductions:?}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_not_ordered_by_inclusion_is_not_saturated() {
+    struct Refused;
+    impl Visitor for Refused {
+        type Output = String;
+
+        fn visit<M: Model>(self, model: &M) -> String {
+            let stop = AtomicBool::new(false);
+            let mut control = Control { bounds: Bounds::default(), stop: &stop, progress: None };
+            saturate(model, Reductions::ALL, false, &mut control).expect_err("two bits").to_string()
+        }
+    }
+    let refused = with_model(fixed(P1, 2, 2), Refused).unwrap();
+    assert!(refused.contains("entries of two bits are not ordered by inclusion"), "{refused}");
+}
+
 /// A saturated search as a visitor.
 struct Saturated(Reductions);
 
@@ -165,7 +205,7 @@ impl Visitor for Saturated {
 }
 
 fn saturated(options: Options, reductions: Reductions) -> SaturatedOutcome {
-    with_model(options, Saturated(reductions)).unwrap()
+    with_monotone_model(options, Saturated(reductions)).unwrap()
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! The cleaner: `page_mkclean` with writeback, or reclaim with a deferred flush; one page after the other.
 
 use super::layout::{
-    ACCESSED, BATCH_REQUIRED, BATCH_WRITABLE, CACHE_REF, CLEAN_DIRTY, CLEAN_PAGE, CLEAN_PC, CommonProblem, DIRTY,
-    MAP_REF, MM_BATCHED, NEWER, PAGE_DIRTY, PRESENT, PTE, PTL, PTL_CLEAN, RMAP, WRITE, Words,
+    ACCESSED, BATCH_REQUIRED, BATCH_WRITABLE, CACHE_REF, CLEAN_DIRTY, CLEAN_PC, CommonProblem, DIRTY, MAP_REF,
+    MM_BATCHED, NEWER, PAGE_DIRTY, PRESENT, PTE, PTL_CLEAN, PTL_FREE, RMAP, WRITE, Words,
 };
 
 /// Where the cleaner is: each constant names what it does next. The first three are common to both.
@@ -36,24 +36,24 @@ pub(super) mod at {
     pub(in super::super) const DONE: u64 = 13;
 }
 
-impl<const U: usize, const P: usize, const W: usize> CommonProblem<U, P, W> {
+impl<const U: usize, const P: usize, const W: usize, const E: usize> CommonProblem<U, P, W, E> {
     /// The state after the cleaner's next step; `None` while it is blocked, and at its end.
     #[inline]
     pub(super) fn step_cleaner(&self, state: &Words<W>) -> Option<Words<W>> {
-        let page = CLEAN_PAGE.get(state) as usize;
+        let page = Self::CLEAN_PAGE.get(state) as usize;
         let mut next = *state;
         let to = match CLEAN_PC.get(state) {
             at::MAPPED_TEST => {
-                if (0..U).any(|cpu| Self::fault(state, cpu) == page as u64 + 1) {
+                if Self::faulting(state).is_some_and(|(_, step)| step == page as u64 + 1) {
                     return None; // a write fault holds the page lock
                 }
                 // Both go on with the page's dirty flag where there is nothing to unmap.
                 const { assert!(at::MKCLEAN_TEST_CLEAR_DIRTY == at::PAGEOUT_TEST) };
                 if Self::has(state, page, RMAP) { at::LOCK } else { at::PAGEOUT_TEST }
             }
-            at::LOCK if PTL.get(state) != 0 => return None,
+            at::LOCK if Self::PTL.get(state) != PTL_FREE => return None,
             at::LOCK => {
-                PTL.set(&mut next, PTL_CLEAN);
+                Self::PTL.set(&mut next, PTL_CLEAN);
                 at::PTE
             }
             pc if self.reclaims() => self.step_reclaim(pc, page, &mut next)?,
@@ -70,17 +70,17 @@ impl<const U: usize, const P: usize, const W: usize> CommonProblem<U, P, W> {
             at::PTE if lane & PRESENT != 0 && lane & (DIRTY | WRITE) != 0 => {
                 CLEAN_DIRTY.set(next, u64::from(lane & DIRTY != 0));
                 Self::clear(next, page, PRESENT | WRITE | DIRTY);
-                Self::set_clean_ipis(next, Self::ALL_CPUS);
+                Self::CLEAN_IPIS.set(next, Self::ALL_CPUS);
                 at::MKCLEAN_WAIT
             }
             at::PTE => at::MKCLEAN_UNLOCK,
-            at::MKCLEAN_WAIT if Self::clean_ipis(next) != 0 => return None,
+            at::MKCLEAN_WAIT if Self::CLEAN_IPIS.get(next) != 0 => return None,
             at::MKCLEAN_WAIT => {
                 Self::set(next, page, PRESENT);
                 at::MKCLEAN_UNLOCK
             }
             at::MKCLEAN_UNLOCK => {
-                PTL.set(next, 0);
+                Self::PTL.set(next, PTL_FREE);
                 if CLEAN_DIRTY.get(next) != 0 { at::MKCLEAN_SET_DIRTY } else { at::MKCLEAN_TEST_CLEAR_DIRTY }
             }
             at::MKCLEAN_SET_DIRTY => {
@@ -130,20 +130,20 @@ impl<const U: usize, const P: usize, const W: usize> CommonProblem<U, P, W> {
                 at::UNMAP_UNLOCK
             }
             at::UNMAP_UNLOCK => {
-                PTL.set(next, 0);
+                Self::PTL.set(next, PTL_FREE);
                 at::PAGEOUT_TEST
             }
             at::YOUNG_UNLOCK => {
-                PTL.set(next, 0);
+                Self::PTL.set(next, PTL_FREE);
                 at::MAPPED_TEST
             }
             at::PAGEOUT_TEST if lane & PAGE_DIRTY == 0 => at::REMOVE_MAPPING,
             at::PAGEOUT_TEST if BATCH_WRITABLE.get(next) == 0 => at::PAGEOUT_CLEAR_DIRTY,
             at::PAGEOUT_TEST => {
-                Self::set_clean_ipis(next, Self::ALL_CPUS);
+                Self::CLEAN_IPIS.set(next, Self::ALL_CPUS);
                 at::PAGEOUT_WAIT
             }
-            at::PAGEOUT_WAIT | at::BATCH_WAIT if Self::clean_ipis(next) != 0 => return None,
+            at::PAGEOUT_WAIT | at::BATCH_WAIT if Self::CLEAN_IPIS.get(next) != 0 => return None,
             at::PAGEOUT_WAIT | at::BATCH_WAIT => {
                 BATCH_WRITABLE.set(next, 0);
                 BATCH_REQUIRED.set(next, 0);
@@ -165,7 +165,7 @@ impl<const U: usize, const P: usize, const W: usize> CommonProblem<U, P, W> {
             }
             at::BATCH_SEND if BATCH_REQUIRED.get(next) == 0 => at::FREE,
             at::BATCH_SEND => {
-                Self::set_clean_ipis(next, Self::ALL_CPUS);
+                Self::CLEAN_IPIS.set(next, Self::ALL_CPUS);
                 at::BATCH_WAIT
             }
             at::FREE => at::DONE,
@@ -175,7 +175,7 @@ impl<const U: usize, const P: usize, const W: usize> CommonProblem<U, P, W> {
 
     fn next_page(&self, next: &mut Words<W>, page: usize) -> u64 {
         let last = page + 1 == P;
-        CLEAN_PAGE.set(next, if last { 0 } else { page as u64 + 1 });
+        Self::CLEAN_PAGE.set(next, if last { 0 } else { page as u64 + 1 });
         match (last, self.reclaims()) {
             (false, _) => at::MAPPED_TEST,
             (true, true) => at::BATCH_SEND,
@@ -187,14 +187,14 @@ impl<const U: usize, const P: usize, const W: usize> CommonProblem<U, P, W> {
     #[inline]
     pub(super) fn cleaner_is_urgent(&self, state: &Words<W>) -> bool {
         let pc = CLEAN_PC.get(state);
-        let lane = Self::lane(state, CLEAN_PAGE.get(state) as usize);
+        let lane = Self::lane(state, Self::CLEAN_PAGE.get(state) as usize);
         if pc == at::PTE {
             return lane & PRESENT == 0 || (!self.reclaims() && lane & (WRITE | DIRTY) == 0);
         }
         if self.reclaims() {
             match pc {
                 at::UNMAP_SET_DIRTY | at::UNMAP_DROP | at::UNMAP_UNLOCK | at::YOUNG_UNLOCK | at::BATCH_SEND => true,
-                at::PAGEOUT_WAIT | at::BATCH_WAIT => Self::clean_ipis(state) == 0,
+                at::PAGEOUT_WAIT | at::BATCH_WAIT => Self::CLEAN_IPIS.get(state) == 0,
                 _ => false,
             }
         } else {
@@ -208,18 +208,19 @@ impl<const U: usize, const P: usize, const W: usize> CommonProblem<U, P, W> {
         if self.reclaims() { (at::BATCH_SEND..=at::DONE).contains(&pc) } else { pc == at::DONE }
     }
 
-    /// Whether the cleaner holds the lock of this page.
+    /// The page whose lock the cleaner holds.
     #[inline]
-    pub(super) fn cleaner_locks(state: &Words<W>, page: usize) -> bool {
+    pub(super) fn cleaner_locks(state: &Words<W>) -> Option<usize> {
         let pc = CLEAN_PC.get(state);
-        CLEAN_PAGE.get(state) as usize == page && pc != at::MAPPED_TEST && !(at::BATCH_SEND..=at::DONE).contains(&pc)
+        let holds = pc != at::MAPPED_TEST && !(at::BATCH_SEND..=at::DONE).contains(&pc);
+        holds.then(|| Self::CLEAN_PAGE.get(state) as usize)
     }
 
     /// Whether the cleaner carries the knowledge that this page is dirty, in a variable of its own or on the way to storage.
     #[inline]
     pub(super) fn cleaner_knows_dirty(&self, state: &Words<W>, page: usize) -> bool {
         let pc = CLEAN_PC.get(state);
-        CLEAN_PAGE.get(state) as usize == page
+        Self::CLEAN_PAGE.get(state) as usize == page
             && if self.reclaims() {
                 matches!(pc, at::UNMAP_SET_DIRTY | at::PAGEOUT_WRITE_OUT)
             } else {

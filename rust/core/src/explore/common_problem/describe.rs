@@ -1,11 +1,11 @@
 //! The words for an action, as kernel developers write them.
 
-use super::layout::{ACCESSED, CLEAN_PAGE, CLEAN_PC, CommonProblem, PRESENT, RMAP, UNMAP_PAGE, UNMAP_PC, Words};
+use super::layout::{ACCESSED, CLEAN_PC, CommonProblem, PRESENT, RMAP, UNMAP_PC, Words};
 use super::model::Kind;
 use super::{Unmap, cleaner, unmapper};
 use crate::explore::search::Action;
 
-impl<const U: usize, const P: usize, const W: usize> CommonProblem<U, P, W> {
+impl<const U: usize, const P: usize, const W: usize, const E: usize> CommonProblem<U, P, W, E> {
     pub(super) fn words_for(&self, state: &Words<W>, action: Action) -> String {
         let Some(kind) = Kind::ALL.get((action.0 & 15) as usize) else {
             return format!("unknown action {}", action.0);
@@ -29,7 +29,7 @@ impl<const U: usize, const P: usize, const W: usize> CommonProblem<U, P, W> {
 
     fn unmapper_words(&self, state: &Words<W>) -> String {
         use unmapper::at;
-        let page = UNMAP_PAGE.get(state);
+        let page = Self::UNMAP_PAGE.get(state);
         let zap = self.options.unmap == Unmap::Zap;
         match UNMAP_PC.get(state) {
             at::LOCK if zap => "zap_pte_range(): pte_offset_map_lock()".to_owned(),
@@ -52,7 +52,7 @@ impl<const U: usize, const P: usize, const W: usize> CommonProblem<U, P, W> {
 
     fn cleaner_words(&self, state: &Words<W>) -> String {
         use cleaner::at;
-        let page = CLEAN_PAGE.get(state) as usize;
+        let page = Self::CLEAN_PAGE.get(state) as usize;
         let absent = !Self::has(state, page, PRESENT);
         match (CLEAN_PC.get(state), self.reclaims()) {
             (at::MAPPED_TEST, _) => {

@@ -22,7 +22,7 @@ mod users;
 
 pub use layout::CommonProblem;
 pub use run::{Report, explore};
-pub use sizes::{MAX_PAGES, MAX_USERS, Visitor, with_model};
+pub use sizes::{MAX_PAGES, MAX_USERS, Visitor, with_model, with_monotone_model};
 
 /// What the unmapper does.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]

@@ -2,7 +2,7 @@
 
 use super::CommonProblem;
 use super::layout::{CACHE_REF, CLEAN_PC, DIRTY};
-use super::layout::{NEWER, PAGE_DIRTY, PRESENT, STORES, TLB, UNMAP_PAGE, UNMAP_PC, VALID, Words};
+use super::layout::{NEWER, PAGE_DIRTY, PRESENT, UNMAP_PC, Words};
 use super::{Unmap, cleaner, unmapper};
 use crate::explore::search::{Action, Class, Model, NotMonotone, Reductions, Sink};
 
@@ -53,7 +53,7 @@ pub(super) const FREED: u32 = 1;
 pub(super) const STALE: u32 = 2;
 pub(super) const LOST: u32 = 4;
 
-impl<const U: usize, const P: usize, const W: usize> CommonProblem<U, P, W> {
+impl<const U: usize, const P: usize, const W: usize, const E: usize> CommonProblem<U, P, W, E> {
     #[inline]
     fn kernel_threads(&self, state: &Words<W>, sink: &mut impl Sink<Words<W>>) {
         if let Some(next) = self.step_unmapper(state) {
@@ -74,27 +74,27 @@ impl<const U: usize, const P: usize, const W: usize> CommonProblem<U, P, W> {
                 & !(word & word >> DIRTY.trailing_zeros())
         };
         let firsts = Self::every(PRESENT);
-        if (1..W).all(|word| lost(state[word]) & firsts[word] == 0) {
+        if (Self::FIRST..W).all(|word| lost(state[word]) & firsts[word] == 0) {
             return false;
         }
         (0..P).any(|page| {
             let unmapper_knows =
-                UNMAP_PC.get(state) == unmapper::at::SET_DIRTY && UNMAP_PAGE.get(state) as usize == page;
+                UNMAP_PC.get(state) == unmapper::at::SET_DIRTY && Self::UNMAP_PAGE.get(state) as usize == page;
             lost(Self::lane(state, page)) & PRESENT != 0 && !unmapper_knows && !self.cleaner_knows_dirty(state, page)
         })
     }
 
-    /// Whether any CPU has one of the bits `entry_bit` in a page that has none of `page_bits`.
+    /// Whether any CPU has an entry of this strength, or more, for a page that has none of `page_bits`.
     #[inline]
-    fn any_entry(state: &Words<W>, entry_bit: u64, page_bits: u64) -> bool {
+    fn any_entry(state: &Words<W>, least: u64, page_bits: u64) -> bool {
         (0..P).any(|page| {
             let lane = Self::lane(state, page);
-            lane & page_bits == 0 && (0..U).any(|cpu| lane >> (TLB + 3 * cpu) & entry_bit != 0)
+            lane & page_bits == 0 && (0..U).any(|cpu| lane >> Self::entry(cpu) & Self::ENTRY >= least)
         })
     }
 }
 
-impl<const U: usize, const P: usize, const W: usize> Model for CommonProblem<U, P, W> {
+impl<const U: usize, const P: usize, const W: usize, const E: usize> Model for CommonProblem<U, P, W, E> {
     type State = Words<W>;
 
     fn initial(&self) -> Vec<Self::State> {
@@ -110,10 +110,13 @@ impl<const U: usize, const P: usize, const W: usize> Model for CommonProblem<U, 
     #[inline]
     fn violations(&self, state: &Self::State) -> u32 {
         let mut violated = 0;
-        if self.reclaims() && CLEAN_PC.get(state) == cleaner::at::DONE && Self::any_entry(state, VALID, CACHE_REF) {
+        if self.reclaims()
+            && CLEAN_PC.get(state) == cleaner::at::DONE
+            && Self::any_entry(state, Self::READ_ONLY, CACHE_REF)
+        {
             violated |= FREED;
         }
-        let permits = if self.options.unmap == Unmap::Zap { VALID } else { STORES };
+        let permits = if self.options.unmap == Unmap::Zap { Self::READ_ONLY } else { Self::WRITABLE_DIRTY };
         if UNMAP_PC.get(state) == unmapper::at::RETURNED && Self::any_entry(state, permits, 0) {
             violated |= STALE;
         }
@@ -131,9 +134,9 @@ impl<const U: usize, const P: usize, const W: usize> Model for CommonProblem<U, 
         if self.cleaner_is_urgent(state) {
             return self.step_cleaner(state).map(|next| (Kind::Cleaner.of(0, 0), next));
         }
-        (0..U)
-            .find(|&cpu| Self::fault(state, cpu) == Self::FAULT_UNLOCK)
-            .map(|cpu| (Kind::FaultUnlock.of(cpu, 0), Self::fault_unlocked(state, cpu)))
+        Self::faulting(state)
+            .filter(|&(_, step)| step == Self::FAULT_UNLOCK)
+            .map(|(cpu, _)| (Kind::FaultUnlock.of(cpu, 0), Self::fault_unlocked(state)))
     }
 
     #[inline]
@@ -163,6 +166,9 @@ impl<const U: usize, const P: usize, const W: usize> Model for CommonProblem<U, 
     /// Entries and the ghost `newer` only ever enable: no step asks whether an entry is absent (a fill over an entry is the
     /// fill after its eviction), and all three invariants are violated by having one, never by lacking one.
     fn monotone(&self) -> Result<Self::State, NotMonotone> {
+        if E != 3 {
+            return Err(NotMonotone("entries of two bits are not ordered by inclusion".to_owned()));
+        }
         let mut bits = Self::every(NEWER);
         for cpu in 0..U {
             for (bits, entries) in bits.iter_mut().zip(Self::entries_of(cpu)) {

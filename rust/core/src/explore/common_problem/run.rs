@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Options, Visitor, with_model};
+use super::{Options, Visitor, with_model, with_monotone_model};
 use crate::error::{Error, Result};
 use crate::explore::search::{
     Control, Finding, Model, Outcome, Reductions, SaturatedOutcome, Stopped, follow, saturate, search,
@@ -69,39 +69,51 @@ pub fn explore(
     to_first: bool,
     control: &mut Control<'_>,
 ) -> Result<Report> {
-    with_model(options, Run { reductions, threads, to_first, control })?
+    if !reductions.saturate {
+        return with_model(options, Plain { reductions, threads, to_first, control });
+    }
+    let saturated = with_monotone_model(options, Saturated { reductions, to_first, control })??;
+    let mut report = Report { plain: None, saturated: None, trace: Vec::new() };
+    if saturated.violations != 0 {
+        report = with_model(options, Plain { reductions: reductions.for_witness(), threads, to_first: true, control })?;
+    }
+    Ok(Report { saturated: Some(saturated), ..report })
 }
 
-struct Run<'a, 'b> {
+struct Plain<'a, 'b> {
     reductions: Reductions,
     threads: usize,
     to_first: bool,
     control: &'a mut Control<'b>,
 }
 
-impl Visitor for Run<'_, '_> {
-    type Output = Result<Report>;
+impl Visitor for Plain<'_, '_> {
+    type Output = Report;
 
-    fn visit<M: Model>(self, model: &M) -> Result<Report> {
-        let Self { reductions, threads, to_first, control } = self;
-        let mut report = Report { plain: None, saturated: None, trace: Vec::new() };
-        if reductions.saturate {
-            let outcome =
-                saturate(model, reductions, to_first, control).map_err(|reason| Error::Value(reason.to_string()))?;
-            if outcome.violations != 0 {
-                report.plain = Some(search(model, reductions.for_witness(), threads, true, control));
-            }
-            report.saturated = Some(outcome);
-        } else {
-            report.plain = Some(search(model, reductions, threads, to_first, control));
-        }
-        let path = report.finding().and_then(|finding| finding.path.clone());
-        if let Some((mut state, steps)) = path.and_then(|path| follow(model, &path)) {
+    fn visit<M: Model>(self, model: &M) -> Report {
+        let outcome = search(model, self.reductions, self.threads, self.to_first, self.control);
+        let path = outcome.finding.as_ref().and_then(|finding| finding.path.as_ref());
+        let mut trace = Vec::new();
+        if let Some((mut state, steps)) = path.and_then(|path| follow(model, path)) {
             for step in steps {
-                report.trace.push(model.describe(&state, step.action));
+                trace.push(model.describe(&state, step.action));
                 state = step.state;
             }
         }
-        Ok(report)
+        Report { plain: Some(outcome), saturated: None, trace }
+    }
+}
+
+struct Saturated<'a, 'b> {
+    reductions: Reductions,
+    to_first: bool,
+    control: &'a mut Control<'b>,
+}
+
+impl Visitor for Saturated<'_, '_> {
+    type Output = Result<SaturatedOutcome>;
+
+    fn visit<M: Model>(self, model: &M) -> Self::Output {
+        saturate(model, self.reductions, self.to_first, self.control).map_err(|reason| Error::Value(reason.to_string()))
     }
 }

@@ -20,10 +20,18 @@ pub trait Visitor {
 }
 
 macro_rules! dispatch {
-    ($options:expr, $visitor:expr, $($users:literal x $pages:literal),+ $(,)?) => {
+    ($options:expr, $visitor:expr, $entry_bits:literal) => {
+        dispatch!(
+            $options, $visitor, $entry_bits,
+            1 x 1, 1 x 2, 1 x 3, 1 x 4, 2 x 1, 2 x 2, 2 x 3, 2 x 4, 3 x 1, 3 x 2, 3 x 3, 3 x 4, 4 x 1, 4 x 2, 4 x 3, 4 x 4,
+            5 x 5, 6 x 5, 4 x 6, 6 x 6,
+        )
+    };
+    ($options:expr, $visitor:expr, $entry_bits:literal, $($users:literal x $pages:literal),+ $(,)?) => {
         match ($options.users, $options.pages) {
             $(($users, $pages) => {
-                Ok($visitor.visit(&CommonProblem::<$users, $pages, { words($users, $pages) }>::new($options)))
+                const WORDS: usize = words($users, $pages, $entry_bits);
+                Ok($visitor.visit(&CommonProblem::<$users, $pages, WORDS, $entry_bits>::new($options)))
             })+
             (users, pages) => Err(Error::Value(format!(
                 "the common problem: found {users} user CPUs and {pages} pages, expected one of {}",
@@ -33,15 +41,20 @@ macro_rules! dispatch {
     };
 }
 
-/// Gives the model of `options` to `visitor`.
+/// Gives the model of `options` to `visitor`, in as few words as it goes.
 ///
 /// # Errors
 ///
 /// If the size is not one of those that are compiled: 1 to 4 user CPUs with 1 to 4 pages, and 5 x 5, 6 x 5, 4 x 6, 6 x 6.
 pub fn with_model<V: Visitor>(options: Options, visitor: V) -> Result<V::Output> {
-    dispatch!(
-        options, visitor,
-        1 x 1, 1 x 2, 1 x 3, 1 x 4, 2 x 1, 2 x 2, 2 x 3, 2 x 4, 3 x 1, 3 x 2, 3 x 3, 3 x 4, 4 x 1, 4 x 2, 4 x 3, 4 x 4,
-        5 x 5, 6 x 5, 4 x 6, 6 x 6,
-    )
+    dispatch!(options, visitor, 2)
+}
+
+/// The same in more bits, such that it can be saturated (see [`Model::monotone`]).
+///
+/// # Errors
+///
+/// As [`with_model`].
+pub fn with_monotone_model<V: Visitor>(options: Options, visitor: V) -> Result<V::Output> {
+    dispatch!(options, visitor, 3)
 }

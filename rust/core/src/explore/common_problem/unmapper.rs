@@ -1,7 +1,7 @@
 //! The unmapper: zap with a gather, or `mprotect` to read-only.
 
 use super::layout::{
-    CommonProblem, DIRTY, MAP_REF, MM_BATCHED, PAGE_DIRTY, PRESENT, PTE, PTL, PTL_UNMAP, RMAP, UNMAP_FLUSH, UNMAP_PAGE,
+    CommonProblem, DIRTY, MAP_REF, MM_BATCHED, PAGE_DIRTY, PRESENT, PTE, PTL_FREE, PTL_UNMAP, RMAP, UNMAP_FLUSH,
     UNMAP_PC, WRITE, Words,
 };
 use super::{Clean, Unmap};
@@ -24,19 +24,19 @@ pub(super) mod at {
     pub(in super::super) const RETURNED: u64 = 13;
 }
 
-impl<const U: usize, const P: usize, const W: usize> CommonProblem<U, P, W> {
+impl<const U: usize, const P: usize, const W: usize, const E: usize> CommonProblem<U, P, W, E> {
     /// The state after the unmapper's next step; `None` while it is blocked, and at its end.
     #[inline]
     pub(super) fn step_unmapper(&self, state: &Words<W>) -> Option<Words<W>> {
         let zap = self.options.unmap == Unmap::Zap;
         let pc = UNMAP_PC.get(state);
-        let page = UNMAP_PAGE.get(state) as usize;
-        let waiting = Self::unmap_ipis(state) != 0;
+        let page = Self::UNMAP_PAGE.get(state) as usize;
+        let waiting = Self::UNMAP_IPIS.get(state) != 0;
         let mut next = *state;
         let to = match pc {
-            at::LOCK if PTL.get(state) != 0 => return None,
+            at::LOCK if Self::PTL.get(state) != PTL_FREE => return None,
             at::LOCK => {
-                PTL.set(&mut next, PTL_UNMAP);
+                Self::PTL.set(&mut next, PTL_UNMAP);
                 if self.options.flush_batched { at::BATCHED_TEST } else { at::PTE }
             }
             at::BATCHED_TEST if MM_BATCHED.get(state) == 0 => at::PTE,
@@ -78,7 +78,7 @@ impl<const U: usize, const P: usize, const W: usize> CommonProblem<U, P, W> {
                 at::UNLOCK
             }
             at::UNLOCK => {
-                PTL.set(&mut next, 0);
+                Self::PTL.set(&mut next, PTL_FREE);
                 at::FINAL_SEND
             }
             at::FINAL_SEND => {
@@ -103,13 +103,13 @@ impl<const U: usize, const P: usize, const W: usize> CommonProblem<U, P, W> {
 
     /// Sends IPIs to every user CPU.
     fn send(next: &mut Words<W>, wait: u64) -> u64 {
-        Self::set_unmap_ipis(next, Self::ALL_CPUS);
+        Self::UNMAP_IPIS.set(next, Self::ALL_CPUS);
         wait
     }
 
     fn next_pte(next: &mut Words<W>, page: usize) -> u64 {
         let last = page + 1 == P;
-        UNMAP_PAGE.set(next, if last { 0 } else { page as u64 + 1 });
+        Self::UNMAP_PAGE.set(next, if last { 0 } else { page as u64 + 1 });
         if last { at::FORCED_SEND } else { at::PTE }
     }
 
@@ -119,8 +119,8 @@ impl<const U: usize, const P: usize, const W: usize> CommonProblem<U, P, W> {
     pub(super) fn unmapper_is_urgent(state: &Words<W>) -> bool {
         match UNMAP_PC.get(state) {
             at::BATCHED_TEST | at::FORCED_SEND | at::UNLOCK | at::FINAL_SEND => true,
-            at::BATCHED_WAIT | at::FORCED_WAIT | at::FINAL_WAIT => Self::unmap_ipis(state) == 0,
-            at::PTE => !Self::has(state, UNMAP_PAGE.get(state) as usize, PRESENT),
+            at::BATCHED_WAIT | at::FORCED_WAIT | at::FINAL_WAIT => Self::UNMAP_IPIS.get(state) == 0,
+            at::PTE => !Self::has(state, Self::UNMAP_PAGE.get(state) as usize, PRESENT),
             _ => false,
         }
     }

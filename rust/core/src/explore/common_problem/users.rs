@@ -1,62 +1,111 @@
 //! User CPUs and their hardware: fills, evictions, the walk that sets D, stores, write faults, IPIs.
 
-use super::layout::{
-    ACCESSED, CLEAN_PAGE, CommonProblem, DIRTY, ENTRY, NEWER, PAGE_DIRTY, PRESENT, PTL, PTL_FAULT, STORES, TLB, VALID,
-    WRITABLE, WRITE, Words,
-};
+use super::layout::{ACCESSED, CommonProblem, DIRTY, NEWER, PAGE_DIRTY, PRESENT, PTL_FREE, TLB, WRITE, Words};
 use super::model::Kind;
 use crate::explore::search::{Action, Class, Reductions, Sink};
 
-impl<const U: usize, const P: usize, const W: usize> CommonProblem<U, P, W> {
+/// What the hardware of one CPU can do about the pages of one word: sets of pages, by the first bits of their lanes, and what
+/// the steps change, each in its lane.
+#[derive(Clone, Copy, Default)]
+struct LaneSteps {
+    /// No entry of the CPU.
+    empty: u64,
+    /// A fill, or else an eviction.
+    fills: u64,
+    /// What either changes.
+    fill: u64,
+    /// A store through a writable dirty entry that makes the page newer.
+    stores: u64,
+    /// A store through a writable clean one, which walks again.
+    walks: u64,
+    /// What either sets.
+    store: u64,
+}
+
+impl<const U: usize, const P: usize, const W: usize, const E: usize> CommonProblem<U, P, W, E> {
     /// The monotone bits of one CPU's entries, in every lane.
     #[inline]
     pub(super) const fn entries_of(cpu: usize) -> Words<W> {
-        Self::every(ENTRY << (TLB + 3 * cpu))
+        Self::every(Self::ENTRY << Self::entry(cpu))
     }
 
     #[inline]
     fn drop_entries(state: &mut Words<W>, cpu: usize) {
-        Self::clear_every(state, ENTRY << (TLB + 3 * cpu));
+        Self::clear_every(state, Self::ENTRY << Self::entry(cpu));
     }
 
     /// Every action of the users and their hardware, as they are.
-    #[expect(clippy::needless_bitwise_bool, reason = "guards that are coin flips: no branches")]
     #[inline]
     pub(super) fn users(&self, state: &Words<W>, sink: &mut impl Sink<Words<W>>) {
-        let faults_possible = self.faults_possible(state);
-        for cpu in 0..U {
-            self.interrupts(state, cpu, sink);
-            let in_user_mode = Self::fault(state, cpu) == 0;
-            for page in 0..P {
-                let lane = Self::lane(state, page);
-                let (word, shift) = Self::place(page);
-                let entry_shift = TLB + 3 * cpu;
-                let entry = lane >> entry_shift & ENTRY;
-                let present = lane & PRESENT != 0;
+        let faultable = self.faultable(state);
+        // Compilers do not unroll a loop as long as this one; at the size that is timed its shifts are to be constants.
+        if U == 2 {
+            self.user(state, 0, &faultable, sink);
+            self.user(state, 1, &faultable, sink);
+        } else {
+            (0..U).for_each(|cpu| self.user(state, cpu, &faultable, sink));
+        }
+    }
 
-                // Fill where there is no entry, eviction where there is one.
-                let fill = Self::filled(lane) << entry_shift | ACCESSED;
-                let filled = lane | fill;
-                let evicted = lane & !(ENTRY << entry_shift);
-                let empty = entry == 0;
-                let mut next = *state;
-                next[word] ^= (lane ^ if empty { filled } else { evicted }) << shift;
-                let kind = if empty { Kind::Fill } else { Kind::Evict };
-                sink.emit_if(present | !empty, kind.of(cpu, page), next);
+    #[expect(clippy::inline_always, reason = "as said above")]
+    #[inline(always)]
+    fn user(&self, state: &Words<W>, cpu: usize, faultable: &Words<W>, sink: &mut impl Sink<Words<W>>) {
+        self.interrupts(state, cpu, sink);
+        let user_mode = u64::from(Self::is_in_user_mode(state, cpu)).wrapping_neg();
+        let mut steps = [LaneSteps::default(); W];
+        for word in Self::FIRST..W {
+            steps[word] = Self::lane_steps(state[word], word, cpu);
+        }
+        for page in 0..P {
+            let (word, shift) = Self::place(page);
+            let LaneSteps { empty, fills, fill, stores, walks, store } = steps[word];
+            let is = |lanes: u64| lanes >> shift & 1 != 0;
+            let lane = Self::LANE_MASK << shift;
 
-                // A store through a writable clean entry sets D by another walk; through a dirty one it leaves no trace.
-                let walks = entry == VALID | WRITABLE && lane & (PRESENT | WRITE) == PRESENT | WRITE;
-                let stores = entry == ENTRY && lane & NEWER == 0;
-                let change = if walks { DIRTY | ACCESSED | STORES << entry_shift } else { NEWER };
-                let mut next = *state;
-                next[word] |= change << shift;
-                let kind = if walks { Kind::SetDirty } else { Kind::Store };
-                sink.emit_if(in_user_mode & (walks | stores), kind.of(cpu, page), next);
+            let mut next = *state;
+            next[word] ^= fill & lane;
+            let kind = if is(empty) { Kind::Fill } else { Kind::Evict };
+            sink.emit_if(is(fills), kind.of(cpu, page), next);
 
-                if faults_possible && in_user_mode {
-                    Self::fault_lock(state, cpu, page, lane, sink);
-                }
+            let mut next = *state;
+            next[word] |= store & lane;
+            let kind = if is(walks) { Kind::SetDirty } else { Kind::Store };
+            sink.emit_if(is((walks | stores) & user_mode), kind.of(cpu, page), next);
+
+            if is(faultable[word]) {
+                sink.emit(Kind::FaultLock.of(cpu, page), Self::fault_locked(state, cpu, page));
             }
+        }
+    }
+
+    /// What the hardware of one CPU can do about the pages of one word.
+    #[inline]
+    fn lane_steps(bits: u64, word: usize, cpu: usize) -> LaneSteps {
+        let firsts = Self::every(1)[word];
+        let of = |page_bit: u64| bits >> page_bit.trailing_zeros() & firsts;
+        let at = Self::entry(cpu);
+        let (first, second, last) = (bits >> at, bits >> (at + 1), bits >> (at + E - 1));
+        let empty = firsts & !(first | second | last);
+        // Of writable entries, those whose lowest bit (of two), or highest (of three), is set are dirty.
+        let (writable, is_dirty) = (second & firsts, if E == 3 { last } else { first });
+        let (clean, dirty) = (writable & !is_dirty, writable & is_dirty);
+
+        // Fill where there is no entry, eviction where there is one.
+        let present = of(PRESENT) & empty;
+        let fill = Self::filled_lanes(present, of(WRITE) & present, of(DIRTY) & present) << at;
+        let accessed = (present & !of(ACCESSED)) << ACCESSED.trailing_zeros();
+        let evicted = bits & Self::every(Self::ENTRY << at)[word];
+
+        // A store through a writable clean entry sets D by another walk; through a dirty one it leaves no trace.
+        let walks = clean & of(PRESENT) & of(WRITE);
+        let stores = dirty & !of(NEWER);
+        LaneSteps {
+            empty,
+            fills: present | (firsts & !empty),
+            fill: fill | accessed | evicted,
+            stores,
+            walks,
+            store: (walks * (DIRTY | ACCESSED | Self::WRITABLE_DIRTY << at)) | (stores * NEWER),
         }
     }
 
@@ -68,33 +117,33 @@ impl<const U: usize, const P: usize, const W: usize> CommonProblem<U, P, W> {
         reductions: Reductions,
         emit: &mut impl FnMut(Action, Words<W>, Class),
     ) {
-        let faults_possible = self.faults_possible(state);
+        let faultable = self.faultable(state);
         for cpu in 0..U {
             let mut step = |action, next| emit(action, next, Class::Step);
             self.interrupts(state, cpu, &mut step);
-            let in_user_mode = Self::fault(state, cpu) == 0;
+            let in_user_mode = Self::is_in_user_mode(state, cpu);
             for page in 0..P {
                 let lane = Self::lane(state, page);
                 if lane & PRESENT == 0 {
                     continue;
                 }
-                let entry_shift = TLB + 3 * cpu;
+                let entry_shift = Self::entry(cpu);
                 let fill = Self::filled(lane) << entry_shift | ACCESSED;
                 // Where A is dead, `with_fills` has done this.
                 let changes_base = lane & ACCESSED == 0 && !(reductions.dead && self.accessed_is_dead(state, page));
                 if changes_base {
                     let mut next = *state;
-                    Self::clear(&mut next, page, ENTRY << entry_shift); // the eviction: a stronger entry is lost
+                    Self::clear(&mut next, page, Self::ENTRY << entry_shift); // the eviction: a stronger entry is lost
                     Self::set(&mut next, page, fill);
                     emit(Kind::Refill.of(cpu, page), next, Class::Fill);
                 }
                 if lane & (WRITE | DIRTY) == WRITE && in_user_mode {
                     let mut next = *state;
-                    Self::set(&mut next, page, ENTRY << entry_shift | ACCESSED | DIRTY);
+                    Self::set(&mut next, page, Self::WRITABLE_DIRTY << entry_shift | ACCESSED | DIRTY);
                     emit(Kind::RefillDirty.of(cpu, page), next, Class::Fill);
                 }
-                if faults_possible && in_user_mode {
-                    Self::fault_lock(state, cpu, page, lane, &mut |action, next| emit(action, next, Class::Step));
+                if Self::has(&faultable, page, PRESENT) {
+                    emit(Kind::FaultLock.of(cpu, page), Self::fault_locked(state, cpu, page), Class::Step);
                 }
             }
         }
@@ -119,10 +168,13 @@ impl<const U: usize, const P: usize, const W: usize> CommonProblem<U, P, W> {
     pub(super) fn store_all(state: &Words<W>) -> Words<W> {
         let mut next = *state;
         for cpu in 0..U {
-            if Self::fault(state, cpu) == 0 {
-                let stores = Self::every(STORES << (TLB + 3 * cpu));
-                for word in 1..W {
-                    next[word] |= (state[word] & stores[word]) >> (TLB + 3 * cpu + 2) << NEWER.trailing_zeros();
+            if Self::is_in_user_mode(state, cpu) {
+                // Of an entry that is writable dirty the upper bits are set, in either code.
+                let top = Self::entry(cpu) + E - 1;
+                let tops = Self::every(1 << top);
+                for word in Self::FIRST..W {
+                    let stores = state[word] & state[word] << 1 & tops[word];
+                    next[word] |= stores >> top << NEWER.trailing_zeros();
                 }
             }
         }
@@ -134,7 +186,7 @@ impl<const U: usize, const P: usize, const W: usize> CommonProblem<U, P, W> {
         let mut all = 0;
         let mut cpu = 0;
         while cpu < U {
-            all |= 1 << (3 * cpu);
+            all |= 1 << (E * cpu);
             cpu += 1;
         }
         all
@@ -144,36 +196,51 @@ impl<const U: usize, const P: usize, const W: usize> CommonProblem<U, P, W> {
     #[inline]
     pub(super) fn filled(lane: u64) -> u64 {
         let present = lane & PRESENT;
-        let writable = present & lane >> 1;
-        let dirty = writable & lane >> 2;
-        present | writable << 1 | dirty << 2
+        Self::filled_lanes(present, present & lane >> 1, present & lane >> 2)
     }
 
-    /// Whether some write fault can begin now.
+    /// The same for many lanes, from what bits their PTEs have; a bit for each.
     #[inline]
-    fn faults_possible(&self, state: &Words<W>) -> bool {
-        PTL.get(state) == 0 && self.vma_is_writable(state)
+    fn filled_lanes(present: u64, write: u64, dirty: u64) -> u64 {
+        let dirty = write & dirty;
+        if E == 3 { present | write << 1 | dirty << 2 } else { present & !(write ^ dirty) | write << 1 }
     }
 
+    /// The pages on which a write fault can begin now, by the first bits of their lanes. The page-table lock is free then: no
+    /// CPU is in another fault.
     #[inline]
-    fn fault_lock(state: &Words<W>, cpu: usize, page: usize, lane: u64, sink: &mut impl Sink<Words<W>>) {
-        if lane & (PRESENT | WRITE) == PRESENT && !Self::cleaner_locks(state, page) {
-            let mut next = *state;
-            PTL.set(&mut next, PTL_FAULT);
-            Self::set_fault(&mut next, cpu, page as u64 + 1);
-            sink.emit(Kind::FaultLock.of(cpu, page), next);
+    fn faultable(&self, state: &Words<W>) -> Words<W> {
+        let mut pages = [0; W];
+        if Self::PTL.get(state) == PTL_FREE && self.vma_is_writable(state) {
+            let firsts = Self::every(PRESENT);
+            for word in Self::FIRST..W {
+                pages[word] = state[word] & !(state[word] >> WRITE.trailing_zeros()) & firsts[word];
+            }
+            if let Some(page) = Self::cleaner_locks(state) {
+                Self::clear(&mut pages, page, PRESENT);
+            }
         }
+        pages
+    }
+
+    /// The state in which the handler has taken the locks.
+    #[inline]
+    fn fault_locked(state: &Words<W>, cpu: usize, page: usize) -> Words<W> {
+        let mut next = *state;
+        Self::PTL.set(&mut next, Self::in_fault(cpu, page as u64 + 1));
+        next
     }
 
     /// IPIs, which arrive in user mode and in the fault handler alike, and the handler's further steps.
-    #[inline]
+    #[expect(clippy::inline_always, reason = "as for `user`")]
+    #[inline(always)]
     fn interrupts(&self, state: &Words<W>, cpu: usize, sink: &mut impl Sink<Words<W>>) {
         let bit = 1 << cpu;
-        let (of_unmapper, of_cleaner) = (Self::unmap_ipis(state), Self::clean_ipis(state));
+        let (of_unmapper, of_cleaner) = (Self::UNMAP_IPIS.get(state), Self::CLEAN_IPIS.get(state));
         if of_unmapper & bit != 0 {
             let mut next = *state;
             Self::drop_entries(&mut next, cpu);
-            Self::set_unmap_ipis(&mut next, of_unmapper & !bit);
+            Self::UNMAP_IPIS.set(&mut next, of_unmapper & !bit);
             sink.emit(Kind::UnmapIpi.of(cpu, 0), next);
         }
         if of_cleaner & bit != 0 {
@@ -182,31 +249,30 @@ impl<const U: usize, const P: usize, const W: usize> CommonProblem<U, P, W> {
                 Self::drop_entries(&mut next, cpu);
             } else {
                 // page_mkclean flushes its page only
-                Self::clear(&mut next, CLEAN_PAGE.get(state) as usize, ENTRY << (TLB + 3 * cpu));
+                Self::clear(&mut next, Self::CLEAN_PAGE.get(state) as usize, Self::ENTRY << Self::entry(cpu));
             }
-            Self::set_clean_ipis(&mut next, of_cleaner & !bit);
+            Self::CLEAN_IPIS.set(&mut next, of_cleaner & !bit);
             sink.emit(Kind::CleanIpi.of(cpu, 0), next);
         }
         let fault = Self::fault(state, cpu);
         if fault == Self::FAULT_UNLOCK {
-            sink.emit(Kind::FaultUnlock.of(cpu, 0), Self::fault_unlocked(state, cpu));
+            sink.emit(Kind::FaultUnlock.of(cpu, 0), Self::fault_unlocked(state));
         } else if fault != 0 {
             let page = fault as usize - 1;
             let mut next = *state;
             if Self::lane(state, page) & (PRESENT | WRITE) == PRESENT && self.vma_is_writable(state) {
                 Self::set(&mut next, page, WRITE | DIRTY | ACCESSED | PAGE_DIRTY);
             }
-            Self::set_fault(&mut next, cpu, Self::FAULT_UNLOCK);
+            Self::PTL.set(&mut next, Self::in_fault(cpu, Self::FAULT_UNLOCK));
             sink.emit(Kind::FaultPte.of(cpu, page), next);
         }
     }
 
     /// The state after the handler's last step.
     #[inline]
-    pub(super) fn fault_unlocked(state: &Words<W>, cpu: usize) -> Words<W> {
+    pub(super) fn fault_unlocked(state: &Words<W>) -> Words<W> {
         let mut next = *state;
-        Self::set_fault(&mut next, cpu, 0);
-        PTL.set(&mut next, 0);
+        Self::PTL.set(&mut next, PTL_FREE);
         next
     }
 }

@@ -1,15 +1,15 @@
 //! A look into one group of places of a table: which hold a state, and which are vacant.
 //!
-//! All forms give the same; a state of two words, which is what the models of one page table mostly are, has a form for the
-//! registers that the CPU turns out to have.
+//! All forms give the same; states of one and of two words, which is what the models of one page table mostly are, have a form
+//! for the registers that the CPU turns out to have.
 
 #![expect(clippy::inline_always, reason = "only what is inlined is compiled for the wider registers")]
 
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::{
-    _mm_loadu_si128, _mm256_broadcastsi128_si256, _mm256_castsi256_pd, _mm256_cmpeq_epi64, _mm256_loadu_si256,
-    _mm256_movemask_pd, _mm256_setzero_si256, _mm512_broadcast_i32x4, _mm512_cmpeq_epi64_mask, _mm512_loadu_si512,
-    _mm512_testn_epi64_mask,
+    __m128i, _mm_loadu_si128, _mm_set1_epi64x, _mm256_broadcastsi128_si256, _mm256_castsi256_pd, _mm256_cmpeq_epi64,
+    _mm256_loadu_si256, _mm256_movemask_pd, _mm256_setzero_si256, _mm512_broadcast_i32x4, _mm512_cmpeq_epi64_mask,
+    _mm512_loadu_si512, _mm512_testn_epi64_mask,
 };
 
 use super::PackedState;
@@ -92,11 +92,24 @@ impl Look for Plain {
     }
 }
 
-/// Of four states of two words each, those of which both words are marked.
+/// The states of one or two words of which all words are marked.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
-const fn both(words: u32) -> u32 {
-    words & words >> 1 & 0b0101_0101
+const fn whole<S>(words: u32) -> u32 {
+    if size_of::<S>() == 8 { words } else { words & words >> 1 & 0b0101_0101 }
+}
+
+/// A state of one or two words, twice or once.
+///
+/// # Safety
+///
+/// Any CPU will do; the state has no more words than that.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+unsafe fn doubled<S>(state: &S) -> __m128i {
+    let from = &raw const *state;
+    // SAFETY: 8 or 16 bytes are read of a state that has as many.
+    unsafe { if size_of::<S>() == 8 { _mm_set1_epi64x(*from.cast()) } else { _mm_loadu_si128(from.cast()) } }
 }
 
 /// AVX-512.
@@ -107,18 +120,18 @@ pub(super) struct Avx512;
 impl Look for Avx512 {
     #[inline(always)]
     unsafe fn look<S: PackedState>(group: &[S], state: &S) -> Places {
-        if size_of::<S>() != 16 {
+        if size_of::<S>() > 16 {
             // SAFETY: any CPU will do.
             return unsafe { Plain::look(group, state) };
         }
         debug_assert_eq!(size_of_val(group), LINE);
-        // SAFETY: the CPU has AVX-512, as the caller says; a line and a state of 16 bytes are read.
+        // SAFETY: the CPU has AVX-512, as the caller says; a line and a state of one or two words are read.
         unsafe {
             let line = _mm512_loadu_si512(group.as_ptr().cast());
-            let wanted = _mm512_broadcast_i32x4(_mm_loadu_si128((&raw const *state).cast()));
+            let wanted = _mm512_broadcast_i32x4(doubled(state));
             Places {
-                found: both(_mm512_cmpeq_epi64_mask(line, wanted).into()),
-                vacant: both(_mm512_testn_epi64_mask(line, line).into()),
+                found: whole::<S>(_mm512_cmpeq_epi64_mask(line, wanted).into()),
+                vacant: whole::<S>(_mm512_testn_epi64_mask(line, line).into()),
             }
         }
     }
@@ -132,12 +145,12 @@ pub(super) struct Avx2;
 impl Look for Avx2 {
     #[inline(always)]
     unsafe fn look<S: PackedState>(group: &[S], state: &S) -> Places {
-        if size_of::<S>() != 16 {
+        if size_of::<S>() > 16 {
             // SAFETY: any CPU will do.
             return unsafe { Plain::look(group, state) };
         }
         debug_assert_eq!(size_of_val(group), LINE);
-        // SAFETY: the CPU has AVX2, as the caller says; a line and a state of 16 bytes are read.
+        // SAFETY: the CPU has AVX2, as the caller says; a line and a state of one or two words are read.
         unsafe {
             let line = group.as_ptr().cast();
             let halves = [_mm256_loadu_si256(line), _mm256_loadu_si256(line.add(1))];
@@ -145,9 +158,9 @@ impl Look for Avx2 {
                 let [low, high] = halves.map(|half| {
                     _mm256_movemask_pd(_mm256_castsi256_pd(_mm256_cmpeq_epi64(half, wanted))).cast_unsigned()
                 });
-                both(low | high << 4)
+                whole::<S>(low | high << 4)
             };
-            let wanted = _mm256_broadcastsi128_si256(_mm_loadu_si128((&raw const *state).cast()));
+            let wanted = _mm256_broadcastsi128_si256(doubled(state));
             Places { found: same_as(wanted), vacant: same_as(_mm256_setzero_si256()) }
         }
     }

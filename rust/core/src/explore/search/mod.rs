@@ -15,6 +15,7 @@ mod model;
 mod normal;
 mod plain;
 mod queue;
+mod recent;
 mod reductions;
 mod saturate;
 mod shard;

@@ -17,7 +17,7 @@ mod sealed {
 /// A state as the tables of the engines keep it: whole, in words, never as a fingerprint.
 ///
 /// One value is set aside as *vacant*, which marks the empty places of a table; a model must never produce it.
-/// Implemented for arrays of words and for nothing else, with all zeros vacant: a model keeps one bit set in every state.
+/// Implemented for arrays of words and for nothing else, with all zeros vacant: a model keeps some bit set in every state.
 pub trait PackedState: sealed::Sealed + Copy + Ord + Hash + Debug + Send + Sync + 'static {
     /// No state. Also the neutral element of [`PackedState::or`].
     const VACANT: Self;
@@ -78,7 +78,13 @@ impl<const W: usize> PackedState for [u64; W] {
 
     #[inline]
     fn is(&self, other: &Self) -> bool {
-        self.iter().zip(other).fold(0, |differs, (a, b)| differs | (a ^ b)) == 0
+        let mut differs = 0;
+        let mut at = 0;
+        while at < W {
+            differs |= self[at] ^ other[at];
+            at += 1;
+        }
+        differs == 0
     }
 
     #[inline]

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::normal::Normal;
 use super::queue::{BLOCK, Queue};
+use super::recent::Recent;
 use super::table::{Full, Table};
 use super::{Model, PackedState, Sink, Stopped};
 
@@ -51,6 +52,8 @@ pub(super) struct Shard<S> {
     pub(super) stopped: Option<Stopped>,
     /// States that the table is likely to have in the end.
     pub(super) expected: Option<usize>,
+    /// All of these are in a table, or on their way there.
+    recent: Recent<S>,
     /// Scratch of [`Table::insert_all`].
     waiting: Vec<(S, usize)>,
     memory_bytes: usize,
@@ -66,20 +69,25 @@ impl<S: PackedState> Shard<S> {
             found: None,
             stopped: None,
             expected: None,
+            recent: Recent::new(memory_bytes),
             waiting: Vec::with_capacity(BATCH),
             memory_bytes,
         })
     }
 
     pub(super) fn bytes(&self) -> usize {
-        self.table.bytes() + self.current.bytes() + self.next.bytes()
+        self.table.bytes() + self.bytes_besides()
+    }
+
+    fn bytes_besides(&self) -> usize {
+        self.recent.bytes() + self.current.bytes() + self.next.bytes()
     }
 
     /// Stores those of `states` that are new.
     fn store<M: Model<State = S>>(&mut self, model: &M, tokens: &Tokens, states: &mut [S], hashes: &[u64]) {
         // The block that is being expanded, and the one that these states may begin.
         let blocks = 2 * BLOCK * size_of::<S>();
-        let budget = self.memory_bytes.saturating_sub(self.current.bytes() + self.next.bytes() + blocks);
+        let budget = self.memory_bytes.saturating_sub(self.bytes_besides() + blocks);
         if self.stopped.is_some() {
             return;
         }
@@ -157,22 +165,20 @@ impl<'a, M: Model, const REDUCED: bool> Collector<'a, M, REDUCED> {
     }
 
     /// Takes one state in normal form; urgent steps on the way to it passed `passed`.
-    #[inline]
     pub(super) fn take(&mut self, state: M::State, passed: u32) {
-        if passed != 0 {
-            Found::merge(&mut self.shard.found, Found { violations: passed, least: state });
-        }
-        self.states[self.len] = state;
-        self.len += 1;
-        if self.len == BATCH {
-            self.flush();
-        }
+        let mut successors = Successors { len: self.len, collector: self };
+        successors.take(state, passed);
+        self.len = successors.len;
     }
 
     /// Expands one block of states.
     pub(super) fn expand(&mut self, block: &[M::State]) {
+        let model = self.normal.model;
         for state in block {
-            self.normal.model.successors(state, self);
+            let mut successors = Successors { len: self.len, collector: self };
+            model.successors(state, &mut successors);
+            self.len = successors.len;
+            self.count();
             // Not all at the end: memory answers while the next states are computed.
             self.hash();
         }
@@ -184,14 +190,13 @@ impl<'a, M: Model, const REDUCED: bool> Collector<'a, M, REDUCED> {
             self.states[..chunk.len()].copy_from_slice(chunk);
             self.len = chunk.len();
             self.hash();
-            self.store(chunk.len());
+            self.store(self.len);
         }
     }
 
     /// Hands over what has come so far.
     #[inline(never)]
     pub(super) fn flush(&mut self) {
-        self.shard.transitions += self.len as u64;
         self.hash();
         let shards = self.outboxes.len();
         if shards == 1 {
@@ -212,14 +217,28 @@ impl<'a, M: Model, const REDUCED: bool> Collector<'a, M, REDUCED> {
         self.store(kept);
     }
 
+    /// Counts what has come since the last was hashed.
+    #[inline]
+    fn count(&mut self) {
+        self.shard.transitions += (self.len - self.hashed) as u64;
+    }
+
+    /// Hashes what has come, drops what came a short time ago, and asks for the places of the others in the table.
     #[inline]
     fn hash(&mut self) {
         let unhashed = self.hashed..self.len;
-        for (state, hash) in self.states[unhashed.clone()].iter().zip(&mut self.hashes[unhashed]) {
-            *hash = state.hash_word();
-            self.shard.table.prefetch(*hash);
+        let mut kept = self.hashed;
+        for at in unhashed {
+            let state = self.states[at];
+            let hash = state.hash_word();
+            // Whether it is known is a guess: no branch.
+            (self.states[kept], self.hashes[kept]) = (state, hash);
+            kept += usize::from(!self.shard.recent.note(state, hash));
         }
-        self.hashed = self.len;
+        for &hash in &self.hashes[self.hashed..kept] {
+            self.shard.table.prefetch(hash);
+        }
+        (self.len, self.hashed) = (kept, kept);
     }
 
     #[inline]
@@ -230,10 +249,39 @@ impl<'a, M: Model, const REDUCED: bool> Collector<'a, M, REDUCED> {
     }
 }
 
-impl<M: Model, const REDUCED: bool> Sink<M::State> for Collector<'_, M, REDUCED> {
+/// Takes the successors of one state. How many are there stands here, not behind the reference: it stays in a register.
+struct Successors<'c, 'a, M: Model, const REDUCED: bool> {
+    collector: &'c mut Collector<'a, M, REDUCED>,
+    len: usize,
+}
+
+impl<M: Model, const REDUCED: bool> Successors<'_, '_, M, REDUCED> {
+    /// A place for one more.
+    #[inline]
+    fn place(&mut self) -> &mut M::State {
+        if self.len >= BATCH {
+            self.collector.len = BATCH;
+            self.collector.count();
+            self.collector.flush();
+            self.len = 0;
+        }
+        &mut self.collector.states[self.len]
+    }
+
+    #[inline]
+    fn take(&mut self, state: M::State, passed: u32) {
+        if passed != 0 {
+            Found::merge(&mut self.collector.shard.found, Found { violations: passed, least: state });
+        }
+        *self.place() = state;
+        self.len += 1;
+    }
+}
+
+impl<M: Model, const REDUCED: bool> Sink<M::State> for Successors<'_, '_, M, REDUCED> {
     #[inline]
     fn emit(&mut self, _: super::Action, state: M::State) {
-        let (state, passed) = if REDUCED { self.normal.of(state) } else { (state, 0) };
+        let (state, passed) = if REDUCED { self.collector.normal.of(state) } else { (state, 0) };
         self.take(state, passed);
     }
 
@@ -245,10 +293,7 @@ impl<M: Model, const REDUCED: bool> Sink<M::State> for Collector<'_, M, REDUCED>
             }
             return;
         }
-        self.states[self.len] = state;
+        *self.place() = state;
         self.len += usize::from(enabled);
-        if self.len == BATCH {
-            self.flush();
-        }
     }
 }
