@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from tlbcore import InputError
+from tlbcore import InputError, _core
 from tlbcore.audit import REDUCTIONS, Row, audit, audit_random
 from tlbcore.check import DEFAULT_REDUCTIONS
 from tlbcore.cli.main import main
@@ -46,6 +46,28 @@ def test_a_row_that_is_not_clean() -> None:
 def test_a_graph_that_is_too_large_is_said() -> None:
     with pytest.raises(InputError, match="stopped by the bound on states"):
         audit("linux-6.18", ["munmap", "shrink_folio_list"], users=2, pages=2, states=1000)
+
+
+def test_ctrl_c_tells_what_was_audited(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    audits = iter(range(100))
+    real = _core.explore_audit
+
+    def interrupted(*arguments: str) -> tuple[int, int, int, int, bool]:
+        if next(audits) == 3 + len(REDUCTIONS):
+            raise KeyboardInterrupt
+        return real(*arguments)
+
+    monkeypatch.setattr(_core, "explore_audit", interrupted)
+    # The third of the second scenario; of random programs some are refused before.
+    assert main(["check", "linux-6.18", "--op", "munmap", "--audit"]) == 0
+    capsys.readouterr()
+    assert main(["check", "linux-6.18", "--op", "munmap", "--audit"]) == 1
+    told = capsys.readouterr()
+    assert told.out.count("\n") == 2 + 3
+    assert f"after 3 of {len(REDUCTIONS)}" in told.err
+    audits = iter(range(3 + len(REDUCTIONS), 100))
+    assert main(["check", "--audit", "--programs", "5", "--seed", "3"]) == 1
+    assert capsys.readouterr().out.startswith("stopped by a request to stop: 0 of 5 programs")
 
 
 def test_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,7 +7,7 @@ import json
 import pytest
 
 import tlbcore
-from tlbcore import InputError, kernels
+from tlbcore import InputError, kernels, races
 from tlbcore.cli.main import main
 from tlbcore.finding import pack, repeat
 
@@ -29,7 +29,40 @@ def test_a_finding_is_the_counterexample_again(kernel: str, users: int) -> None:
 
 def test_there_is_none_without_a_counterexample_or_a_name() -> None:
     assert not tlbcore.check("linux-6.18", RACE[1]).finding
-    assert not tlbcore.check(kernels.get("linux-5.10"), RACE[1]).finding
+    shipped = kernels.get("linux-5.10")
+    assert tlbcore.check(shipped, RACE[1]).finding == tlbcore.check(*RACE).finding
+    assert not tlbcore.check(shipped.derive("mine", constants={}, sources=None), RACE[1]).finding
+    # A name that leads to another kernel.
+    changed = shipped.derive("linux-6.18", constants={}, sources=None)
+    named_so = tlbcore.check(changed, RACE[1])
+    assert named_so.violated
+    assert not named_so.finding
+    assert not tlbcore.check(shipped.derive("mine.py:KERNEL", constants={}, sources=None), RACE[1]).finding
+
+
+@pytest.mark.parametrize("race", races.RACES.values(), ids=races.RACES)
+def test_every_documented_race_is_repeated_by_one_command(race: races.Race) -> None:
+    found = race.find()
+    again = repeat(found.finding)
+    assert race.invariant in again.violated
+    assert again.path == found.path
+    assert again.cpus == found.cpus
+
+
+def test_the_story_of_a_race_ends_in_the_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["races", "R10"]) == 0
+    command = capsys.readouterr().out.splitlines()[-1].split()
+    assert command[:3] == ["tlbcore", "check", "--replay"]
+    assert main(command[1:]) == 1
+    assert "UNSAFE" in capsys.readouterr().out
+
+
+def test_a_hunt_prints_the_command(capsys: pytest.CaptureFixture[str]) -> None:
+    hunted = ["--op", "madvise_dontneed", "--op", "page_mkclean", "--kind", "file", "--users", "1", "--pages", "1"]
+    assert main(["check", "linux-5.10", "--pairs", *hunted]) == 1
+    command = next(line for line in capsys.readouterr().out.splitlines() if "--replay" in line).split()
+    assert main(command[1:]) == 1
+    assert "UNSAFE (I4)" in capsys.readouterr().out
 
 
 def test_what_was_changed_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
@@ -40,6 +73,7 @@ def test_what_was_changed_is_one_line(capsys: pytest.CaptureFixture[str]) -> Non
         verdict.finding[:40]: "cut or changed",
         verdict.finding[:30] + "*" + verdict.finding[31:]: "cut or changed",
         pack("linux-5.11", verdict.scenario, ["I4"], verdict.path): "found kernel 'linux-5.11'",
+        pack("race:R99", verdict.scenario, ["I4"], verdict.path): "found race 'R99'",
         pack("linux-5.10", {"users": 1}, ["I4"], verdict.path): "scenario",
         pack("linux-6.18", verdict.scenario, ["I4"], verdict.path): "cannot be taken there",
         pack("linux-5.10", verdict.scenario, ["I4"], [*verdict.path, 9999]): "found action 9999 as step 12",

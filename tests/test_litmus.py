@@ -274,6 +274,31 @@ def read_or_refused(text: str) -> None:
                 check_litmus(litmus, states=100)
 
 
+def test_a_file_that_cannot_be_read_loses_no_answer(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    broken = tmp_path / "broken.litmus"
+    broken.write_text("tlbcore broken\n")
+    fixed = str(CORPUS / "races" / "R04-fixed.litmus")
+    asked = [str(tmp_path / "none.litmus"), fixed, str(broken), str(CORPUS / "races" / "R04-buggy.litmus")]
+    assert main(["check", "--litmus", *asked]) == 2
+    told = capsys.readouterr()
+    assert told.out.count(" ok\n") == 2
+    assert [line.partition(".litmus")[0].rpartition("/")[2] for line in told.err.splitlines()] == ["none", "broken"]
+    assert main(["check", "--litmus", *asked, "--json"]) == 2
+    told = capsys.readouterr()
+    assert len(json.loads(told.out)) == 2
+    assert told.err.count("\n") == 2
+
+
+def test_a_table_of_several_says_how_far_they_hold(capsys: pytest.CaptureFixture[str]) -> None:
+    asked = [str(CORPUS / "races" / f"R04-{which}.litmus") for which in ("buggy", "fixed")]
+    assert main(["check", "--litmus", *asked]) == 0
+    table, locks = capsys.readouterr().out.split("\n\n")
+    assert "users x pages" in table.splitlines()[0]
+    assert table.count("1 x 1") == 2
+    assert locks.startswith("locks relied on: ")
+    assert "page table" in locks
+
+
 def test_the_command_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert main(["check", "--litmus", str(CORPUS / "dirty-pte")]) == 0
     shown = capsys.readouterr().out

@@ -20,7 +20,7 @@ from tlbcore.hunt.plan import KINDS, is_on, operations
 from tlbcore.mutants import mutants
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from tlbcore.kernel import Kernel
 
@@ -61,12 +61,10 @@ class Row:
         return self.same_violations and not self.undominated and not self.unreachable
 
 
-def _audited(kernel_json: str, scenario: Mapping[str, object], states: int) -> list[Row]:
-    rows = []
+def _audited(kernel_json: str, scenario: Mapping[str, object], states: int) -> Iterator[Row]:
     for reductions in REDUCTIONS:
         options = {"invariants": list(_INVARIANTS), "reductions": list(reductions), "states": states}
-        rows.append(Row(reductions, *_core.explore_audit(kernel_json, json.dumps(scenario), json.dumps(options))))
-    return rows
+        yield Row(reductions, *_core.explore_audit(kernel_json, json.dumps(scenario), json.dumps(options)))
 
 
 def audit(  # noqa: PLR0913 - what to run, on what, how far
@@ -79,8 +77,11 @@ def audit(  # noqa: PLR0913 - what to run, on what, how far
     faults: int = 0,
     engine: Mapping[str, bool] | None = None,
     states: int = 2_000_000,
+    progress: Callable[[Row], None] | None = None,
 ) -> list[Row]:
     """Hold each reduction, and all together, against plain search. Arguments as `tlbcore.check` takes them.
+
+    `progress` is given each row as it is known: one for each of `REDUCTIONS`.
 
     Raises:
         InputError: A scenario that cannot be, or whose plain graph has more than `states` states.
@@ -94,7 +95,12 @@ def audit(  # noqa: PLR0913 - what to run, on what, how far
         "faults": faults,
         "engine": dict(engine or {}),
     }
-    return _audited(found.to_json(), scenario, states)
+    rows = []
+    for row in _audited(found.to_json(), scenario, states):
+        rows.append(row)
+        if progress is not None:
+            progress(row)
+    return rows
 
 
 @dataclass(frozen=True)
@@ -113,12 +119,16 @@ class RandomAudit:
     nr_refused: int
     #: What was not clean: kernel, scenario (JSON) and row.
     dirty: tuple[tuple[str, str, Row], ...]
+    #: Why it ended early; None: all programs were audited.
+    stopped: str | None = None
 
 
 def audit_random(
     programs: int = 200, *, seed: int = 0, states: int = 20_000, progress: Callable[[int, int], None] | None = None
 ) -> RandomAudit:
     """Audit random small programs: operations of random kernels under random switches, half of them with a step missing.
+
+    Ctrl-C ends it with what was audited until then.
 
     Args:
         programs: Scenarios to audit.
@@ -135,10 +145,11 @@ def audit_random(
     rng = random.Random(seed)  # noqa: S311 - to repeat, not to guard
     done, too_large, refused, plain, violating = 0, 0, 0, 0, 0
     dirty: list[tuple[str, str, Row]] = []
+    stopped = None
     while done < programs:
-        name, kernel_json, scenario = _random_scenario(rng)
         try:
-            rows = _audited(kernel_json, scenario, states)
+            name, kernel_json, scenario = _random_scenario(rng)
+            rows = list(_audited(kernel_json, scenario, states))
             options = {"invariants": list(_INVARIANTS), "reductions": [], "states": states}
             answer = json.loads(_core.explore(kernel_json, json.dumps(scenario), json.dumps(options)))
         except TlbcoreError as error:
@@ -147,6 +158,9 @@ def audit_random(
             else:
                 refused += 1
             continue
+        except KeyboardInterrupt:
+            stopped = "a request to stop"
+            break
         if answer["stopped"]:
             # A program that drops more than it has: what lies behind that means nothing.
             refused += 1
@@ -157,7 +171,7 @@ def audit_random(
         dirty += [(name, json.dumps(scenario), row) for row in rows if not row.clean]
         if progress is not None:
             progress(done, programs)
-    return RandomAudit(seed, done, plain, violating, too_large, refused, tuple(dirty))
+    return RandomAudit(seed, done, plain, violating, too_large, refused, tuple(dirty), stopped)
 
 
 def _random_kernel(rng: random.Random) -> Kernel:

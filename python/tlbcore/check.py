@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from tlbcore import _core, kernels
 from tlbcore.errors import InputError
-from tlbcore.finding import pack
+from tlbcore.finding import name_of, pack
 from tlbcore.given import bound_seconds, several, whole_number, wrong_kind
 from tlbcore.lookup import find, nearest
 from tlbcore.plain_words import in_plain_words
@@ -115,8 +115,8 @@ class Verdict(Result):
     projections: int | None = None
     #: What was explored, as the core takes it.
     scenario: dict[str, Any] = field(compare=False, default_factory=dict)
-    #: The counterexample as one word, for `tlbcore check --replay` (`tlbcore.finding`); empty if there is none, or if the
-    #: kernel was no name.
+    #: The counterexample as one word, for `tlbcore check --replay` (`tlbcore.finding`); empty if there is none, or if no
+    #: name leads to the kernel.
     finding: str = field(compare=False, default="")
     #: The sizes tried, from small to large, if there were several (`tlbcore.widen`).
     sizes: tuple[Size, ...] = field(compare=False, default=())
@@ -312,6 +312,7 @@ def check(  # noqa: PLR0913  # what to run, on what, how far
     with in_plain_words():
         answer = json.loads(_core.explore(text, json.dumps(scenario), json.dumps(options), is_over, progress))
     trace = answer["counterexample"] or {"events": [], "path": [], "states": []}
+    named = name_of(kernel, text) if trace["path"] else None
     bounds: dict[str, object] = {"users": users, "pages": len(specs), "faulting threads": faults}
     bounds |= {
         name: value
@@ -338,5 +339,5 @@ def check(  # noqa: PLR0913  # what to run, on what, how far
         state_bits=answer["state_bits"],
         projections=answer.get("projections"),
         scenario=scenario,
-        finding=pack(kernel, scenario, invariants, trace["path"]) if trace["path"] and isinstance(kernel, str) else "",
+        finding=pack(named, scenario, names, trace["path"]) if named else "",
     )

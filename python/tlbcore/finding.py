@@ -18,16 +18,19 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tlbcore import _core, kernels
 from tlbcore.errors import InputError
+from tlbcore.lookup import find
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from tlbcore.kernel import Kernel
 
-__all__ = ["Repeated", "pack", "repeat"]
+__all__ = ["RACE", "Repeated", "name_of", "pack", "repeat"]
 
 #: How a finding begins: its format.
 _PREFIX: Final = "tlb1."
+#: How a finding names the kernel that has a documented race: `race:R04`.
+RACE: Final = "race:"
 _KEYS: Final = {"kernel", "scenario", "invariants", "path"}
 
 
@@ -48,10 +51,23 @@ class Repeated:
 
 
 def pack(kernel: str, scenario: Mapping[str, object], invariants: Sequence[str], path: Sequence[int]) -> str:
-    """The text. `kernel` is a name that `kernels.get` takes, or the text of a litmus file that has it."""
+    """The text. `kernel` is a name that `kernels.get` takes, one after `RACE`, or the text of a litmus file that has it."""
     plain = {"kernel": kernel, "scenario": scenario, "invariants": list(invariants), "path": list(path)}
     packed = zlib.compress(json.dumps(plain, separators=(",", ":")).encode(), 9)
     return _PREFIX + base64.urlsafe_b64encode(packed).decode().rstrip("=")
+
+
+def name_of(kernel: str | Kernel, kernel_json: str) -> str | None:
+    """The name that leads to a kernel again, of which `kernel_json` is the text; None for one that somebody made."""
+    if isinstance(kernel, str):
+        return kernel
+    if ".py" in kernel.name:
+        return None  # no file is executed for its name
+    try:
+        again = kernels.get(kernel.name)
+    except InputError:
+        return None
+    return kernel.name if again.to_json() == kernel_json else None
 
 
 def _unpack(text: str) -> dict[str, Any]:
@@ -71,6 +87,10 @@ def _unpack(text: str) -> dict[str, Any]:
 
 
 def _kernel(text: str) -> Kernel:
+    if text.startswith(RACE):
+        from tlbcore import races  # noqa: PLC0415 - their kernels take a moment
+
+        return races.RACES[find("race", text.removeprefix(RACE), races.RACES)].buggy
     if "\n" not in text:
         return kernels.get(text)
     from tlbcore import litmus, litmus_check  # noqa: PLC0415 - who checks litmus files packs findings

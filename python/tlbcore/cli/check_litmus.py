@@ -5,15 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tlbcore.check import DEFAULT_REDUCTIONS
-from tlbcore.cli import NEGATIVE, OK
+from tlbcore.cli import NEGATIVE, OK, USAGE
 from tlbcore.cli.common import print_json
-from tlbcore.errors import InputError
+from tlbcore.cli.error_line import tell_error
+from tlbcore.errors import InputError, TlbcoreError
 from tlbcore.litmus_check import check_litmus, files
 from tlbcore.progress import Progress
 from tlbcore.report.table import counted, is_terminal, table
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
 
     from tlbcore.litmus_check import LitmusVerdict
 
@@ -40,28 +43,52 @@ def run_litmus(args: argparse.Namespace) -> int:
         "threads": args.threads,
         "reductions": [name for name in DEFAULT_REDUCTIONS if name not in args.without],
     }
-    found = []
-    with Progress("litmus files") as progress:
-        paths = files(args.litmus)
-        for number, path in enumerate(paths):
-            progress(number, len(paths), path.name)
-            found.append(check_litmus(path, **bounds))
-    as_expected = all(answer.as_expected for answer in found)
+    found, refused = _answers(args.litmus, bounds)
     if args.json:
         print_json([answer.to_dict() for answer in found])
-        return OK if as_expected else NEGATIVE
-    head = ["litmus", "kernel", "exists", "expected", "observed", "after", ""]
+    elif found:
+        print(_table(found))
+        if len(found) == 1:
+            _tell(found[0])
+        else:
+            locks = sorted({lock for answer in found for lock in answer.verdict.locks})
+            print(f"\nlocks relied on: {', '.join(locks)}")
+    for error in refused:
+        tell_error(error)
+    if refused:
+        return USAGE
+    return OK if all(answer.as_expected for answer in found) else NEGATIVE
+
+
+def _answers(
+    asked: Iterable[Path], bounds: Mapping[str, object]
+) -> tuple[list[LitmusVerdict], list[TlbcoreError | OSError]]:
+    """The answers, and what was wrong with the files that have none."""
+    found, refused = [], []
+    with Progress("litmus files") as progress:
+        paths = files(asked)
+        for number, path in enumerate(paths):
+            progress(number, len(paths), path.name)
+            try:
+                found.append(check_litmus(path, **bounds))
+            except (TlbcoreError, OSError) as error:
+                refused.append(error)  # the answers to the others are not lost
+    return found, refused
+
+
+def _table(found: Iterable[LitmusVerdict]) -> str:
+    head = ["litmus", "kernel", "exists", "expected", "observed", "after", "users x pages", ""]
     rows = []
     for answer in found:
         litmus, verdict = answer.litmus, answer.verdict
         after = counted(len(verdict.path), "step") if verdict.path else counted(verdict.states, "state", group="")
+        if answer.observed == "Undecided":
+            after += f", stopped by {verdict.stopped}"
         mark = "ok" if answer.as_expected else "NOT AS EXPECTED"
         exists = " \\/ ".join(litmus.exists)
-        rows.append([litmus.name, litmus.changed_kernel, exists, litmus.result, answer.observed, after, mark])
-    print(table(head, rows, emphasis=is_terminal(), left=len(head)))
-    if len(found) == 1:
-        _tell(found[0])
-    return OK if as_expected else NEGATIVE
+        size = f"{verdict.bounds['users']} x {verdict.bounds['pages']}"
+        rows.append([litmus.name, litmus.changed_kernel, exists, litmus.result, answer.observed, after, size, mark])
+    return table(head, rows, emphasis=is_terminal(), left=len(head))
 
 
 def _tell(answer: LitmusVerdict) -> None:

@@ -1,7 +1,7 @@
 """The entry point of ``tlbcore``: finds the command, imports only its module, turns errors into one line and a status.
 
-A command raises :class:`tlbcore.TlbcoreError` or ``OSError`` for bad input; it never prints an error itself. Any other
-exception is a bug and keeps its traceback.
+A command raises :class:`tlbcore.TlbcoreError` or ``OSError`` for bad input; it prints none itself, unless it goes on after it
+(`tlbcore.cli.error_line`). Any other exception is a bug and keeps its traceback.
 """
 
 import argparse
@@ -11,13 +11,13 @@ import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
-from pathlib import Path
 from typing import Any, Final, NamedTuple, NoReturn, Protocol, cast
 
 import tlbcore
 from tlbcore.cli import USAGE
+from tlbcore.cli.error_line import tell_error
 from tlbcore.cli.usage_text import tell
-from tlbcore.lookup import nearest, with_nearest
+from tlbcore.lookup import nearest
 
 INTERRUPTED: Final = 130
 """Exit status after Ctrl-C: 128 + SIGINT, as a shell reports it."""
@@ -108,7 +108,7 @@ def main(
     except KeyboardInterrupt:
         return INTERRUPTED
     except (tlbcore.TlbcoreError, OSError) as error:
-        print(f"tlbcore: error: {_one_line(error)}", file=sys.stderr)
+        tell_error(error)
         return USAGE
 
 
@@ -212,17 +212,3 @@ def _run(argv: Sequence[str], commands: Mapping[str, Command], before_run: Calla
 def _version() -> str:
     features = ", ".join(tlbcore.build_features()) or "no features"
     return f"tlbcore {tlbcore.__version__} ({tlbcore.build_profile()} build; {features})"
-
-
-def _one_line(error: Exception) -> str:
-    """Put an error on one line; an ``OSError`` without its number, the file first."""
-    if isinstance(error, FileNotFoundError):
-        error = with_nearest(error)
-    if isinstance(error, OSError) and error.strerror is not None:
-        text = error.strerror
-        if error.filename is not None:
-            text = f"{Path(os.fsdecode(error.filename))}: {text}"
-    else:
-        text = str(error) or type(error).__name__
-    # Bytes of a name that are no text are shown as a recording's name shows them.
-    return " ".join(text.encode("utf-8", "surrogateescape").decode("utf-8", "replace").split())

@@ -130,6 +130,8 @@ def _tell(race: Race) -> bool:
         print(textwrap.fill(step, _WIDTH, initial_indent=f"{number:3}. ", subsequent_indent="     "))
     print(f"\nFound after {_length(found)} ({race.documented_steps} as documented):\n")
     print(f"{found}\n\n{found.diagram()}\n\n{proven}")
+    if found.finding:
+        print(f"\ntlbcore check --replay {found.finding}")
     return race.invariant in found.violated and proven.safe
 
 

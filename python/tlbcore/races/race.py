@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from tlbcore.check import DEFAULT_INVARIANTS, TABLE_INVARIANTS, Verdict, check
+from tlbcore.finding import RACE, pack
 from tlbcore.report.html import html_table
 
 if TYPE_CHECKING:
@@ -62,15 +63,17 @@ class Race:
 
     def find(self, **options: Any) -> Verdict:  # noqa: ANN401
         """The verdict on the kernel that has the race."""
-        return check(
-            self.buggy,
-            **{
-                **self.scenario,
-                "engine": {**self.engine, **self.buggy_engine},
-                "invariants": (self.invariant,),
-                **options,
-            },
-        )
+        arguments = {
+            **self.scenario,
+            "engine": {**self.engine, **self.buggy_engine},
+            "invariants": (self.invariant,),
+            **options,
+        }
+        verdict = check(self.buggy, **arguments)
+        if verdict.path and not verdict.finding:
+            again = pack(RACE + self.id, verdict.scenario, arguments["invariants"], verdict.path)
+            verdict = replace(verdict, finding=again)
+        return verdict
 
     def prove(self, **options: Any) -> Verdict:  # noqa: ANN401
         """The verdict on the kernel that has it not."""

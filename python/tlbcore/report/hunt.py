@@ -43,6 +43,8 @@ def _cause(number: int, cause: Cause, kernel: str, *, traces: bool) -> list[str]
         lines += ["", first.verdict.diagram(), ""]
     arguments = ", ".join(f"{name}={value!r}" for name, value in first.arguments.items())
     lines.append(f'   tlbcore.check("{kernel}", {arguments})')
+    if traces and first.verdict.finding:
+        lines.append(f"   tlbcore check --replay {first.verdict.finding}")
     if len(cause.findings) > 1:
         lines.append(f"   the same steps in {len(cause.findings) - 1} more:")
         lines += [f"     {finding}" for finding in cause.findings[1 : _MANY + 1]]
