@@ -296,7 +296,7 @@ def test_a_table_of_several_says_how_far_they_hold(capsys: pytest.CaptureFixture
     assert "users x pages" in table.splitlines()[0]
     assert table.count("1 x 1") == 2
     assert locks.startswith("locks relied on: ")
-    assert "page table" in locks
+    assert "ptl" in locks
 
 
 def test_the_command_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -353,7 +353,7 @@ def test_every_documented_race_has_an_entry() -> None:
 def test_a_counterexample_takes_few_turns() -> None:
     for race in races.RACES.values():
         found = race.find()
-        longer = {"R06": 2, "R11": 3, "R12": 1}.get(race.id, 0)  # walks of several entries, taken in pieces
+        longer = {"R11": 1}.get(race.id, 0)  # its document does not name the store that is lost
         assert found.turns <= race.documented_steps + longer, race.id
         assert 0 < found.turns < len(found.path)
 

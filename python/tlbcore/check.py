@@ -312,7 +312,7 @@ def check(  # noqa: PLR0913  # what to run, on what, how far
     with in_plain_words():
         answer = json.loads(_core.explore(text, json.dumps(scenario), json.dumps(options), is_over, progress))
     trace = answer["counterexample"] or {"events": [], "path": [], "states": []}
-    named = name_of(kernel, text) if trace["path"] else None
+    named = name_of(kernel) if trace["path"] else None
     bounds: dict[str, object] = {"users": users, "pages": len(specs), "faulting threads": faults}
     bounds |= {
         name: value

@@ -57,8 +57,8 @@ def pack(kernel: str, scenario: Mapping[str, object], invariants: Sequence[str],
     return _PREFIX + base64.urlsafe_b64encode(packed).decode().rstrip("=")
 
 
-def name_of(kernel: str | Kernel, kernel_json: str) -> str | None:
-    """The name that leads to a kernel again, of which `kernel_json` is the text; None for one that somebody made."""
+def name_of(kernel: str | Kernel) -> str | None:
+    """The name that leads to a kernel again; None for one that somebody made."""
     if isinstance(kernel, str):
         return kernel
     if ".py" in kernel.name:
@@ -67,7 +67,7 @@ def name_of(kernel: str | Kernel, kernel_json: str) -> str | None:
         again = kernels.get(kernel.name)
     except InputError:
         return None
-    return kernel.name if again.to_json() == kernel_json else None
+    return kernel.name if again == kernel else None
 
 
 def _unpack(text: str) -> dict[str, Any]:

@@ -14,6 +14,7 @@ use super::search::Model as _;
 use super::search::{
     Action, Audit, Bounds, Control, NoAudit, Progress, Reductions, Stopped, audit, follow, saturate, search,
 };
+use super::tidy::tidy;
 use crate::error::{Error, Result};
 use crate::program::CompiledKernel;
 
@@ -80,35 +81,6 @@ const STATES_FOR_SHORTEST: u64 = 4_000_000;
 /// Why a search says nothing whose programs drop more references or locks than they have.
 const COUNTER_LEFT: &str = "a counter that was to go below 0 or above what the scenario can count";
 
-/// The same path with fewer changes between CPUs: neighbours that can change places do, as long as the path can still be
-/// taken and ends in the same violation.
-fn tidy<const W: usize>(model: &KernelModel<W>, path: &[Action]) -> Vec<Action> {
-    let violation = |path: &[Action]| {
-        follow(model, path).and_then(|(_, steps)| steps.last().map(|step| model.violations(&step.state)))
-    };
-    let mut best = path.to_vec();
-    let wanted = violation(&best);
-    let switches =
-        |path: &[Action]| path.windows(2).filter(|pair| model.cpu_of(pair[0]) != model.cpu_of(pair[1])).count();
-    // Each action is moved to where it saves most; the last one, the violation, stays.
-    let mut improved = true;
-    while improved {
-        improved = false;
-        for from in 0..best.len().saturating_sub(1) {
-            for to in 0..best.len() - 1 {
-                let mut moved = best.clone();
-                let action = moved.remove(from);
-                moved.insert(to, action);
-                if switches(&moved) < switches(&best) && violation(&moved) == wanted {
-                    best = moved;
-                    improved = true;
-                }
-            }
-        }
-    }
-    best
-}
-
 /// Calls a function that is generic over the number of words with that of a blueprint.
 macro_rules! with_words {
     ($blueprint:expr, $function:ident, $($argument:expr),* $(,)?) => {
@@ -119,7 +91,9 @@ macro_rules! with_words {
             5..=6 => $function::<6>(&$blueprint, $($argument),*),
             7..=8 => $function::<8>(&$blueprint, $($argument),*),
             9..=12 => $function::<12>(&$blueprint, $($argument),*),
-            words => Err(Error::Value(format!("scenario: states take {words} words, expected at most 12"))),
+            words => Err(Error::Value(format!(
+                "scenario: found states of {words} words, expected at most 12: fewer operations, pages, user CPUs or faults"
+            ))),
         }
     };
 }

@@ -8,3 +8,4 @@ pub mod common_problem;
 pub mod model;
 pub mod scenario;
 pub mod search;
+mod tidy;
