@@ -8,7 +8,7 @@ for each row) and `headline` (one line). The rest is made of these.
 >>> verdict
 <Verdict linux-5.10: UNSAFE after 11 steps (I4: data newer than storage, page and entries clean: write lost)>
 >>> verdict.to_rows()[0]
-{'step': 1, 'cpu': 0, 'who': 'munmap', 'what': 'pte_offset_map_lock()', 'hardware': False}
+{'step': 1, 'cpu': 2, 'who': 'user 0', 'what': '[TLB fill p0 W]', 'hardware': True}
 """
 
 from __future__ import annotations
