@@ -13,7 +13,7 @@ from tlbcore.cli import NEGATIVE, OK, check_trace, mutation
 from tlbcore.cli.check_audit import run_audit
 from tlbcore.cli.check_litmus import run_litmus
 from tlbcore.cli.check_replay import run_replay
-from tlbcore.cli.common import add_json, input_path, print_json
+from tlbcore.cli.common import add_json, input_path, print_json, refuse_given
 from tlbcore.cli.usage_text import tell
 from tlbcore.errors import InputError
 from tlbcore.hunt import hunt
@@ -156,6 +156,7 @@ def run(args: argparse.Namespace) -> int:
         return mutation.run(args)
     if args.replay:
         return run_replay(args)
+    refuse_given(args, ("jobs", "mutate_kernel"), "found it without --mutate")
     if args.litmus:
         if args.kernel or args.op or args.invariant or args.pairs or args.triples:
             raise InputError("check: found --litmus and a kernel or what to do with one, expected one of both")
@@ -175,9 +176,8 @@ def run_one(args: argparse.Namespace) -> int:
     Raises:
         InputError: Arguments that do not go together.
     """
-    for name in ("each_switch", "no_traces", "workers"):
-        if getattr(args, name):
-            raise InputError(f"--{name.replace('_', '-')}: found it without --pairs or --triples")
+    refuse_given(args, ("each_switch", "no_traces", "workers"), "found it without --pairs or --triples")
+    kernels.get(args.kernel)
     if not args.op:
         raise InputError("found no operation, expected --op OPERATION, --pairs or --triples")
     operations = [operation(text) for text in args.op]
@@ -224,7 +224,16 @@ def _told(progress: Progress) -> Callable[[int, int, int], None]:
 
 
 def run_hunt(args: argparse.Namespace) -> int:
-    """Hunt and print."""
+    """Hunt and print.
+
+    Raises:
+        InputError: Bounds that a hunt has not.
+    """
+    refuse_given(
+        args, ("memory", "depth", "without", "audit"), "found it with --pairs or --triples, expected it with --op"
+    )
+    if args.threads != 1:
+        raise InputError("--threads: found it with --pairs or --triples, expected --workers")
     default = TRIPLES_SECONDS if args.triples else PAIRS_SECONDS
     given = {
         "users": args.users,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from tlbcore.audit import REDUCTIONS, audit, audit_random
 from tlbcore.cli import NEGATIVE, OK
-from tlbcore.cli.common import print_json
+from tlbcore.cli.common import print_json, refuse_given
 from tlbcore.progress import Progress
 from tlbcore.report.table import is_terminal, table
 
@@ -23,7 +23,14 @@ _HEAD = ["reductions", "plain states", "kept", "not included", "not reached", "v
 
 
 def run_audit(args: argparse.Namespace, operations: Sequence[dict[str, object]]) -> int:
-    """Audit the scenario that the arguments describe, or random small programs if they name no kernel."""
+    """Audit the scenario that the arguments describe, or random small programs if they name no kernel.
+
+    Raises:
+        InputError: Bounds that an audit has not.
+    """
+    refuse_given(
+        args, ("memory", "depth", "without", "seconds", "invariant"), "found it with --audit, expected it alone"
+    )
     if not args.kernel:
         return _run_random(args)
     rows: list[Row] = []

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from tlbcore.check import DEFAULT_REDUCTIONS
 from tlbcore.cli import NEGATIVE, OK, USAGE
-from tlbcore.cli.common import print_json
+from tlbcore.cli.common import print_json, refuse_given
 from tlbcore.cli.error_line import tell_error
-from tlbcore.errors import InputError, TlbcoreError
+from tlbcore.errors import TlbcoreError
 from tlbcore.litmus_check import check_litmus, files
 from tlbcore.progress import Progress
 from tlbcore.report.table import counted, is_terminal, table
@@ -30,11 +30,7 @@ def run_litmus(args: argparse.Namespace) -> int:
     Raises:
         InputError: Options that a litmus file decides itself.
     """
-    for name in _OF_THE_FILE:
-        if getattr(args, name):
-            raise InputError(
-                f"--{name.replace('_', '-')}: found it with --litmus, expected it in the file, or not at all"
-            )
+    refuse_given(args, _OF_THE_FILE, "found it with --litmus, expected it in the file, or not at all")
     bounds = {
         "states": args.states,
         "seconds": args.seconds,

@@ -14,6 +14,8 @@ from tlbcore.progress import Progress
 from tlbcore.whole_file import STANDARD_OUTPUT, is_standard_output
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from tlbcore.recordings import Recording
 
 
@@ -101,3 +103,16 @@ def add_json(parser: argparse.ArgumentParser) -> None:
 def print_json(value: Any) -> None:  # noqa: ANN401 - whatever json takes
     """The result as JSON text."""
     print(json.dumps(value, indent=2))
+
+
+def refuse_given(args: argparse.Namespace, names: Iterable[str], why: str) -> None:
+    """Refuse options that would be ignored, 0 among what is given.
+
+    Raises:
+        InputError: One of them was given.
+    """
+    for name in names:
+        value = getattr(args, name)
+        if value is not None and value is not False and value != []:
+            option = "kernel" if name == "mutate_kernel" else name.replace("_", "-")
+            raise InputError(f"--{option}: {why}")

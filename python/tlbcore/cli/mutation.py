@@ -31,19 +31,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         " operations; with --op only the programs of these",
     )
     group.add_argument("--kernel", dest="mutate_kernel", metavar="KERNEL", help="the kernel that the scheme is part of")
-    group.add_argument("--jobs", type=int, default=1, metavar="N", help="mutants explored at a time (%(default)s)")
+    group.add_argument("--jobs", type=int, metavar="N", help="mutants explored at a time (1)")
 
 
 def run(args: argparse.Namespace) -> int:
     """Mutate and print; 1 only if the scheme itself is unsafe."""
-    whole_number("--jobs", args.jobs, least=1, most=2**32 - 1)
+    jobs = 1 if args.jobs is None else args.jobs
+    whole_number("--jobs", jobs, least=1, most=2**32 - 1)
     with Progress("mutants") as progress:
         report = mutate(
             args.mutate,
             args.mutate_kernel or args.kernel,
             operations=args.op,
             states=args.states or _STATES,
-            threads=args.jobs,
+            threads=jobs,
             progress=progress,
         )
     if args.json:

@@ -141,6 +141,21 @@ fn bounds_are_kept_and_said() {
 }
 
 #[test]
+fn a_bound_that_is_just_enough_stops_nobody() {
+    let within = |states: u64, threads: usize| {
+        let bounds = Bounds { states, ..Bounds::default() };
+        with_model(fixed(P3, 2, 3), Plain { reductions: Reductions::NONE, threads, to_first: false, bounds }).unwrap()
+    };
+    for _ in 0..3 {
+        for threads in [1, 2, 3] {
+            assert!(within(594_916, threads).is_proof(), "{threads} threads");
+            let cut = within(594_915, threads);
+            assert_eq!((cut.states, cut.stopped), (594_915, Some(Stopped::States)), "{threads} threads");
+        }
+    }
+}
+
+#[test]
 fn sizes_that_are_not_compiled_are_named() {
     let Err(error) = with_model(
         fixed(P1, 9, 1),

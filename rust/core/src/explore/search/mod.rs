@@ -21,6 +21,7 @@ mod saturate;
 mod shard;
 mod small;
 mod table;
+mod tokens;
 mod witness;
 
 pub use audit::{Audit, NoAudit, audit};

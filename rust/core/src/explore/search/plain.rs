@@ -16,7 +16,8 @@ use super::forecast::Forecast;
 use super::kept::Kept;
 use super::normal::Normal;
 use super::queue::{BLOCK, Queue};
-use super::shard::{Collector, Found, Shard, Tokens, owner};
+use super::shard::{Collector, Found, Shard, owner};
+use super::tokens::Tokens;
 use super::{Action, Bounds, Control, Model, PackedState, Reductions, Stopped, small, witness};
 
 /// A frontier of fewer states is expanded by one thread.
@@ -187,7 +188,7 @@ impl<'a, M: Model, const REDUCED: bool> Levels<'a, M, REDUCED> {
         let shards: Result<Vec<_>, _> = (0..threads).map(|_| Shard::new(each)).collect();
         Self {
             normal: Normal { model, reductions },
-            tokens: Tokens(AtomicU64::new(bounds.states)),
+            tokens: Tokens::new(bounds.states),
             bounds,
             stop,
             since,

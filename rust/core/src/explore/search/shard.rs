@@ -1,11 +1,10 @@
 //! One thread's part of the plain search: the states whose hash falls to it, and the batch between them and the model.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
 use super::normal::Normal;
 use super::queue::{BLOCK, Queue};
 use super::recent::Recent;
 use super::table::{Full, Table};
+use super::tokens::Tokens;
 use super::{Model, PackedState, Sink, Stopped};
 
 /// Successors that are looked up together: the memory is asked for all of them before the first is needed.
@@ -26,19 +25,6 @@ impl<S: PackedState> Found<S> {
                 Self { violations: found.violations | other.violations, least: found.least.min(other.least) }
             }
         });
-    }
-}
-
-/// Tokens for states: whoever stores one takes one.
-pub(super) struct Tokens(pub(super) AtomicU64);
-
-impl Tokens {
-    fn take(&self, count: u64) -> bool {
-        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(count)).is_ok()
-    }
-
-    fn give_back(&self, count: u64) {
-        self.0.fetch_add(count, Ordering::Relaxed);
     }
 }
 
@@ -95,13 +81,13 @@ impl<S: PackedState> Shard<S> {
             self.stopped = Some(Stopped::Memory);
             return;
         }
-        if !tokens.take(states.len() as u64) {
+        if !tokens.take_batch(states.len() as u64) {
             self.store_last(model, tokens, states);
             return;
         }
         let fresh = self.table.insert_all(states, hashes, &mut self.waiting);
         self.add(model, &states[..fresh]);
-        tokens.give_back((states.len() - fresh) as u64);
+        tokens.end_batch((states.len() - fresh) as u64);
     }
 
     /// The same near the bound on states: one by one.
@@ -111,7 +97,7 @@ impl<S: PackedState> Shard<S> {
             if self.table.contains(state) {
                 continue;
             }
-            if !tokens.take(1) {
+            if !tokens.take_one() {
                 self.stopped = Some(Stopped::States);
                 return;
             }
